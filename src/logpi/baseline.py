@@ -1,0 +1,26 @@
+"""b(s_t): what may be subtracted from a return without changing the expectation of ∇ log π times it.
+
+E[b ∇ log π(a_t|s_t)] = 0 for every b that does not depend on a_t or on what follows it.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from logpi.policy import ValueFunction
+from logpi.trajectory import AnyArray, Trajectory, map_over_time
+
+
+def leave_one_out(return_: Float[Array, "time env"], mask: Bool[AnyArray, "time env"]) -> Float[Array, "time env"]:
+    """b_{t,i} = mean of R_{t,j} over the other trajectories j ≠ i that are still running at t; 0 where there are none.
+
+    Own returns stay out: with them the gradient would shrink by (N-1)/N (Kool, van Hoof & Welling 2019).
+    """
+    running = jnp.where(mask, return_, 0.0)
+    others = jnp.sum(mask, axis=1, keepdims=True) - mask
+    total = jnp.sum(running, axis=1, keepdims=True) - running
+    return total / jnp.maximum(others, 1)
+
+
+def value_baseline(value: ValueFunction, trajectory: Trajectory) -> Float[Array, "time env"]:
+    """b_t = V(s_t, t; w), with the w of before this batch was seen."""
+    return map_over_time(lambda chunk: value(chunk.observation, chunk.step), trajectory, trajectory.used)

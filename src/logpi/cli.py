@@ -1,0 +1,225 @@
+"""The `logpi` command. Imports nothing heavy: `logpi --help` must answer at once."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from logpi.config import ALGORITHMS, Algorithm, Reinforce, Settings, step_count
+from logpi.errors import LogpiError
+
+
+def _parse_steps(arguments: list[str]) -> int:
+    try:
+        return step_count(float(arguments[0]))
+    except (ValueError, LogpiError):
+        raise ValueError(f"{arguments[0]!r} is not a whole number of steps from 1 to 1e12") from None
+
+
+Steps = Annotated[
+    int,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STEPS",
+        instance_from_str=_parse_steps,
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [f"{value:_}"],
+    ),
+]
+
+
+@dataclass
+class Train:
+    """Train a policy, evaluate it, and leave everything in a run folder.
+
+    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID (compiled), finite:NAME or finite:FILE.json (a finite MDP),
+    or FILE.py:NAME (your own: an Env class, a factory, or a FiniteMDP).
+    """
+
+    environment: tyro.conf.Positional[str]
+    options: Annotated[Algorithm, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Reinforce)
+    algorithm: Literal["reinforce"] = "reinforce"
+    """What is added to ∇ log π."""
+    steps: Steps = 100_000
+    """Environment steps; training stops after the batch that reaches them."""
+    seed: int = 0
+    """Everything random follows from it."""
+    out: Path | None = None
+    """The run folder; by default runs/ENVIRONMENT_N."""
+    config: Path | None = None
+    """A YAML or JSON file of settings by these names, or a run's config.json; options given here win."""
+    max_episode_steps: int | None = None
+    """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
+    workers: int | None = None
+    """Processes that step the environment, 0 for this one alone; by default what the measured step time favours."""
+    checkpoint_every: Steps | None = None
+    """Environment steps between checkpoints; by default a tenth of the budget."""
+
+    def run(self) -> None:
+        from logpi.train import train
+
+        train(
+            self.environment,
+            self.options,
+            steps=self.steps,
+            seed=self.seed,
+            out=self.out,
+            max_episode_steps=self.max_episode_steps,
+            workers=self.workers,
+            checkpoint_every=self.checkpoint_every,
+            reporter=_reporter(),
+        )
+
+
+@dataclass
+class Resume:
+    """Continue a run, to the same parameters as if it had never stopped."""
+
+    run_folder: tyro.conf.Positional[Path]
+    steps: Steps | None = None
+    """New budget of environment steps, counted from the beginning of the run."""
+
+    def run(self) -> None:
+        from logpi.train import resume
+
+        resume(self.run_folder, steps=self.steps, reporter=_reporter())
+
+
+@dataclass
+class Evaluate:
+    """Mean return of a trained policy over fresh episodes, with a 95 % interval."""
+
+    run_folder: tyro.conf.Positional[Path]
+    episodes: int = 100
+    """How many."""
+    env: str | None = None
+    """Another environment than the run's, with the same spaces."""
+    sampled: bool = False
+    """Draw actions from the policy instead of taking the most probable one."""
+    seed: int | None = None
+    """Seed of the episodes; by default the run's, with which the summary was made."""
+    json: bool = False
+    """Print mean, interval, episodes, returns and lengths as JSON."""
+
+    def run(self) -> None:
+        from logpi.evaluate import evaluate
+        from logpi.folder import RunFolder
+        from logpi.train import load
+
+        settings = RunFolder.open(self.run_folder).settings()
+        result = evaluate(
+            load(self.run_folder),
+            self.env or settings.environment,
+            self.episodes,
+            deterministic=not self.sampled,
+            seed=settings.seed if self.seed is None else self.seed,
+            max_episode_steps=settings.max_episode_steps,
+        )
+        if self.json:
+            print(json.dumps(result.to_json()))
+        else:
+            how = "drawn" if self.sampled else "most probable"
+            print(f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 % interval)")
+
+
+@dataclass
+class Plot:
+    """Learning curves of one or more runs as a PNG."""
+
+    run_folders: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path | None = None
+    """The picture; by default in the run folder, or learning_curves.png here for several."""
+
+    def run(self) -> None:
+        from logpi.plot import plot
+
+        print(plot(self.run_folders, self.out))
+
+
+def _reporter() -> Any:
+    from logpi.report import BarReporter, LineReporter
+
+    return BarReporter() if sys.stdout.isatty() else LineReporter()
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogpiError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise LogpiError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, Mapping):
+        raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
+    fields = fields.get("settings", fields)
+    return {key: _number(value) for key, value in fields.items()}
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 3e6 as text; people write it as a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
+
+
+def _train_default(command: list[str]) -> Train | None:
+    """What `train --config FILE` starts from, before the options given on the command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    found = parser.parse_known_args(command)[0].config
+    if command[:1] != ["train"] or found is None:
+        return None
+    fields = dict(_read_config(found))
+    named = "environment" in fields
+    settings = Settings.from_json({"environment": "", **fields}, source=str(found))
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "algorithm"}
+    name = next(name for name, kind in ALGORITHMS.items() if isinstance(settings.algorithm, kind))
+    default = Train(**values, options=settings.algorithm, algorithm=name, config=found)  # type: ignore[arg-type]
+    default.environment = settings.environment if named else tyro.MISSING
+    return default
+
+
+def _use_caches() -> None:
+    """Keep compiled programs in the user's cache folder; a second start does not compile."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        import platformdirs
+
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(platformdirs.user_cache_dir("logpi")) / "jax")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "plot": Plot}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 for unusable input, 130 after Ctrl-C."""
+    command = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        default = _train_default(command)
+        if default is not None:
+            chosen = tyro.cli(Train, prog="logpi train", args=command[1:], default=default)
+        else:
+            description = "Policy gradients done exactly and fast."
+            chosen = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="logpi", description=description, args=command)
+        _use_caches()
+        chosen.run()
+    except LogpiError as error:
+        print(f"logpi: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,132 @@
+"""π(·|s) as a distribution over actions: log p, sample, entropy, KL.
+
+Every distribution has arbitrary leading batch dimensions and is sampled by reparameterisation: `sample(noise)` is a
+deterministic function of standard noise of the head's `noise_law`, so that the caller owns all randomness. Zero noise
+gives the most probable action (for a squashed Gaussian the median), which is what a deterministic policy does.
+
+The action that a distribution samples is the one whose `log_prob` is meant, and the one a trajectory stores. What the
+environment receives is `Policy.execute(action)`; clipping happens there and never enters a log-probability.
+
+`sample` runs on JAX and on NumPy arrays alike: for a handful of environments NumPy answers before a compiled call has
+started.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from logpi.trajectory import AnyArray
+
+NoiseLaw: TypeAlias = Literal["gumbel", "normal"]
+
+_HERMITE_NODES, _HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+
+
+class Distribution(Protocol):
+    """The interface of an action distribution."""
+
+    def sample(self, noise: AnyArray) -> Any:
+        """An action, as a deterministic function of standard noise; zero noise gives the mode."""
+        ...
+
+    def log_prob(self, action: AnyArray) -> Array:
+        """log π(action|s), one number per batch element."""
+        ...
+
+    def entropy(self) -> Array:
+        """-E[log π(action|s)], one number per batch element."""
+        ...
+
+    def kl(self, other: Any) -> Array:
+        """KL(self ‖ other) = E_self[log π_self - log π_other] to a distribution of the same kind."""
+        ...
+
+
+class Categorical(NamedTuple):
+    """π(a) = softmax(logits)_a over n actions."""
+
+    logits: Float[AnyArray, "*batch n"]
+
+    def sample(self, noise: Float[AnyArray, "*batch n"]) -> Int[AnyArray, "*batch"]:
+        """Gumbel-max: argmax_a (logits_a + g_a), g standard Gumbel, has law softmax(logits)."""
+        return self.logits.__array_namespace__().argmax(self.logits + noise, axis=-1)
+
+    def log_prob(self, action: Int[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
+        """logits_a - log Σ_b exp(logits_b)."""
+        chosen = jnp.take_along_axis(self.logits, action[..., None], axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(self.logits, axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """-Σ_a π(a) log π(a)."""
+        log_prob = jax.nn.log_softmax(self.logits)
+        return -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
+
+    def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
+        """Σ_a π(a) (log π(a) - log π_other(a))."""
+        log_prob = jax.nn.log_softmax(self.logits)
+        return jnp.sum(jnp.exp(log_prob) * (log_prob - jax.nn.log_softmax(other.logits)), axis=-1)
+
+
+class Normal(NamedTuple):
+    """Diagonal Gaussian: independent N(mean_j, exp(log_std_j)²) in each of d dimensions."""
+
+    mean: Float[AnyArray, "*batch d"]
+    log_std: Float[AnyArray, "*batch d"]
+
+    def sample(self, noise: Float[AnyArray, "*batch d"]) -> Float[AnyArray, "*batch d"]:
+        """mean + std ε, ε standard normal."""
+        return self.mean + self.mean.__array_namespace__().exp(self.log_std) * noise
+
+    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Float[Array, "*batch"]:
+        """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's dimensions."""
+        standardised = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Σ_j [ log std_j + ½ log 2πe ]."""
+        return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
+
+    def kl(self, other: "Normal") -> Float[Array, "*batch"]:
+        """Σ_j [ log(std'_j / std_j) + (std_j² + (mean_j - mean'_j)²) / (2 std'_j²) - ½ ], the primes being other's."""
+        log_ratio = self.log_std - other.log_std
+        distance = (self.mean - other.mean) * jnp.exp(-other.log_std)
+        return jnp.sum(-log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + distance**2 - 1), axis=-1)
+
+
+def _log_tanh_slope(u: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+    """log(1 - tanh²u) = 2 (log 2 - u - softplus(-2u)), which does not cancel for large |u|."""
+    return 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
+
+
+class TanhNormal(NamedTuple):
+    """tanh of a diagonal Gaussian: density on (-1, 1)^d, with the log-determinant of the squashing.
+
+    `sample` returns the pre-squash u, because tanh(u) rounds to ±1 long before u is extreme and log π could not be
+    recovered from it; `log_prob(u)` is the log-density of the squashed action tanh(u).
+    """
+
+    mean: Float[AnyArray, "*batch d"]
+    log_std: Float[AnyArray, "*batch d"]
+
+    def sample(self, noise: Float[AnyArray, "*batch d"]) -> Float[AnyArray, "*batch d"]:
+        """u = mean + std ε; the action is tanh(u)."""
+        return Normal(self.mean, self.log_std).sample(noise)
+
+    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Float[Array, "*batch"]:
+        """log N(u) - Σ_j log(1 - tanh²(u_j)), the log-density of tanh(u)."""
+        return Normal(self.mean, self.log_std).log_prob(action) - jnp.sum(_log_tanh_slope(action), axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """The entropy of tanh(u), by 16-point Gauss-Hermite quadrature of E[log(1 - tanh²u)] in each dimension."""
+        nodes = jnp.asarray(_HERMITE_NODES, self.mean.dtype)
+        weights = jnp.asarray(_HERMITE_WEIGHTS / _HERMITE_WEIGHTS.sum(), self.mean.dtype)
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
+        return Normal(self.mean, self.log_std).entropy() + jnp.sum(_log_tanh_slope(u) @ weights, axis=-1)
+
+    def kl(self, other: "TanhNormal") -> Float[Array, "*batch"]:
+        """That of the Gaussians: KL does not change under a bijection of the action."""
+        return Normal(self.mean, self.log_std).kl(Normal(other.mean, other.log_std))

@@ -1,0 +1,40 @@
+"""A finite MDP as a compiled environment, so that training can be held against the exact optimum."""
+
+import hashlib
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+from logpi.mdp import FiniteMDP
+
+
+def finite_environment(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
+    """Draws s_0 ~ μ and s' ~ p(·|s,a); state (s, t), terminated by a terminal state, truncated at the horizon.
+
+    The discount of the process is not applied to the rewards: that is the algorithm's part.
+    """
+    log_initial, log_transition = jnp.log(jnp.asarray(mdp.initial)), jnp.log(jnp.asarray(mdp.transition))
+    reward, terminal, observation = map(jnp.asarray, (mdp.reward, mdp.terminal, mdp.observation))
+
+    def reset(key):
+        state = jax.random.categorical(key, log_initial)
+        return (state, jnp.int32(0)), observation[state]
+
+    def step(key, state, action):
+        state, t = state
+        after = jax.random.categorical(key, log_transition[state, action])
+        terminated = terminal[after]
+        truncated = (t + 1 >= mdp.horizon) & ~terminated
+        return (after, t + 1), observation[after], reward[state, action, after], terminated, truncated
+
+    spec = EnvironmentSpec(
+        name=name,
+        observation_space=gym.spaces.Discrete(mdp.observations),
+        action_space=gym.spaces.Discrete(mdp.actions),
+        max_episode_steps=mdp.horizon,
+        reward_threshold=None,
+        identity={"sha256": hashlib.sha256(mdp.to_json().encode()).hexdigest()},
+    )
+    return CompiledEnvironment(spec, reset, step)

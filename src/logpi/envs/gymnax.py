@@ -1,0 +1,69 @@
+"""`gymnax:ID`: the environments of gymnax 1.x inside the compiled program."""
+
+import difflib
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+from logpi.errors import LogpiError
+
+
+def gymnax_environment(name: str) -> CompiledEnvironment:
+    """The environment with its default parameters.
+
+    gymnax's own `step` resets by itself; here `step_env` is used, so that an episode ends where it ends.
+
+    **Raises:** `LogpiError` where gymnax is missing or too old, or does not know the environment.
+    """
+    try:
+        import gymnax
+    except ImportError as error:
+        raise LogpiError(f"gymnax:{name} cannot be made ({error}): pip install 'logpi[compiled]'") from None
+    if int(version("gymnax").split(".")[0]) < 1:
+        raise LogpiError(
+            f"gymnax {version('gymnax')} is too old, 1.0 or later is needed: pip install 'logpi[compiled]'"
+        )
+    known = list(gymnax.registered_envs)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        raise LogpiError(
+            f"gymnax has no environment {name!r}; " + (f"near: {', '.join(near)}" if near else "see its list")
+        )
+    environment, parameters = gymnax.make(name)
+
+    def reset(key):
+        observation, state = environment.reset_env(key, parameters)
+        return state, observation
+
+    def step(key, state, action):
+        observation, state, reward, terminated, _ = environment.step_env(key, state, action, parameters)
+        truncated = environment.is_truncated(state, parameters) & ~terminated
+        return state, observation, jnp.asarray(reward, jnp.result_type(float)), terminated, truncated
+
+    spec = EnvironmentSpec(
+        name=f"gymnax:{name}",
+        observation_space=_space(environment.observation_space(parameters)),
+        action_space=_space(environment.action_space(parameters)),
+        max_episode_steps=int(parameters.max_steps_in_episode),
+        reward_threshold=None,
+        identity={"gymnax": version("gymnax")},
+    )
+    return CompiledEnvironment(spec, reset, step)
+
+
+def _space(space: Any) -> gym.Space:
+    """gymnax's space as Gymnasium's, so that one set of encoders and heads serves both."""
+    match type(space).__name__:
+        case "Discrete":
+            return gym.spaces.Discrete(int(space.n))
+        case "Box":
+            dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+            low, high = (np.broadcast_to(np.asarray(b, dtype), space.shape) for b in (space.low, space.high))
+            return gym.spaces.Box(low, high, space.shape, dtype.type)
+        case other:
+            raise LogpiError(f"gymnax space {other} is not supported; supported: Box, Discrete")

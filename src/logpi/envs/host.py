@@ -1,0 +1,149 @@
+"""Several copies of a Gymnasium environment, stepped together: in this process or in worker processes."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from logpi.envs.base import HostEnvironment
+from logpi.errors import LogpiError
+
+
+class EnvironmentFailure(Exception):
+    """Environment `index` of a group failed or broke its own declaration; the rollout adds episode and step."""
+
+    def __init__(self, index: int, message: str):
+        super().__init__(message)
+        self.index = index
+        self.message = message
+
+
+class Group(Protocol):
+    """n copies of one environment. The arrays are written in place: row i belongs to copy i."""
+
+    observation: ndarray
+    reward: Float[ndarray, "n"]
+    terminated: Bool[ndarray, "n"]
+    truncated: Bool[ndarray, "n"]
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Start one episode in every copy."""
+        ...
+
+    def step(self, actions: ndarray, active: Sequence[int]) -> None:
+        """Step the copies in `active`; the rows of the others keep what they had."""
+        ...
+
+    def close(self) -> None:
+        """Release what the copies hold."""
+        ...
+
+
+def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
+    """The dtype and shape in which observations of a space are stored."""
+    if isinstance(space, gym.spaces.Discrete):
+        return np.dtype(np.int32), ()
+    assert space.shape is not None
+    return np.dtype(space.dtype), space.shape
+
+
+def native_actions(actions: ndarray) -> Sequence[Any]:
+    """Actions one by one as environments expect them: Python ints for Discrete, arrays for Box."""
+    return actions.tolist() if actions.ndim == 1 and actions.dtype.kind == "i" else list(actions)
+
+
+class LocalGroup:
+    """The copies of this process."""
+
+    def __init__(self, environment: HostEnvironment, count: int, first: Sequence[gym.Env] = ()):
+        self._environments = [*first, *(environment.make() for _ in range(count - len(first)))]
+        self._dtype, self._shape = observation_layout(environment.spec.observation_space)
+        self.observation = np.zeros((count, *self._shape), self._dtype)
+        self.reward = np.zeros(count)
+        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        for i, (environment, seed) in enumerate(zip(self._environments, seeds, strict=True)):
+            try:
+                observation, _ = environment.reset(seed=seed)
+            except Exception as error:
+                raise EnvironmentFailure(i, f"reset raised {_describe(error)}") from error
+            self.observation[i] = self._checked(i, observation)
+
+    def step(self, actions: ndarray, active: Sequence[int]) -> None:
+        native = native_actions(actions)
+        for i in active:
+            try:
+                observation, reward, terminated, truncated, _ = self._environments[i].step(native[i])
+                self.reward[i] = reward
+            except Exception as error:
+                raise EnvironmentFailure(i, f"step raised {_describe(error)}") from error
+            self.observation[i] = self._checked(i, observation)
+            self.terminated[i], self.truncated[i] = terminated, truncated
+
+    def _checked(self, index: int, observation: Any) -> Any:
+        """The observation, if its shape and kind of number are what its space declares."""
+        if type(observation) is ndarray and observation.shape == self._shape and observation.dtype == self._dtype:
+            return observation
+        array = np.asarray(observation)
+        if array.shape != self._shape:
+            raise EnvironmentFailure(index, f"observation has shape {array.shape}, its space declares {self._shape}")
+        if not np.can_cast(array.dtype, self._dtype, "same_kind"):
+            raise EnvironmentFailure(index, f"observation has dtype {array.dtype}, its space declares {self._dtype}")
+        return array
+
+    def close(self) -> None:
+        for environment in self._environments:
+            environment.close()
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+# What a round trip to the workers costs, so that they pay only where they save more.
+ROUND_TRIP = 400e-6
+
+
+def measure_step(environment: gym.Env, seconds: float = 0.02) -> float:
+    """Seconds of one step with random actions, resets included."""
+    environment.action_space.seed(0)
+    environment.reset(seed=0)
+    start, steps = time.perf_counter(), 0
+    while steps < 3 or time.perf_counter() - start < seconds:
+        *_, terminated, truncated, _ = environment.step(environment.action_space.sample())
+        steps += 1
+        if terminated or truncated:
+            environment.reset()
+    return (time.perf_counter() - start) / steps
+
+
+def make_group(environment: HostEnvironment, count: int, workers: int | None, cores: int) -> Group:
+    """Copies in this process, or in `workers` processes; None: whichever is faster by the measured step time.
+
+    **Raises:** `LogpiError` where worker processes are asked for and the environment is a factory of this process.
+    """
+    from logpi.envs.workers import WorkerGroup
+
+    if workers is not None and workers > 0 and environment.source is None:
+        raise LogpiError("worker processes need an environment given by name (an id or FILE:NAME), not a factory")
+    if workers is None and (environment.source is None or cores < 2 or count < 2):
+        workers = 0
+    if workers is None:
+        first = environment.make()
+        try:
+            busy = measure_step(first) * count
+        except Exception:
+            busy = 0.0  # whatever is wrong is reported by the first rollout, with its place
+        saved = busy * (1 - 1 / cores)
+        if saved < ROUND_TRIP:
+            return LocalGroup(environment, count, [first])
+        first.close()
+        workers = cores
+    if workers == 0:
+        return LocalGroup(environment, count)
+    return WorkerGroup(environment, count, min(workers, count))

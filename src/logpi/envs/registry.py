@@ -1,0 +1,173 @@
+"""From what a user writes to an environment: an id, `gymnax:ID`, `finite:NAME`, `FILE:NAME`, a factory, a FiniteMDP."""
+
+import difflib
+import hashlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.errors import LogpiError
+from logpi.mdp import FiniteMDP, load_mdp
+
+EnvironmentLike: TypeAlias = str | FiniteMDP | CompiledEnvironment | HostEnvironment | Callable[[], gym.Env]
+
+# Time limit of an environment that declares none: a whole-episode method needs every episode to end.
+UNDECLARED_LIMIT = 1000
+
+_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari", "pygame": "classic-control"}
+
+
+def make_environment(
+    source: EnvironmentLike, max_episode_steps: int | None = None
+) -> HostEnvironment | CompiledEnvironment:
+    """The environment that `source` names or is.
+
+    `max_episode_steps` replaces the time limit of a Gymnasium environment. One that declares none gets
+    `UNDECLARED_LIMIT`.
+
+    **Raises:** `LogpiError` with the near names for an unknown one, and the extra to install for a missing package.
+    """
+    match source:
+        case HostEnvironment() | CompiledEnvironment():
+            return source
+        case FiniteMDP():
+            return _finite(source, "finite-mdp")
+        case str() if source.startswith("gymnax:"):
+            from logpi.envs.gymnax import gymnax_environment
+
+            return gymnax_environment(source.removeprefix("gymnax:"))
+        case str() if source.startswith("finite:"):
+            return _finite(load_mdp(source.removeprefix("finite:")), source)
+        case str() if is_file_source(source):
+            made = load_from_file(source)
+            if isinstance(made, FiniteMDP):
+                return _finite(made, source)
+            if isinstance(made, CompiledEnvironment):
+                return made
+            return make_host_environment(source, max_episode_steps)
+        case str():
+            return make_host_environment(source, max_episode_steps)
+        case _ if callable(source):
+            return _host(source, getattr(source, "__name__", "environment"), None, max_episode_steps, {})
+        case _:
+            raise LogpiError(f"{source!r} is not an environment: give an id, FILE:NAME, a factory or a FiniteMDP")
+
+
+def _finite(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
+    from logpi.envs.finite import finite_environment
+
+    return finite_environment(mdp, name)
+
+
+def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnvironment:
+    """A Gymnasium environment by id or `FILE:NAME`; imports no JAX, so that workers start quickly."""
+    if is_file_source(source):
+        path = Path(source.rpartition(":")[0])
+        identity = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
+        return _host(load_from_file(source), source, source, max_episode_steps, identity)
+    return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
+
+
+def _host(
+    factory: Any, name: str, source: str | None, max_episode_steps: int | None, identity: dict[str, Any]
+) -> HostEnvironment:
+    first = _called(factory, name)
+    if not isinstance(first, gym.Env):
+        raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
+    declared = first.spec.max_episode_steps if first.spec else None
+    limit = max_episode_steps or declared or UNDECLARED_LIMIT
+    spec = EnvironmentSpec(
+        name=name,
+        observation_space=first.observation_space,
+        action_space=first.action_space,
+        max_episode_steps=limit,
+        reward_threshold=first.spec.reward_threshold if first.spec else None,
+        identity={"gymnasium": version("gymnasium"), **identity},
+    )
+    first.close()
+
+    def make() -> gym.Env:
+        environment = _called(factory, name)
+        return environment if limit == declared else _limited(environment, limit)
+
+    return HostEnvironment(spec, make, source)
+
+
+def _limited(environment: gym.Env, limit: int) -> gym.Env:
+    """The environment with its own TimeLimit, if it has one, replaced by `limit`."""
+    inner = environment
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, gym.wrappers.TimeLimit):
+            inner._max_episode_steps = limit
+            return environment
+        inner = inner.env
+    return gym.wrappers.TimeLimit(environment, limit)
+
+
+def _called(factory: Callable[[], Any], name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is out of date.*")
+            return factory()
+    except LogpiError:
+        raise
+    except Exception as error:
+        raise LogpiError(f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _make_registered(name: str) -> gym.Env:
+    """gymnasium.make with errors for people."""
+    try:
+        # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
+        return gym.make(name, disable_env_checker=True)
+    except gym.error.DependencyNotInstalled as error:
+        entry = str(gym.spec(name).entry_point).lower()
+        extra = next((extra for word, extra in _EXTRAS.items() if word in entry or word in str(error).lower()), None)
+        remedy = f"pip install 'logpi[{extra}]'" if extra else f"{error}"
+        raise LogpiError(f"{name} needs a package that is not installed: {remedy}") from None
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv, ModuleNotFoundError) as error:
+        if name.startswith("ALE/"):
+            raise LogpiError(f"{name} needs a package that is not installed: pip install 'logpi[atari]'") from None
+        near = difflib.get_close_matches(name, list(gym.registry), 3, cutoff=0.5)
+        hint = f"near: {', '.join(near)}" if near else f"{' '.join(str(error).split())}"
+        raise LogpiError(f"unknown environment {name!r}; {hint}") from None
+
+
+def is_file_source(source: str) -> bool:
+    """Whether a name has the form `FILE.py:NAME`."""
+    return source.rpartition(":")[0].endswith(".py")
+
+
+def load_from_file(source: str) -> Any:
+    """The object NAME of the Python file in `FILE.py:NAME`.
+
+    **Raises:** `LogpiError` where the file is missing, does not import, or has no such name.
+    """
+    file, _, name = source.rpartition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise LogpiError(f"{file} is not a file")
+    module = sys.modules.get(str(path))
+    if module is None:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[str(path)] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[str(path)]
+            raise LogpiError(f"{file} does not import: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        near = difflib.get_close_matches(name, public, 1)
+        raise LogpiError(f"{file} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return getattr(module, name)

@@ -1,0 +1,183 @@
+"""Environments in worker processes: `python -m logpi.envs.workers`, spoken to through its pipes.
+
+A worker is a fresh interpreter that imports no JAX and needs no `__main__` guard in the user's script. Messages are the
+bytes of fixed-layout arrays; only the first one and errors are JSON. Nothing is pickled.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy import ndarray
+
+from logpi.envs.base import HostEnvironment
+from logpi.envs.host import EnvironmentFailure, LocalGroup, observation_layout
+from logpi.errors import LogpiError
+
+RESET, STEP, ERROR, DONE = b"R", b"S", b"E", b"D"
+
+
+def _reply_layout(space: gym.Space) -> np.dtype:
+    dtype, shape = observation_layout(space)
+    fields: Any = [("observation", dtype, shape), ("reward", "f8"), ("terminated", "?"), ("truncated", "?")]
+    return np.dtype(fields)
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+class _Worker:
+    """The parent's side of one process that steps the copies `first … first + count - 1`."""
+
+    def __init__(self, environment: HostEnvironment, first: int, count: int):
+        self.rows = slice(first, first + count)
+        self.first, self.count = first, count
+        self._layout = _reply_layout(environment.spec.observation_space)
+        command = [sys.executable, "-m", "logpi.envs.workers"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        settings = {"source": environment.source, "max_episode_steps": environment.spec.max_episode_steps}
+        self._send(json.dumps({**settings, "count": count}).encode() + b"\n")
+
+    def _send(self, message: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(message)
+            self._process.stdin.flush()
+        except OSError:
+            self._fail()
+
+    def _fail(self) -> None:
+        code = self._process.wait()
+        raise EnvironmentFailure(self.first, f"its worker process ended with exit status {code}")
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        self._send(RESET + np.array(seeds, np.uint64).tobytes())
+
+    def step(self, actions: ndarray, active: ndarray) -> None:
+        self._send(STEP + active.tobytes() + actions.tobytes())
+
+    def receive(self) -> ndarray:
+        """One record per copy."""
+        assert self._process.stdout is not None
+        try:
+            kind = _read(self._process.stdout, 1)
+            if kind == ERROR:
+                failure = json.loads(self._process.stdout.readline())
+                raise EnvironmentFailure(self.first + failure["index"], failure["message"])
+            return np.frombuffer(_read(self._process.stdout, self.count * self._layout.itemsize), self._layout)
+        except EOFError:
+            self._fail()
+            raise
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+class WorkerGroup:
+    """The copies of all workers, in order; same interface and, seed for seed, the same episodes as `LocalGroup`."""
+
+    def __init__(self, environment: HostEnvironment, count: int, workers: int):
+        if environment.source is None:
+            raise LogpiError("worker processes need an environment given by name")
+        bounds = [count * i // workers for i in range(workers + 1)]
+        self._workers = [_Worker(environment, a, b - a) for a, b in itertools.pairwise(bounds)]
+        self._action_dtype, _ = _action_layout(environment.spec.action_space)
+        dtype, shape = observation_layout(environment.spec.observation_space)
+        self.observation = np.zeros((count, *shape), dtype)
+        self.reward = np.zeros(count)
+        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        for worker in self._workers:
+            worker.reset(seeds[worker.rows])
+        self._receive(self._workers)
+
+    def step(self, actions: ndarray, active: Sequence[int]) -> None:
+        actions = np.ascontiguousarray(actions, self._action_dtype)
+        running = np.zeros(len(self.reward), bool)
+        running[list(active)] = True
+        busy = [worker for worker in self._workers if running[worker.rows].any()]
+        for worker in busy:
+            worker.step(actions[worker.rows], running[worker.rows])
+        self._receive(busy)
+
+    def _receive(self, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            reply = worker.receive()
+            self.observation[worker.rows] = reply["observation"]
+            self.reward[worker.rows] = reply["reward"]
+            self.terminated[worker.rows], self.truncated[worker.rows] = reply["terminated"], reply["truncated"]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
+def _action_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
+    if isinstance(space, gym.spaces.Discrete):
+        return np.dtype(np.int32), ()
+    assert space.shape is not None
+    return np.dtype(np.float32), space.shape
+
+
+def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """The other side: step the copies as told until the pipe closes."""
+    from logpi.envs.registry import make_host_environment
+
+    settings = json.loads(requests.readline())
+    count = settings["count"]
+    environment = make_host_environment(settings["source"], settings["max_episode_steps"])
+    group = LocalGroup(environment, count)
+    reply = np.zeros(count, _reply_layout(environment.spec.observation_space))
+    dtype, shape = _action_layout(environment.spec.action_space)
+    while kind := requests.read(1):
+        try:
+            if kind == RESET:
+                group.reset(np.frombuffer(_read(requests, 8 * count), np.uint64).tolist())
+            else:
+                active = np.flatnonzero(np.frombuffer(_read(requests, count), bool)).tolist()
+                size = count * dtype.itemsize * int(np.prod(shape))
+                group.step(np.frombuffer(_read(requests, size), dtype).reshape(count, *shape), active)
+        except EnvironmentFailure as failure:
+            message = {"index": failure.index, "message": failure.message}
+            replies.write(ERROR + json.dumps(message).encode() + b"\n")
+        else:
+            for field in ("observation", "reward", "terminated", "truncated"):
+                reply[field] = getattr(group, field)
+            replies.write(DONE + reply.tobytes())
+        replies.flush()
+    group.close()
+
+
+def main() -> None:
+    """Serve on the pipes that this process was started with; the environment's own prints go to standard error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+        _serve(sys.stdin.buffer, replies)
+
+
+if __name__ == "__main__":
+    main()

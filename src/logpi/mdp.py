@@ -1,0 +1,157 @@
+"""Finite Markov decision processes: small enough that every expectation is a finite sum."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from logpi.errors import LogpiError
+
+_FIELDS = ("initial", "transition", "reward", "terminal", "horizon", "discount")
+
+
+@dataclass(frozen=True, eq=False)
+class FiniteMDP:
+    """μ(s), p(s'|s,a), r(s,a,s') over S states and A actions; an episode ends in a terminal state or at `horizon`.
+
+    `observation[s]` is the number that a policy sees in state s: by default s itself; equal numbers make states look
+    alike. Reaching `horizon` *truncates* an episode, entering a terminal state *terminates* it.
+
+    **Raises:** `LogpiError` naming the field that does not fit.
+    """
+
+    initial: Float[ndarray, "S"]
+    transition: Float[ndarray, "S A S"]
+    reward: Float[ndarray, "S A S"]
+    terminal: Bool[ndarray, "S"]
+    horizon: int
+    discount: float = 1.0
+    observation: Int[ndarray, "S"] = None  # pyright: ignore[reportAssignmentType]  # s itself, once it is made
+
+    def __post_init__(self) -> None:
+        convert = lambda field, dtype: object.__setattr__(self, field, _array(field, getattr(self, field), dtype))
+        for field in ("initial", "transition", "reward"):
+            convert(field, np.float64)
+        convert("terminal", np.bool_)
+        if self.observation is None:
+            object.__setattr__(self, "observation", np.arange(len(self.initial)))
+        convert("observation", np.int64)
+        self._check()
+
+    def _check(self) -> None:
+        states, actions = self.transition.shape[0], self.transition.shape[1] if self.transition.ndim == 3 else 0
+        shapes = {
+            "initial": (states,),
+            "transition": (states, actions, states),
+            "reward": (states, actions, states),
+            "terminal": (states,),
+            "observation": (states,),
+        }
+        for field, shape in shapes.items():
+            if getattr(self, field).shape != shape or 0 in shape:
+                raise LogpiError(
+                    f"FiniteMDP.{field} has shape {getattr(self, field).shape}, expected {shape} [S, A, S]"
+                )
+        for field in ("initial", "transition", "reward"):
+            if not np.isfinite(getattr(self, field)).all():
+                raise LogpiError(f"FiniteMDP.{field} holds a value that is not finite")
+        for field in ("initial", "transition"):
+            law = getattr(self, field)
+            if (law < 0).any() or not np.allclose(law.sum(-1), 1, rtol=0, atol=1e-9):
+                raise LogpiError(f"FiniteMDP.{field} must be non-negative and sum to 1 over its last axis")
+        if self.terminal @ self.initial > 0:
+            raise LogpiError("FiniteMDP.initial starts an episode in a terminal state")
+        if self.observation.min() < 0 or set(self.observation) != set(range(self.observation.max() + 1)):
+            raise LogpiError("FiniteMDP.observation must number what is seen from 0 without gaps")
+        if not isinstance(self.horizon, int) or self.horizon < 1:
+            raise LogpiError(f"FiniteMDP.horizon must be a whole number of at least 1, got {self.horizon!r}")
+        if not 0 <= self.discount <= 1:
+            raise LogpiError(f"FiniteMDP.discount must lie in [0, 1], got {self.discount!r}")
+
+    @property
+    def states(self) -> int:
+        """S."""
+        return self.transition.shape[0]
+
+    @property
+    def actions(self) -> int:
+        """A."""
+        return self.transition.shape[1]
+
+    @property
+    def observations(self) -> int:
+        """How many different observations there are."""
+        return int(self.observation.max()) + 1
+
+    def to_json(self) -> str:
+        """The process as JSON text that `from_json` reads back exactly."""
+        fields = {field: getattr(self, field) for field in (*_FIELDS, "observation")}
+        return json.dumps({k: v.tolist() if isinstance(v, ndarray) else v for k, v in fields.items()})
+
+    @staticmethod
+    def from_json(text: str, source: str = "FiniteMDP") -> "FiniteMDP":
+        """Read what `to_json` wrote.
+
+        **Raises:** `LogpiError` that names `source` for text that is not JSON, or lacks or does not know a field.
+        """
+        try:
+            fields: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise LogpiError(f"{source} is not JSON: {error}") from None
+        if not isinstance(fields, Mapping):
+            raise LogpiError(f"{source} must hold a JSON object with the fields {', '.join(_FIELDS)}")
+        missing = [field for field in _FIELDS[:5] if field not in fields]
+        unknown = [field for field in fields if field not in (*_FIELDS, "observation")]
+        if missing or unknown:
+            wrong = f"lacks {', '.join(missing)}" if missing else f"has the unknown field {unknown[0]!r}"
+            raise LogpiError(f"{source} {wrong}; a finite MDP has the fields {', '.join(_FIELDS)}")
+        return FiniteMDP(**fields)
+
+
+def _array(field: str, value: Any, dtype: type) -> ndarray:
+    try:
+        return np.array(value, dtype)
+    except (TypeError, ValueError):
+        raise LogpiError(f"FiniteMDP.{field} is not an array of numbers") from None
+
+
+def short_corridor(horizon: int = 1000) -> FiniteMDP:
+    """Sutton & Barto (2nd ed.), Example 13.1: three states that look alike, right and left exchanged in the second.
+
+    -1 a step. With p the probability of right, J(p) = (2p - 4) / (p (1 - p)); the best p is 2 - √2 ≈ 0.586 with
+    J = -(6 + 4√2) ≈ -11.66. `horizon` cuts the endless episodes of a policy that is nearly deterministic.
+    """
+    left, right = 0, 1
+    transition = np.zeros((4, 2, 4))
+    for state, action, after in [(0, left, 0), (0, right, 1), (1, left, 2), (1, right, 0), (2, left, 1), (2, right, 3)]:
+        transition[state, action, after] = 1
+    transition[3, :, 3] = 1
+    return FiniteMDP(
+        initial=np.array([1.0, 0, 0, 0]),
+        transition=transition,
+        reward=np.full((4, 2, 4), -1.0),
+        terminal=np.array([False, False, False, True]),
+        horizon=horizon,
+        observation=np.zeros(4, int),
+    )
+
+
+NAMED = {"short-corridor": short_corridor}
+
+
+def load_mdp(name: str) -> FiniteMDP:
+    """A named process, or one read from a JSON file.
+
+    **Raises:** `LogpiError` where it is neither.
+    """
+    if name in NAMED:
+        return NAMED[name]()
+    path = Path(name)
+    if not path.is_file():
+        raise LogpiError(f"finite MDP {name!r} is neither a JSON file nor one of {', '.join(NAMED)}")
+    return FiniteMDP.from_json(path.read_text(), source=str(path))

@@ -1,0 +1,109 @@
+"""What a run reports while it learns: one row of numbers, to CSV and TensorBoard under the tags that people know."""
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from logpi.checkpoint import Counters
+from logpi.errors import LogpiError
+
+# Rows of metrics.csv that a whole budget of steps makes, at most.
+ROWS_PER_RUN = 1000
+STEPS = "time/total_timesteps"
+RETURN, LENGTH = "rollout/ep_rew_mean", "rollout/ep_len_mean"
+# The means over episodes are taken over the latest batches that hold at least so many.
+WINDOW = 100
+
+
+class Tracker(Protocol):
+    """Where rows of metrics go."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One row; `step` counts environment steps."""
+        ...
+
+    def close(self) -> None:
+        """Flush."""
+        ...
+
+
+def row(counters: Counters, updates: list[dict[str, float]], learning_rate: float) -> dict[str, float]:
+    """The counters, the means over the recent episodes, and the means over `updates`, under their tags."""
+
+    def mean(name: str) -> float:
+        values = [update[name] for update in updates if name in update]
+        return sum(values) / len(values) if values else math.nan
+
+    returns, lengths = zip(*counters.recent, strict=True)
+    return {
+        STEPS: counters.steps,
+        "time/episodes": counters.episodes,
+        "time/iterations": counters.updates,
+        "time/time_elapsed": counters.seconds,
+        "time/fps": counters.steps / max(counters.seconds, 1e-9),
+        RETURN: sum(returns) / len(returns),
+        LENGTH: sum(lengths) / len(lengths),
+        "train/policy_gradient_loss": -mean("surrogate"),
+        "train/value_loss": mean("value_loss"),
+        "train/entropy_loss": -mean("entropy"),
+        "train/explained_variance": mean("explained_variance"),
+        "train/approx_kl": mean("kl"),
+        "train/gradient_norm": mean("gradient_norm"),
+        "train/step_scale": mean("step_scale"),
+        "train/learning_rate": learning_rate,
+        "train/n_updates": counters.updates,
+    }
+
+
+class CsvTracker:
+    """metrics.csv. Rows after `resumed_at` steps, left by a run that was killed, are dropped."""
+
+    def __init__(self, path: Path, resumed_at: int):
+        kept = [r for r in read_metrics(path) if r[STEPS] <= resumed_at] if path.is_file() else []
+        self._file = open(path, "w", newline="")
+        self._writer: csv.DictWriter[str] | None = None
+        for old in kept:
+            self.write(int(old[STEPS]), old)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, list(metrics))
+            self._writer.writeheader()
+        self._writer.writerow(metrics)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardTracker:
+    """TensorBoard events in the run folder."""
+
+    def __init__(self, path: Path, resumed_at: int):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(path), purge_step=resumed_at + 1 if resumed_at else None)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        for tag, value in metrics.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv; a last line that was cut off is left out.
+
+    **Raises:** `LogpiError` where the file is missing or is something else.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        whole = [r for r in rows if None not in r and None not in r.values() and "" not in r.values()]
+        return [{str(tag): float(value) for tag, value in r.items()} for r in whole]
+    except (OSError, ValueError) as error:
+        raise LogpiError(f"{path} cannot be read as metrics: {error}") from None

@@ -1,0 +1,68 @@
+"""Sampling trajectories and learning from them [D4.1]: the seam between the program and the two kinds of environment.
+
+A batch is N episodes that were *started*, one per environment copy; all of them are finished and counted, so that which
+episodes count does not depend on how they end.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from logpi.config import Reinforce
+from logpi.envs.base import CompiledEnvironment, HostEnvironment
+from logpi.policy import Policy
+from logpi.update import Learner
+
+
+class Interrupted(Exception):
+    """The user asked to stop. The batch under way is dropped; after a resume it is sampled again, the same."""
+
+
+class Episodes(NamedTuple):
+    """Sums of rewards and numbers of steps of whole episodes."""
+
+    returns: Float[ndarray, "episode"]
+    lengths: Int[ndarray, "episode"]
+
+
+class Advance(Protocol):
+    """`advance(learner, steps)`: at least one update, and more until about `steps` environment steps are made."""
+
+    def __call__(self, learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
+        """The learner after the updates, and the metrics of each."""
+        ...
+
+
+class Sampler(Protocol):
+    """Episodes of an environment under a policy."""
+
+    def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
+        """Fresh episodes, from seeds that training never uses."""
+        ...
+
+    def advance(self, config: Reinforce, learner: Learner) -> Advance:
+        """The training program for learners like `learner`."""
+        ...
+
+    def close(self) -> None:
+        """Release the environments."""
+        ...
+
+
+def make_sampler(
+    environment: HostEnvironment | CompiledEnvironment,
+    count: int,
+    seed: int,
+    workers: int | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Sampler:
+    """The sampler of `count` copies of an environment; `interrupted` is asked as often as the sampler can stop."""
+    if isinstance(environment, CompiledEnvironment):
+        from logpi.rollout_compiled import CompiledSampler
+
+        return CompiledSampler(environment, count, seed, interrupted)
+    from logpi.rollout_host import HostSampler
+
+    return HostSampler(environment, count, seed, workers, interrupted)

@@ -1,0 +1,137 @@
+"""Episodes of compiled environments: sampling and update inside one program."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+from numpy import ndarray
+
+from logpi.config import Reinforce
+from logpi.envs.base import CompiledEnvironment
+from logpi.errors import LogpiError
+from logpi.policy import Policy
+from logpi.randomness import Stream, batch_key
+from logpi.rollout import Advance, Episodes, Interrupted
+from logpi.trajectory import Trajectory
+from logpi.update import Learner, update
+
+# Updates whose metrics one call of the compiled program can hold.
+UPDATES_PER_CALL = 64
+
+
+class CompiledSampler:
+    """Sampling and update inside one compiled program, many updates a call."""
+
+    def __init__(self, environment: CompiledEnvironment, count: int, seed: int, interrupted: Callable[[], bool]):
+        self._environment, self._count, self._seed, self._interrupted = environment, count, seed, interrupted
+
+    def close(self) -> None:
+        pass
+
+    def sample(self, policy: Policy, key: PRNGKeyArray, deterministic: bool = False) -> Trajectory:
+        """One episode in each copy, arrays `[max_episode_steps, env]`; ends when the longest episode has ended."""
+        environment, count = self._environment, self._count
+        horizon = environment.spec.max_episode_steps
+        draw = {"gumbel": jax.random.gumbel, "normal": jax.random.normal}[policy.head.noise_law]
+        state, observation = jax.vmap(environment.reset)(jax.random.split(jax.random.fold_in(key, horizon), count))
+
+        def step(t, state, observation, running):
+            noise_key, step_key = jax.random.split(jax.random.fold_in(key, t))
+            distribution = policy(observation)
+            shape = (count, policy.head.size)
+            action = distribution.sample(jnp.zeros(shape) if deterministic else draw(noise_key, shape))
+            state, later, reward, terminated, truncated = jax.vmap(environment.step)(
+                jax.random.split(step_key, count), state, policy.execute(action)
+            )
+            row = Trajectory(
+                observation=observation,
+                action=action,
+                reward=jnp.where(running, reward, 0.0),
+                terminated=terminated & running,
+                truncated=truncated & running,
+                mask=running,
+                step=jnp.full(count, t),
+            )
+            return state, later, running & ~terminated & ~truncated, row
+
+        def body(carry):
+            t, state, observation, running, rows = carry
+            state, observation, running, row = step(t, state, observation, running)
+            rows = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, t, 0), rows, row)
+            return t + 1, state, observation, running, rows
+
+        running = jnp.ones(count, bool)
+        row = jax.eval_shape(step, jnp.int32(0), state, observation, running)[3]
+        rows = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), row)
+        start = (jnp.int32(0), state, observation, running, rows)
+        return jax.lax.while_loop(lambda c: (c[0] < horizon) & jnp.any(c[3]), body, start)[4]
+
+    def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
+        @jax.jit
+        def run(policy: Policy, batch: Array) -> tuple[Array, Array]:
+            key = batch_key(jnp.uint32(self._seed), Stream.EVALUATION, batch)
+            trajectory = self.sample(policy, key, deterministic)
+            return jnp.sum(trajectory.reward, axis=0), jnp.sum(trajectory.mask, axis=0)
+
+        batches = [run(policy, np.int32(batch)) for batch in range(-(-episodes // self._count))]
+        returns, lengths = (np.concatenate([np.asarray(batch[part]) for batch in batches]) for part in (0, 1))
+        return Episodes(returns[:episodes].astype(float), lengths[:episodes])
+
+    def advance(self, config: Reinforce, learner: Learner) -> Advance:
+        """One program that samples and updates until a number of steps is made."""
+        compiled = jax.jit(partial(self._many_updates, config)).lower(learner, np.uint32(0), np.int32(0)).compile()
+
+        def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
+            if self._interrupted():
+                raise Interrupted
+            limit = np.int32(min(steps, np.iinfo(np.int32).max))
+            first = int(learner.batch)
+            learner, updates, table, fault = compiled(learner, np.uint32(self._seed), limit)
+            self._require_finite(np.asarray(fault), first + int(updates) - 1)
+            rows = {name: np.asarray(column) for name, column in table.items()}
+            return learner, [{name: float(rows[name][i]) for name in rows} for i in range(int(updates))]
+
+        return advance
+
+    def _many_updates(self, config: Reinforce, learner: Learner, seed: UInt32[Array, ""], limit: Int[Array, ""]):
+        """Updates until `limit` steps are made, the table of metrics is full, or a value is not finite."""
+
+        def one(learner: Learner):
+            trajectory = self.sample(learner.policy, batch_key(seed, Stream.TRAINING, learner.batch))
+            return *update(config, learner, trajectory), _first_fault(trajectory)
+
+        def body(carry):
+            learner, count, steps, table, _ = carry
+            learner, metrics, fault = one(learner)
+            table = jax.tree.map(lambda column, new: column.at[count].set(new), table, metrics)
+            return learner, count + 1, steps + metrics["steps"], table, fault
+
+        def unfinished(carry):
+            _, count, steps, _, fault = carry
+            return (count < UPDATES_PER_CALL) & (steps < limit) & (fault[0] < 0)
+
+        metrics = jax.eval_shape(one, learner)[1]
+        table = jax.tree.map(lambda x: jnp.zeros((UPDATES_PER_CALL, *x.shape), x.dtype), metrics)
+        start = (learner, jnp.int32(0), jnp.int32(0), table, jnp.full(3, -1))
+        learner, count, _, table, fault = jax.lax.while_loop(unfinished, body, start)
+        return learner, count, table, fault
+
+    def _require_finite(self, fault: Int[ndarray, "3"], batch: int) -> None:
+        field, t, index = map(int, fault)
+        if field >= 0:
+            name = ("observation", "reward")[field]
+            where = f"environment {index}, episode {batch}, step {t}"
+            raise LogpiError(f"{self._environment.spec.name}: {where}: {name} is not finite")
+
+
+def _first_fault(trajectory: Trajectory) -> Int[Array, "3"]:
+    """(0 for observation or 1 for reward, step, environment) of the first value that is not finite; -1s for none."""
+    time, env = trajectory.mask.shape
+    finite = [jnp.isfinite(x).reshape(time, env, -1).all(-1) for x in (trajectory.observation, trajectory.reward)]
+    wrong = jnp.stack([~ok & trajectory.mask for ok in finite], axis=-1).ravel()
+    first = jnp.argmax(wrong)
+    place = jnp.stack([first % 2, first // 2 // env, first // 2 % env])
+    return jnp.where(wrong[first], place, -1).astype(jnp.int32)

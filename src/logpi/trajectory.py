@@ -1,0 +1,95 @@
+"""τ: what was observed, done and paid, for many trajectories side by side [D3.1]."""
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+Out = TypeVar("Out")
+# Trajectories are of JAX arrays in compiled programs, and of NumPy arrays where Python steps the environment.
+AnyArray: TypeAlias = Array | np.ndarray
+
+# Rows (steps x trajectories) that one pass of the networks sees: large enough for the matrix products to run at
+# full speed, small enough for the activations to stay in the cache.
+ROWS_PER_CHUNK = 1024
+
+
+class Trajectory(eqx.Module):
+    """Arrays `[time, env, ...]`; column i is one trajectory, padded after its end.
+
+    Action `action[t]` is taken on `observation[t]` and answered by `reward[t]`, the r_{t+1} of the derivation.
+    `terminated` and `truncated` mark the last step of an episode and are never merged: a terminated episode has no
+    future, a truncated one was cut. `mask` is True where a step belongs to the trajectory, `step` is t within its
+    episode.
+    """
+
+    observation: AnyArray
+    action: AnyArray
+    reward: Float[AnyArray, "time env"]
+    terminated: Bool[AnyArray, "time env"]
+    truncated: Bool[AnyArray, "time env"]
+    mask: Bool[AnyArray, "time env"]
+    step: Int[AnyArray, "time env"]
+
+    @property
+    def used(self) -> Int[Array, ""]:
+        """Number of leading time rows in which any trajectory is still running."""
+        return jnp.sum(jnp.any(self.mask, axis=1))
+
+
+def _chunk_length(trees: PyTree) -> int:
+    time, env = jax.tree.leaves(trees)[0].shape[:2]
+    return max(1, min(time, ROWS_PER_CHUNK // env))
+
+
+def _chunks(trees: PyTree, used: Int[Array, ""]) -> tuple[Callable[[Array], PyTree], Int[Array, ""], int]:
+    """How to take chunk i of padded `trees`, how many chunks hold data, and the padded length."""
+    length = _chunk_length(trees)
+    time = jax.tree.leaves(trees)[0].shape[0]
+    padded = -(-time // length) * length
+    trees = jax.tree.map(lambda x: jnp.pad(x, [(0, padded - time)] + [(0, 0)] * (x.ndim - 1)), trees)
+
+    def take(index: Array) -> PyTree:
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, index * length, length), trees)
+
+    return take, (used + length - 1) // length, padded
+
+
+def sum_over_time(function: Callable[[PyTree], Out], trees: PyTree, used: Int[Array, ""]) -> Out:
+    """Σ of `function(chunk)` over the chunks of time rows that hold data.
+
+    One compiled program serves episodes of every length: the number of chunks is a run-time value, so short episodes
+    in a long buffer cost what short episodes cost.
+    """
+    take, count, _ = _chunks(trees, used)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: function(take(jnp.int32(0)))))
+    return jax.lax.fori_loop(0, count, lambda i, total: jax.tree.map(jnp.add, total, function(take(i))), zero)
+
+
+def map_over_time(
+    function: Callable[[PyTree], Float[Array, "chunk env"]], trees: PyTree, used: Int[Array, ""]
+) -> Float[Array, "time env"]:
+    """`function` of every chunk, side by side again; zero in the rows after `used`."""
+    take, count, padded = _chunks(trees, used)
+    time, env = jax.tree.leaves(trees)[0].shape[:2]
+    length = _chunk_length(trees)
+    dtype = jax.eval_shape(lambda: function(take(jnp.int32(0)))).dtype
+
+    def write(i: Array, out: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(out, function(take(i)), i * length, axis=0)
+
+    return jax.lax.fori_loop(0, count, write, jnp.zeros((padded, env), dtype))[:time]
+
+
+def masked_mean(x: Float[AnyArray, "time env"], mask: Bool[AnyArray, "time env"]) -> Float[Array, ""]:
+    """Mean over the steps that belong to a trajectory."""
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask)
+
+
+def masked_variance(x: Float[AnyArray, "time env"], mask: Bool[AnyArray, "time env"]) -> Float[Array, ""]:
+    """Variance over the steps that belong to a trajectory."""
+    return masked_mean((x - masked_mean(x, mask)) ** 2, mask)

@@ -1,0 +1,66 @@
+"""Fitting V(s, t; w) to the returns of a batch."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from logpi.config import Reinforce
+from logpi.policy import ValueFunction
+from logpi.trajectory import Trajectory, masked_mean, masked_variance
+
+
+def fit_value(
+    config: Reinforce,
+    value: ValueFunction,
+    state: optax.OptState,
+    trajectory: Trajectory,
+    return_: Float[Array, "time env"],
+) -> tuple[ValueFunction, optax.OptState, Float[Array, ""]]:
+    """`value_steps` Adam steps on the squared error of V in units of the returns' deviation; the last loss."""
+    value = restandardise(value, return_, trajectory)
+    optimizer = optax.adam(config.value_learning_rate)
+
+    def loss(value: ValueFunction, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
+        predicted = value(trajectory.observation[at], trajectory.step[at])
+        return jnp.mean(((predicted - return_[at]) / value.scale) ** 2)
+
+    def step(carry, at):
+        value, state = carry
+        error, gradient = jax.value_and_grad(loss)(value, at)
+        change, state = optimizer.update(gradient, state)
+        return (eqx.apply_updates(value, change), state), error
+
+    minibatches = spread_rows(trajectory, (config.value_steps, config.value_batch))
+    (value, state), losses = jax.lax.scan(step, (value, state), minibatches)
+    return value, state, losses[-1]
+
+
+def spread_rows(trajectory: Trajectory, shape: tuple[int, int]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """(time, env) of minibatches that cover the steps of the batch evenly; the trajectories start in row 0.
+
+    Step number ⌊count · frac(j φ)⌋ for j = 0, 1, …: a Weyl sequence, whose every stretch is spread evenly and which
+    needs no random numbers.
+    """
+    lengths = jnp.sum(trajectory.mask, axis=0)
+    ends = jnp.tril(jnp.ones((len(lengths), len(lengths)), lengths.dtype)) @ lengths
+    golden = np.uint32(2654435769)  # 2^32 / φ; the product wraps, which is the fractional part
+    weyl = (jnp.arange(shape[0] * shape[1], dtype=jnp.uint32).reshape(shape) * golden).astype(jnp.float32) / 2.0**32
+    row = jnp.minimum((weyl * ends[-1]).astype(jnp.int32), ends[-1] - 1)
+    env = jnp.sum(row[..., None] >= ends, axis=-1)
+    return row - (ends - lengths)[env], env
+
+
+def restandardise(value: ValueFunction, return_: Float[Array, "time env"], trajectory: Trajectory) -> ValueFunction:
+    """The same function V, its offset and scale those of the new returns (PopArt, van Hasselt et al. 2016)."""
+    offset = masked_mean(return_, trajectory.mask)
+    scale = jnp.sqrt(masked_variance(return_, trajectory.mask))
+    scale = jnp.maximum(scale, 1e-3 * (1 + jnp.abs(offset)))  # returns that are all equal have no scale of their own
+    weight, bias = value.network.weights[-1], value.network.biases[-1]
+    return eqx.tree_at(
+        lambda v: (v.network.weights[-1], v.network.biases[-1], v.offset, v.scale),
+        value,
+        (weight * value.scale / scale, (bias * value.scale + value.offset - offset) / scale, offset, scale),
+    )
