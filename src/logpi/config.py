@@ -45,7 +45,7 @@ class Reinforce:
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
     learning_rate: float = 0.01
     """Adam's step size for the policy."""
-    kl_limit: float = 0.01
+    kl_limit: float = 0.005
     """Largest mean KL(old policy, new policy) of one update; a longer step is shortened, not turned. 0: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""

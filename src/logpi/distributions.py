@@ -12,7 +12,7 @@ started.
 """
 
 import math
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ NoiseLaw: TypeAlias = Literal["gumbel", "normal"]
 _HERMITE_NODES, _HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """The interface of an action distribution."""
 
@@ -37,7 +38,7 @@ class Distribution(Protocol):
         """log π(action|s), one number per batch element."""
         ...
 
-    def entropy(self) -> Array:
+    def entropy(self) -> AnyArray:
         """-E[log π(action|s)], one number per batch element."""
         ...
 
@@ -51,7 +52,7 @@ class Categorical(NamedTuple):
 
     logits: Float[AnyArray, "*batch n"]
 
-    def sample(self, noise: Float[AnyArray, "*batch n"]) -> Int[AnyArray, "*batch"]:
+    def sample(self, noise: Float[AnyArray, "*batch n"]) -> Any:
         """Gumbel-max: argmax_a (logits_a + g_a), g standard Gumbel, has law softmax(logits)."""
         return self.logits.__array_namespace__().argmax(self.logits + noise, axis=-1)
 
@@ -60,7 +61,7 @@ class Categorical(NamedTuple):
         chosen = jnp.take_along_axis(self.logits, action[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(self.logits, axis=-1)
 
-    def entropy(self) -> Float[Array, "*batch"]:
+    def entropy(self) -> Float[AnyArray, "*batch"]:
         """-Σ_a π(a) log π(a)."""
         log_prob = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
@@ -81,12 +82,13 @@ class Normal(NamedTuple):
         """mean + std ε, ε standard normal."""
         return self.mean + self.mean.__array_namespace__().exp(self.log_std) * noise
 
-    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's dimensions."""
         standardised = (action - self.mean) * jnp.exp(-self.log_std)
-        return jnp.sum(-0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1)
+        terms = -0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(terms, axis=-1)
 
-    def entropy(self) -> Float[Array, "*batch"]:
+    def entropy(self) -> Float[AnyArray, "*batch"]:
         """Σ_j [ log std_j + ½ log 2πe ]."""
         return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
@@ -97,7 +99,7 @@ class Normal(NamedTuple):
         return jnp.sum(-log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + distance**2 - 1), axis=-1)
 
 
-def _log_tanh_slope(u: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+def _log_tanh_slope(u: Float[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
     """log(1 - tanh²u) = 2 (log 2 - u - softplus(-2u)), which does not cancel for large |u|."""
     return 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
 
@@ -116,11 +118,11 @@ class TanhNormal(NamedTuple):
         """u = mean + std ε; the action is tanh(u)."""
         return Normal(self.mean, self.log_std).sample(noise)
 
-    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """log N(u) - Σ_j log(1 - tanh²(u_j)), the log-density of tanh(u)."""
         return Normal(self.mean, self.log_std).log_prob(action) - jnp.sum(_log_tanh_slope(action), axis=-1)
 
-    def entropy(self) -> Float[Array, "*batch"]:
+    def entropy(self) -> Float[AnyArray, "*batch"]:
         """The entropy of tanh(u), by 16-point Gauss-Hermite quadrature of E[log(1 - tanh²u)] in each dimension."""
         nodes = jnp.asarray(_HERMITE_NODES, self.mean.dtype)
         weights = jnp.asarray(_HERMITE_WEIGHTS / _HERMITE_WEIGHTS.sum(), self.mean.dtype)

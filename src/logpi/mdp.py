@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from logpi.errors import LogpiError
 
 _FIELDS = ("initial", "transition", "reward", "terminal", "horizon", "discount")
 
 
-@dataclass(frozen=True, eq=False)
 class FiniteMDP:
     """μ(s), p(s'|s,a), r(s,a,s') over S states and A actions; an episode ends in a terminal state or at `horizon`.
 
@@ -30,17 +29,26 @@ class FiniteMDP:
     reward: Float[ndarray, "S A S"]
     terminal: Bool[ndarray, "S"]
     horizon: int
-    discount: float = 1.0
-    observation: Int[ndarray, "S"] = None  # pyright: ignore[reportAssignmentType]  # s itself, once it is made
+    discount: float
+    observation: Int[ndarray, "S"]
 
-    def __post_init__(self) -> None:
-        convert = lambda field, dtype: object.__setattr__(self, field, _array(field, getattr(self, field), dtype))
-        for field in ("initial", "transition", "reward"):
-            convert(field, np.float64)
-        convert("terminal", np.bool_)
-        if self.observation is None:
-            object.__setattr__(self, "observation", np.arange(len(self.initial)))
-        convert("observation", np.int64)
+    def __init__(
+        self,
+        initial: ArrayLike,
+        transition: ArrayLike,
+        reward: ArrayLike,
+        terminal: ArrayLike,
+        horizon: int,
+        discount: float = 1.0,
+        observation: ArrayLike | None = None,
+    ):
+        self.initial = _array("initial", initial, np.float64)
+        self.transition = _array("transition", transition, np.float64)
+        self.reward = _array("reward", reward, np.float64)
+        self.terminal = _array("terminal", terminal, np.bool_)
+        self.horizon, self.discount = horizon, discount
+        seen = np.arange(len(self.initial)) if observation is None else observation
+        self.observation = _array("observation", seen, np.int64)
         self._check()
 
     def _check(self) -> None:
@@ -115,7 +123,9 @@ class FiniteMDP:
 
 def _array(field: str, value: Any, dtype: type) -> ndarray:
     try:
-        return np.array(value, dtype)
+        array = np.array(value, dtype)
+        array.flags.writeable = False
+        return array
     except (TypeError, ValueError):
         raise LogpiError(f"FiniteMDP.{field} is not an array of numbers") from None
 

@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from logpi.checkpoint import Counters
 from logpi.errors import LogpiError
@@ -17,6 +17,7 @@ RETURN, LENGTH = "rollout/ep_rew_mean", "rollout/ep_len_mean"
 WINDOW = 100
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Where rows of metrics go."""
 

@@ -21,7 +21,7 @@ def softmax(logits: Float[ndarray, "*batch A"]) -> Float[ndarray, "*batch A"]:
 class Values(NamedTuple):
     """V_t(s) for t = 0 … horizon and Q_t(s, a) for t = 0 … horizon - 1, both zero in terminal states."""
 
-    state: Float[ndarray, "time+1 S"]
+    state: Float[ndarray, "later S"]
     action: Float[ndarray, "time S A"]
 
 
@@ -41,7 +41,7 @@ def exact_values(mdp: FiniteMDP, logits: Float[ndarray, "O A"]) -> Values:
     return Values(state, action)
 
 
-def optimal_values(mdp: FiniteMDP) -> Float[ndarray, "time+1 S"]:
+def optimal_values(mdp: FiniteMDP) -> Float[ndarray, "later S"]:
     """max over all policies, time-dependent and fully observing ones included, of V_t(s)."""
     state = np.zeros((mdp.horizon + 1, mdp.states))
     for t in reversed(range(mdp.horizon)):

@@ -5,7 +5,7 @@ What acting needs is written for JAX and for NumPy arrays alike: with `policy.on
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import gymnasium as gym
@@ -85,6 +85,7 @@ class Encoder(eqx.Module):
         return observation.reshape(*batch, self.size).astype(real)
 
 
+@runtime_checkable
 class Head(Protocol):
     """From the network's output to an action distribution, and from its actions to what the environment receives."""
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from logpi.checkpoint import Counters
 from logpi.config import Settings
@@ -11,6 +11,7 @@ from logpi.evaluate import Evaluation
 from logpi.metrics import WINDOW
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What the training program tells."""
 

@@ -5,7 +5,7 @@ episodes count does not depend on how they end.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -27,6 +27,7 @@ class Episodes(NamedTuple):
     lengths: Int[ndarray, "episode"]
 
 
+@runtime_checkable
 class Advance(Protocol):
     """`advance(learner, steps)`: at least one update, and more until about `steps` environment steps are made."""
 
@@ -35,6 +36,7 @@ class Advance(Protocol):
         ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Episodes of an environment under a policy."""
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +57,7 @@ class HostSampler:
         started = self._count if episodes is None else episodes
         horizon, count = self._spec.max_episode_steps, self._count
         action, reward = None, np.zeros((horizon, count))
-        terminated, truncated = np.zeros((horizon, count), bool), np.zeros((horizon, count), bool)
+        terminated = np.zeros((horizon, count), bool)
         lengths, active = np.zeros(count, int), list(range(started))
         noise = self._noise(policy, stream, batch, deterministic)
         policy = policy.on_host()
@@ -74,23 +75,24 @@ class HostSampler:
                     action = np.zeros((horizon, *sampled.shape), jax.dtypes.canonicalize_dtype(sampled.dtype))
                 action[t] = sampled
                 group.step(execute(sampled), active)
-                reward[t], terminated[t], truncated[t] = group.reward, group.terminated, group.truncated
+                reward[t], terminated[t] = group.reward, group.terminated
                 lengths[active] = t = t + 1
                 active = [i for i in active if not (group.terminated[i] or group.truncated[i] or t == horizon)]
         except EnvironmentFailure as failure:
-            self._require_finite(t, reward, lengths, batch)
+            self._require_valid(t, reward, lengths, batch)
             raise self._fault(failure.index, batch, t, failure.message) from failure
-        self._require_finite(t, reward, lengths, batch)
-        mask = np.arange(horizon)[:, None] < lengths
+        self._require_valid(t, reward, lengths, batch)
+        step = np.arange(horizon, dtype=np.int32)[:, None]
+        mask, last = step < lengths, step == lengths - 1
         assert action is not None
         return Trajectory(
             observation=self._observation.copy(),
             action=action,
             reward=np.where(mask, reward, 0.0).astype(jnp.result_type(float)),
             terminated=terminated & mask,
-            truncated=truncated & mask,
+            truncated=last & ~terminated,
             mask=mask,
-            step=np.broadcast_to(np.arange(horizon, dtype=np.int32)[:, None], mask.shape),
+            step=np.broadcast_to(step, mask.shape),
         )
 
     def _noise(self, policy: Policy, stream: Stream, batch: int, deterministic: bool) -> Iterator[ndarray]:
@@ -102,14 +104,24 @@ class HostSampler:
         while True:
             yield from draw(size=shape).astype(dtype)
 
-    def _require_finite(self, rows: int, reward: ndarray, lengths: ndarray, batch: int) -> None:
-        """Raise for the first value, in time, that is not finite."""
+    def _require_valid(self, rows: int, reward: ndarray, lengths: ndarray, batch: int) -> None:
+        """Raise for the first value, in time, that is not finite or lies outside its Discrete space."""
         mask = np.arange(rows + 1)[:, None] < lengths
-        for field, values in (("observation", self._observation[: rows + 1]), ("reward", reward[: rows + 1])):
-            wrong = ~np.isfinite(values).reshape(*values.shape[:2], -1).all(-1) & mask[: len(values)]
+        observation, reward = self._observation[: rows + 1], reward[: rows + 1]
+        checks: list[tuple[str, ndarray, ndarray]] = [
+            ("observation", observation, np.isfinite(observation)),
+            ("reward", reward, np.isfinite(reward)),
+        ]
+        space = self._spec.observation_space
+        if isinstance(space, gym.spaces.Discrete):
+            inside = (observation >= space.start) & (observation < space.start + space.n)
+            checks.append(("observation", observation, inside))
+        for field, values, valid in checks:
+            wrong = ~valid.reshape(*valid.shape[:2], -1).all(-1) & mask[: len(values)]
             if wrong.any():
                 t, i = map(int, np.argwhere(wrong)[0])
-                raise self._fault(i, batch, t, f"{field} is not finite: {np.asarray(values)[t, i]}")
+                what = "is not finite" if np.issubdtype(values.dtype, np.floating) else f"lies outside {space}"
+                raise self._fault(i, batch, t, f"{field} {what}: {values[t][i]}")
 
     def _fault(self, index: int, batch: int, t: int, message: str) -> LogpiError:
         return LogpiError(f"{self._spec.name}: environment {index}, episode {batch}, step {t}: {message}")

@@ -124,7 +124,7 @@ def policy_step(
     metrics = {
         "surrogate": sums["surrogate"],
         "entropy": sums["entropy"] / jnp.sum(trajectory.mask),
-        "gradient_norm": optax.global_norm(gradient),
+        "gradient_norm": optax.tree.norm(gradient),
         "kl": kl * scale**2,
         "step_scale": scale,
     }

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +22,7 @@ class EnvironmentFailure(Exception):
         self.message = message
 
 
+@runtime_checkable
 class Group(Protocol):
     """n copies of one environment. The arrays are written in place: row i belongs to copy i."""
 

@@ -54,10 +54,8 @@ def make_environment(
             return make_host_environment(source, max_episode_steps)
         case str():
             return make_host_environment(source, max_episode_steps)
-        case _ if callable(source):
-            return _host(source, getattr(source, "__name__", "environment"), None, max_episode_steps, {})
         case _:
-            raise LogpiError(f"{source!r} is not an environment: give an id, FILE:NAME, a factory or a FiniteMDP")
+            return _host(source, getattr(source, "__name__", str(source)), None, max_episode_steps, {})
 
 
 def _finite(mdp: FiniteMDP, name: str) -> CompiledEnvironment:

@@ -1,0 +1,76 @@
+"""What several layers of tests share."""
+
+import equinox as eqx
+import gymnasium as gym
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+
+from logpi.mdp import FiniteMDP
+from logpi.policy import Policy, make_policy
+from logpi.trajectory import Trajectory
+
+SEED_VARIABLE = "LOGPI_TEST_SEED"
+
+
+def random_mdp(random, states=3, actions=2, horizon=3, discount=0.9):
+    """Random transitions and rewards; the last state is terminal, so that the policy controls episode lengths."""
+    transition = random.dirichlet(np.full(states, 0.5), (states, actions))
+    initial = np.append(random.dirichlet(np.ones(states - 1)), 0.0)
+    terminal = np.arange(states) == states - 1
+    reward = random.normal(size=(states, actions, states)) + 1.0
+    return FiniteMDP(initial, transition, reward, terminal, horizon, discount)
+
+
+mdps = st.builds(
+    lambda seed, states, actions, horizon, discount: random_mdp(
+        np.random.default_rng(seed), states, actions, horizon, discount
+    ),
+    seed=st.integers(0, 2**32 - 1),
+    states=st.integers(2, 4),
+    actions=st.integers(2, 3),
+    horizon=st.integers(1, 3),
+    discount=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+)
+
+
+def tabular_policy(logits) -> Policy:
+    """π(a|o) = softmax(logits[o])_a as a policy of the library: a linear network on one-hot observations."""
+    observations, actions = logits.shape
+    spaces = gym.spaces.Discrete(observations), gym.spaces.Discrete(actions)
+    policy = make_policy(*spaces, hidden=(), actions="normal", random=np.random.default_rng(0))
+    return eqx.tree_at(lambda p: p.network.weights[0], policy, jnp.asarray(logits))
+
+
+def as_trajectory(enumeration, mdp) -> Trajectory:
+    """Enumerated trajectories as the library's own, one column each."""
+    time, count = enumeration.mask.shape
+    return Trajectory(
+        observation=jnp.asarray(mdp.observation[enumeration.state]),
+        action=jnp.asarray(enumeration.action),
+        reward=jnp.asarray(enumeration.reward),
+        terminated=jnp.asarray(enumeration.terminated),
+        truncated=jnp.asarray(enumeration.truncated),
+        mask=jnp.asarray(enumeration.mask),
+        step=jnp.broadcast_to(jnp.arange(time)[:, None], (time, count)),
+    )
+
+
+class FiniteEnv(gym.Env):
+    """A finite MDP as a Gymnasium environment; truncation is left to a TimeLimit."""
+
+    def __init__(self, mdp):
+        self.mdp = mdp
+        self.observation_space = gym.spaces.Discrete(mdp.observations)
+        self.action_space = gym.spaces.Discrete(mdp.actions)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.choice(self.mdp.states, p=self.mdp.initial)
+        return int(self.mdp.observation[self.state]), {}
+
+    def step(self, action):
+        before = self.state
+        self.state = self.np_random.choice(self.mdp.states, p=self.mdp.transition[before, action])
+        reward = float(self.mdp.reward[before, action, self.state])
+        return int(self.mdp.observation[self.state]), reward, bool(self.mdp.terminal[self.state]), False, {}

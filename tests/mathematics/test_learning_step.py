@@ -1,0 +1,187 @@
+"""The pieces of the update: sums over chunks, returns, baselines, the value function's fit, the limited step."""
+
+import equinox as eqx
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from logpi import Reinforce, trajectory as trajectory_module
+from logpi.baseline import leave_one_out
+from logpi.envs.base import EnvironmentSpec
+from logpi.policy import make_value_function
+from logpi.returns import discount_power, reward_to_go, whole_return
+from logpi.trajectory import Trajectory, map_over_time, sum_over_time
+from logpi.update import make_learner, mean_kl, update
+from logpi.value import fit_value, restandardise, spread_rows
+
+seeds = st.integers(0, 2**32 - 1)
+BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+
+def random_trajectory(random, time=7, env=4, discrete=True):
+    lengths = random.integers(1, time + 1, env)
+    step = np.arange(time)[:, None]
+    mask, last = step < lengths, step == lengths - 1
+    cut = random.random(env) < 0.5
+    return Trajectory(
+        observation=jnp.asarray(random.normal(size=(time, env, 3))),
+        action=jnp.asarray(random.integers(0, 2, (time, env)) if discrete else random.normal(size=(time, env, 2))),
+        reward=jnp.asarray(random.normal(size=(time, env))),  # junk after the end, which nothing may see
+        terminated=jnp.asarray(last & ~cut),
+        truncated=jnp.asarray(last & cut),
+        mask=jnp.asarray(mask),
+        step=jnp.broadcast_to(jnp.asarray(step), mask.shape),
+    )
+
+
+@given(seeds, st.integers(1, 20), st.integers(1, 5), st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_chunks_sum_to_the_whole(seed, time, env, rows):
+    """Whatever the chunk length, with rows left over or not."""
+    trajectory = random_trajectory(np.random.default_rng(seed), time, env)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trajectory_module, "ROWS_PER_CHUNK", rows)
+        total = sum_over_time(lambda c: jnp.sum(jnp.where(c.mask, c.reward, 0)), trajectory, trajectory.used)
+        mapped = map_over_time(lambda c: 2 * c.reward, trajectory, trajectory.used)
+    assert total == pytest.approx(float(jnp.sum(jnp.where(trajectory.mask, trajectory.reward, 0))), abs=1e-12)
+    used = int(trajectory.used)
+    np.testing.assert_allclose(mapped[:used], 2 * trajectory.reward[:used])
+    assert mapped.shape == trajectory.reward.shape
+
+
+@given(seeds, st.sampled_from([0.0, 0.3, 0.99, 1.0]))
+@settings(max_examples=30, deadline=None)
+def test_returns_are_their_sums(seed, discount):
+    """R_t = Σ_k γ^{k-t} r_{k+1} by two loops over the steps of each trajectory [D4.2], R(τ) = R_0 [D0.3]."""
+    trajectory = random_trajectory(np.random.default_rng(seed))
+    reward, mask = np.asarray(trajectory.reward), np.asarray(trajectory.mask)
+    expected = np.zeros_like(reward)
+    for t, i in np.argwhere(mask):
+        expected[t, i] = sum(discount ** (k - t) * reward[k, i] for k in range(t, len(reward)) if mask[k, i])
+    np.testing.assert_allclose(reward_to_go(trajectory, discount), expected, atol=1e-12)
+    np.testing.assert_allclose(whole_return(trajectory, discount), np.tile(expected[0], (len(reward), 1)), atol=1e-12)
+
+
+def test_discount_power():
+    np.testing.assert_array_equal(discount_power(jnp.arange(4)[:, None], 0.0)[:, 0], [1, 0, 0, 0])
+    np.testing.assert_allclose(discount_power(jnp.arange(4)[:, None], 0.5)[:, 0], [1, 0.5, 0.25, 0.125])
+
+
+def test_a_cut_keeps_trajectories_apart(random):
+    """Two episodes in one column, the first truncated: the same returns as the two apart."""
+    first, second = random_trajectory(random, 3, 1), random_trajectory(random, 3, 1)
+    whole = lambda t, cut: eqx.tree_at(
+        lambda t: (t.mask, t.terminated, t.truncated),
+        t,
+        (jnp.ones((3, 1), bool), jnp.zeros((3, 1), bool), jnp.array([[False], [False], [cut]])),
+    )
+    first, second = whole(first, True), whole(second, True)
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+    apart = jnp.concatenate([reward_to_go(t, 0.9) for t in (first, second)])
+    np.testing.assert_allclose(reward_to_go(joined, 0.9), apart, atol=1e-12)
+    leaking = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), whole(first, False), second)
+    assert np.abs(reward_to_go(leaking, 0.9) - apart).max() > 1e-3
+
+
+def test_leave_one_out_is_the_mean_of_the_others(random):
+    trajectory = random_trajectory(random, 6, 5)
+    return_, mask = reward_to_go(trajectory, 1.0), np.asarray(trajectory.mask)
+    baseline = np.asarray(leave_one_out(return_, trajectory.mask))
+    for t, i in np.argwhere(mask):
+        others = [float(return_[t, j]) for j in range(5) if j != i and mask[t, j]]
+        assert baseline[t, i] == pytest.approx(np.mean(others) if others else 0.0, abs=1e-12)
+
+
+def make_value(random, horizon=7):
+    return make_value_function(BOX, (16,), horizon, random)
+
+
+def test_restandardising_does_not_change_the_function(random):
+    value, trajectory = make_value(random), random_trajectory(random)
+    again = restandardise(value, 100 * reward_to_go(trajectory, 1.0) + 5, trajectory)
+    before, after = (v(trajectory.observation, trajectory.step) for v in (value, again))
+    np.testing.assert_allclose(after, before, atol=1e-10)
+    assert float(again.scale) != float(value.scale)
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_minibatches_cover_the_steps_evenly_and_nothing_else(seed):
+    trajectory = random_trajectory(np.random.default_rng(seed), 9, 5)
+    time, env = spread_rows(trajectory, (40, 32))
+    assert np.asarray(trajectory.mask)[np.asarray(time), np.asarray(env)].all()
+    counts = np.zeros(trajectory.mask.shape)
+    np.add.at(counts, (np.asarray(time), np.asarray(env)), 1)
+    counts = counts[np.asarray(trajectory.mask)]
+    assert np.abs(counts - counts.mean()).max() <= 4  # a Weyl sequence's discrepancy; random draws would differ by more
+
+
+def test_value_function_learns_what_can_be_known(random):
+    """Returns that are a linear function of the observation are explained; noise is not."""
+    trajectory = random_trajectory(random, 30, 20)
+    target = 300 + 50 * trajectory.observation[..., 0] - 20 * trajectory.observation[..., 1]
+    config = Reinforce(value_steps=1500, value_batch=64, value_learning_rate=0.01)
+    value = make_value(random, 30)
+    import optax
+
+    state = optax.adam(1.0).init(value)
+    fit = eqx.filter_jit(lambda v, s, r: fit_value(config, v, s, trajectory, r)[0])
+    mask = np.asarray(trajectory.mask)
+
+    def unexplained(value, target):
+        error = (value(trajectory.observation, trajectory.step) - target)[mask]
+        return float(error.var() / target[mask].var())
+
+    assert unexplained(fit(value, state, target), target) < 0.01
+    assert unexplained(value, target) > 0.5
+
+
+def spec(action_space):
+    return EnvironmentSpec("test", BOX, action_space, 7, None, {})
+
+
+@pytest.mark.parametrize("action_space", [TWO, gym.spaces.Box(-1, 1, (2,), np.float32)])
+def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_space):
+    trajectory = random_trajectory(random, discrete=action_space is TWO)
+    free, bound = (Reinforce(kl_limit=limit, learning_rate=0.02) for limit in (0.0, 1e-4))
+    learner = make_learner(free, spec(action_space), seed=1)
+    flat = lambda policy: jnp.concatenate([x.ravel() for x in jax.tree.leaves(policy)])
+    steps = {c: flat(update(c, learner, trajectory)[0].policy) - flat(learner.policy) for c in (free, bound)}
+    cosine = steps[free] @ steps[bound] / jnp.linalg.norm(steps[free]) / jnp.linalg.norm(steps[bound])
+    assert cosine == pytest.approx(1, abs=1e-6)
+    kl = {c: float(mean_kl(learner.policy, update(c, learner, trajectory)[0].policy, trajectory)) for c in steps}
+    assert kl[free] > 1e-3
+    assert kl[bound] == pytest.approx(1e-4, rel=0.2)  # exact to first order in the step
+
+
+def test_update_is_the_equation_for_a_table():
+    """θ + α/√(ĝ²) ĝ for Adam's first step, ĝ = 1/N Σ γ^t R_t ∇ log π by hand for two one-step episodes [D4.3]."""
+    config = Reinforce(hidden=(), baseline="none", kl_limit=0.0, learning_rate=0.1, episodes=2)
+    one_state = EnvironmentSpec("bandit", gym.spaces.Discrete(1), TWO, 1, None, {})
+    learner = make_learner(config, one_state, seed=0)
+    learner = eqx.tree_at(lambda x: x.policy.network.weights[0], learner, jnp.zeros((1, 2)))
+    ones = jnp.ones((1, 2), bool)
+    trajectory = Trajectory(
+        jnp.zeros((1, 2), int), jnp.array([[0, 1]]), jnp.array([[3.0, 1.0]]), ones, ~ones, ones, jnp.zeros((1, 2), int)
+    )
+    after, metrics = update(config, learner, trajectory)
+    gradient = (3.0 * np.array([0.5, -0.5]) + 1.0 * np.array([-0.5, 0.5])) / 2
+    assert metrics["gradient_norm"] == pytest.approx(2**0.5 * np.linalg.norm(gradient), rel=1e-9)  # weights and biases
+    np.testing.assert_allclose(after.policy.network.weights[0][0], 0.1 * np.sign(gradient), rtol=1e-5)
+    assert metrics["episode_return"] == 2.0
+    assert int(after.batch) == 1
+
+
+def test_the_baseline_is_used_before_it_is_fitted(random):
+    """b must not have seen the batch: the weights are those of the old value function."""
+    trajectory = random_trajectory(random)
+    config = Reinforce(value_learning_rate=0.1)
+    learner = make_learner(config, spec(TWO), seed=1)
+    after, _ = update(config, learner, trajectory)
+    refit = eqx.tree_at(lambda x: x.value, learner, after.value)
+    step = lambda start: update(config, start, trajectory)[1]["gradient_norm"]
+    assert step(learner) == pytest.approx(float(update(config, learner, trajectory)[1]["gradient_norm"]))
+    assert abs(float(step(learner)) - float(step(refit))) > 1e-6

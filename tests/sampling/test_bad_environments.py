@@ -1,0 +1,174 @@
+"""An environment that breaks its word is named with its place: environment, episode, step, field."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from logpi import LogpiError
+from logpi.envs import make_environment
+from logpi.policy import make_policy
+from logpi.randomness import Stream
+from logpi.rollout_host import HostSampler
+
+
+class Faulty(gym.Env):
+    """Behaves for three steps, then does what `fault` says."""
+
+    observation_space = gym.spaces.Box(-10, 10, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    fault = ""
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        if self.fault == "reset":
+            raise RuntimeError("no map loaded")
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        observation, reward, now = np.zeros(2, np.float32), 1.0, self.t == 3
+        if now and self.fault == "exception":
+            raise RuntimeError("the motor\nburnt out")
+        observation = {
+            "nan": np.array([0.0, np.nan], np.float32),
+            "shape": np.zeros(3, np.float32),
+            "broadcast": np.float32(1.0),
+            "dtype": np.array(["a", "b"]),
+            "complex": np.zeros(2, complex),
+        }.get(self.fault if now else "", observation)
+        reward = {"reward": np.inf, "no reward": None}.get(self.fault if now else "", reward)
+        return observation, reward, self.t == 6, False, {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("nan", r"environment 0, episode 4, step 3: observation is not finite: \[ 0. nan\]"),
+        ("reward", "environment 0, episode 4, step 2: reward is not finite: inf"),
+        ("no reward", "environment 0, episode 4, step 2: reward is not finite: nan"),
+        ("shape", r"environment 0, episode 4, step 2: observation has shape \(3,\), its space declares \(2,\)"),
+        ("broadcast", r"environment 0, episode 4, step 2: observation has shape \(\), its space declares \(2,\)"),
+        ("dtype", "environment 0, episode 4, step 2: observation has dtype <U1, its space declares float32"),
+        ("complex", "environment 0, episode 4, step 2: observation has dtype complex128, its space declares float32"),
+        ("exception", "environment 0, episode 4, step 2: step raised RuntimeError: the motor burnt out"),
+        ("reset", "environment 0, episode 4, step 0: reset raised RuntimeError: no map loaded"),
+        ("", None),
+    ],
+)
+def test_faults_are_named(fault, message):
+    environment = make_environment(type("Faulty", (Faulty,), {"fault": fault}))
+    spaces = environment.spec.observation_space, environment.spec.action_space
+    policy = make_policy(*spaces, (4,), "normal", np.random.default_rng(0))
+    sampler = HostSampler(environment, 3, 0, 0, lambda: False)
+    if message is None:
+        assert sampler.sample(policy, Stream.TRAINING, 4).mask.sum() == 18
+    else:
+        with pytest.raises(LogpiError, match=message):
+            sampler.sample(policy, Stream.TRAINING, 4)
+
+
+def test_a_discrete_observation_outside_its_space_is_named():
+    class Outside(Faulty):
+        observation_space = gym.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return 3, 0.0, False, False, {}
+
+    environment = make_environment(Outside, max_episode_steps=5)
+    spaces = environment.spec.observation_space, environment.spec.action_space
+    policy = make_policy(*spaces, (4,), "normal", np.random.default_rng(0))
+    with pytest.raises(LogpiError, match=r"step 1: observation lies outside Discrete\(3\): 3"):
+        HostSampler(environment, 3, 0, 0, lambda: False).sample(policy, Stream.TRAINING, 0)
+
+
+FILE = """
+import gymnasium as gym, numpy as np, os
+class Dies(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        print("noise on standard output")
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+    def step(self, action):
+        self.t += 1
+        if self.t == 2 and MODE == "raise":
+            raise ValueError("inside the worker")
+        if self.t == 2 and MODE == "die":
+            os._exit(7)
+        return np.zeros(1, np.float32), 1.0, self.t == 3, False, {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("raise", "environment 0, episode 0, step 1: step raised ValueError: inside the worker"),
+        ("die", "environment 0, episode 0, step 1: its worker process ended with exit status 7"),
+        ("", None),
+    ],
+)
+def test_workers_report_as_the_process_itself(tmp_path, mode, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"MODE = {mode!r}\n{FILE}")
+    environment = make_environment(f"{path}:Dies")
+    spaces = environment.spec.observation_space, environment.spec.action_space
+    policy = make_policy(*spaces, (4,), "normal", np.random.default_rng(0))
+    sampler = HostSampler(environment, 4, 0, 2, lambda: False)
+    try:
+        if message is None:
+            assert sampler.sample(policy, Stream.TRAINING, 0).mask.sum() == 12
+        else:
+            with pytest.raises(LogpiError, match=message):
+                sampler.sample(policy, Stream.TRAINING, 0)
+    finally:
+        sampler.close()
+
+
+def not_an_environment():
+    return 3
+
+
+def broken():
+    raise RuntimeError("no licence")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("CartPole-v9", "unknown environment 'CartPole-v9'; near: CartPole-v1"),
+        ("Cartpole-v1", "near: CartPole-v1"),
+        ("ALE/Pong-v5", r"pip install 'logpi\[atari\]'"),
+        ("nowhere/mine.py:Env", "nowhere/mine.py is not a file"),
+        ("gymnax:CartPole-v7", "gymnax has no environment 'CartPole-v7'; near: CartPole-v1"),
+        ("finite:tall-corridor", "neither a JSON file nor one of short-corridor"),
+        (not_an_environment, "not_an_environment gives a int, not a gymnasium.Env"),
+        (broken, "broken could not be made: RuntimeError: no licence"),
+    ],
+)
+def test_unknown_environments_are_answered_with_what_to_do(source, message):
+    with pytest.raises(LogpiError, match=message):
+        make_environment(source)
+
+
+def test_files_without_the_name_or_with_errors(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Corridor: pass\n")
+    with pytest.raises(LogpiError, match="has no 'Coridor'; did you mean 'Corridor'"):
+        make_environment(f"{path}:Coridor")
+    other = tmp_path / "other.py"
+    other.write_text("import nothing_of_that_name\n")
+    with pytest.raises(LogpiError, match="does not import: ModuleNotFoundError"):
+        make_environment(f"{other}:Env")
+
+
+def test_a_missing_package_names_its_extra(monkeypatch):
+    def missing(name, **_):
+        raise gym.error.DependencyNotInstalled("Box2D is not installed")
+
+    monkeypatch.setattr(gym, "make", missing)
+    with pytest.raises(LogpiError, match=r"LunarLander-v3 needs a package .*: pip install 'logpi\[box2d\]'"):
+        make_environment("LunarLander-v3")
