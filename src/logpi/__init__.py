@@ -1,6 +1,7 @@
 """logpi: policy gradients done exactly and fast.
 
-The public names are imported when they are first used, so that `import logpi` costs nothing.
+The public names are imported when they are first used, so that `import logpi` costs nothing. No module has the name of
+a public function: importing it would put the module in the function's place.
 """
 
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from logpi.config import Reinforce as Reinforce
     from logpi.errors import LogpiError as LogpiError
-    from logpi.evaluate import Evaluation as Evaluation, evaluate as evaluate
+    from logpi.evaluation import Evaluation as Evaluation, evaluate as evaluate
     from logpi.mdp import FiniteMDP as FiniteMDP
     from logpi.objective import (
         exact_gradient as exact_gradient,
@@ -17,24 +18,24 @@ if TYPE_CHECKING:
         exact_values as exact_values,
         optimal_objective as optimal_objective,
     )
-    from logpi.plot import plot as plot
-    from logpi.train import Run as Run, load as load, resume as resume, train as train
+    from logpi.plotting import plot as plot
+    from logpi.training import Run as Run, load as load, resume as resume, train as train
 
 _MODULES = {
     "Reinforce": "config",
     "LogpiError": "errors",
-    "Evaluation": "evaluate",
-    "evaluate": "evaluate",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
     "FiniteMDP": "mdp",
     "exact_gradient": "objective",
     "exact_objective": "objective",
     "exact_values": "objective",
     "optimal_objective": "objective",
-    "plot": "plot",
-    "Run": "train",
-    "load": "train",
-    "resume": "train",
-    "train": "train",
+    "plot": "plotting",
+    "Run": "training",
+    "load": "training",
+    "resume": "training",
+    "train": "training",
 }
 
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -64,7 +64,7 @@ class Train:
     """Environment steps between checkpoints; by default a tenth of the budget."""
 
     def run(self) -> None:
-        from logpi.train import train
+        from logpi.training import train
 
         train(
             self.environment,
@@ -88,7 +88,7 @@ class Resume:
     """New budget of environment steps, counted from the beginning of the run."""
 
     def run(self) -> None:
-        from logpi.train import resume
+        from logpi.training import resume
 
         resume(self.run_folder, steps=self.steps, reporter=_reporter())
 
@@ -110,9 +110,9 @@ class Evaluate:
     """Print mean, interval, episodes, returns and lengths as JSON."""
 
     def run(self) -> None:
-        from logpi.evaluate import evaluate
+        from logpi.evaluation import evaluate
         from logpi.folder import RunFolder
-        from logpi.train import load
+        from logpi.training import load
 
         settings = RunFolder.open(self.run_folder).settings()
         result = evaluate(
@@ -139,7 +139,7 @@ class Plot:
     """The picture; by default in the run folder, or learning_curves.png here for several."""
 
     def run(self) -> None:
-        from logpi.plot import plot
+        from logpi.plotting import plot
 
         print(plot(self.run_folders, self.out))
 

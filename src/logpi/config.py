@@ -43,9 +43,9 @@ class Reinforce:
     """What weights ∇ log π at t: the rewards after t, or the whole R(τ) (also exact, usually noisier)."""
     baseline: Literal["value", "leave-one-out", "none"] = "value"
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     """Adam's step size for the policy."""
-    kl_limit: float = 0.005
+    kl_limit: float = 0.003
     """Largest mean KL(old policy, new policy) of one update; a longer step is shortened, not turned. 0: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""

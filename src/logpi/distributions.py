@@ -58,8 +58,9 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Int[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
         """logits_a - log Σ_b exp(logits_b)."""
-        chosen = jnp.take_along_axis(self.logits, action[..., None], axis=-1)[..., 0]
-        return chosen - jax.nn.logsumexp(self.logits, axis=-1)
+        # A product with a one-hot row: the derivative of an indexed read is a scatter, ten times slower on a CPU.
+        one_hot = jax.nn.one_hot(action, self.logits.shape[-1], dtype=self.logits.dtype)
+        return jnp.sum(self.logits * one_hot, axis=-1) - jax.nn.logsumexp(self.logits, axis=-1)
 
     def entropy(self) -> Float[AnyArray, "*batch"]:
         """-Σ_a π(a) log π(a)."""

@@ -21,7 +21,7 @@ WINDOW = 100
 class Tracker(Protocol):
     """Where rows of metrics go."""
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """One row; `step` counts environment steps."""
         ...
 
@@ -30,7 +30,7 @@ class Tracker(Protocol):
         ...
 
 
-def row(counters: Counters, updates: list[dict[str, float]], learning_rate: float) -> dict[str, float]:
+def row(counters: Counters, updates: list[dict[str, float]], learning_rate: float) -> dict[str, float | int]:
     """The counters, the means over the recent episodes, and the means over `updates`, under their tags."""
 
     def mean(name: str) -> float:
@@ -68,7 +68,7 @@ class CsvTracker:
         for old in kept:
             self.write(int(old[STEPS]), old)
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, list(metrics))
             self._writer.writeheader()
@@ -87,7 +87,7 @@ class TensorBoardTracker:
 
         self._writer = SummaryWriter(str(path), purge_step=resumed_at + 1 if resumed_at else None)
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
         for tag, value in metrics.items():
             if not math.isnan(value):
                 self._writer.add_scalar(tag, value, step)

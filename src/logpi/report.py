@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from logpi.checkpoint import Counters
 from logpi.config import Settings
-from logpi.evaluate import Evaluation
+from logpi.evaluation import Evaluation
 from logpi.metrics import WINDOW
 
 

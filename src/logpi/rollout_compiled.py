@@ -47,25 +47,25 @@ class CompiledSampler:
                 jax.random.split(step_key, count), state, policy.execute(action)
             )
             row = Trajectory(
-                observation=observation,
-                action=action,
-                reward=jnp.where(running, reward, 0.0),
-                terminated=terminated & running,
-                truncated=truncated & running,
-                mask=running,
-                step=jnp.full(count, t),
+                observation=observation[None],
+                action=action[None],
+                reward=jnp.where(running, reward, 0.0)[None],
+                terminated=(terminated & running)[None],
+                truncated=(truncated & running)[None],
+                mask=running[None],
+                step=jnp.full((1, count), t),
             )
             return state, later, running & ~terminated & ~truncated, row
 
         def body(carry):
             t, state, observation, running, rows = carry
             state, observation, running, row = step(t, state, observation, running)
-            rows = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, t, 0), rows, row)
+            rows = jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, t, 0), rows, row)
             return t + 1, state, observation, running, rows
 
         running = jnp.ones(count, bool)
         row = jax.eval_shape(step, jnp.int32(0), state, observation, running)[3]
-        rows = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), row)
+        rows = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape[1:]), x.dtype), row)
         start = (jnp.int32(0), state, observation, running, rows)
         return jax.lax.while_loop(lambda c: (c[0] < horizon) & jnp.any(c[3]), body, start)[4]
 

@@ -108,7 +108,7 @@ class HostSampler:
         """Raise for the first value, in time, that is not finite or lies outside its Discrete space."""
         mask = np.arange(rows + 1)[:, None] < lengths
         observation, reward = self._observation[: rows + 1], reward[: rows + 1]
-        checks: list[tuple[str, ndarray, ndarray]] = [
+        checks: list[tuple[str, Any, Any]] = [
             ("observation", observation, np.isfinite(observation)),
             ("reward", reward, np.isfinite(reward)),
         ]
@@ -121,7 +121,7 @@ class HostSampler:
             if wrong.any():
                 t, i = map(int, np.argwhere(wrong)[0])
                 what = "is not finite" if np.issubdtype(values.dtype, np.floating) else f"lies outside {space}"
-                raise self._fault(i, batch, t, f"{field} {what}: {values[t][i]}")
+                raise self._fault(i, batch, t, f"{field} {what}: {np.take(values[t], i, axis=0)}")
 
     def _fault(self, index: int, batch: int, t: int, message: str) -> LogpiError:
         return LogpiError(f"{self._spec.name}: environment {index}, episode {batch}, step {t}: {message}")
@@ -131,8 +131,8 @@ class HostSampler:
         for batch, first in enumerate(range(0, episodes, self._count)):
             started = min(self._count, episodes - first)
             trajectory = self.sample(policy, Stream.EVALUATION, batch, deterministic, started)
-            returns.append(np.sum(trajectory.reward, axis=0, dtype=np.float64)[:started])
-            lengths.append(np.sum(trajectory.mask, axis=0)[:started])
+            returns.append(np.asarray(trajectory.reward, np.float64).sum(axis=0)[:started])
+            lengths.append(np.asarray(trajectory.mask).sum(axis=0)[:started])
         return Episodes(np.concatenate(returns), np.concatenate(lengths))
 
     def advance(self, config: Reinforce, learner: Learner) -> Advance:

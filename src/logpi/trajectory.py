@@ -15,7 +15,7 @@ AnyArray: TypeAlias = Array | np.ndarray
 
 # Rows (steps x trajectories) that one pass of the networks sees: large enough for the matrix products to run at
 # full speed, small enough for the activations to stay in the cache.
-ROWS_PER_CHUNK = 1024
+ROWS_PER_CHUNK = 4096
 
 
 class Trajectory(eqx.Module):

@@ -45,11 +45,11 @@ def spread_rows(trajectory: Trajectory, shape: tuple[int, int]) -> tuple[Int[Arr
     needs no random numbers.
     """
     lengths = jnp.sum(trajectory.mask, axis=0)
-    ends = jnp.tril(jnp.ones((len(lengths), len(lengths)), lengths.dtype)) @ lengths
+    ends = jnp.cumsum(lengths)
     golden = np.uint32(2654435769)  # 2^32 / φ; the product wraps, which is the fractional part
     weyl = (jnp.arange(shape[0] * shape[1], dtype=jnp.uint32).reshape(shape) * golden).astype(jnp.float32) / 2.0**32
     row = jnp.minimum((weyl * ends[-1]).astype(jnp.int32), ends[-1] - 1)
-    env = jnp.sum(row[..., None] >= ends, axis=-1)
+    env = jnp.searchsorted(ends, row, side="right", method="scan_unrolled")
     return row - (ends - lengths)[env], env
 
 

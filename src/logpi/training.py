@@ -17,7 +17,7 @@ from logpi.envs import make_environment
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment, space_from_json
 from logpi.envs.registry import EnvironmentLike
 from logpi.errors import LogpiError
-from logpi.evaluate import Evaluation, evaluate_with
+from logpi.evaluation import Evaluation, evaluate_with
 from logpi.folder import RunFolder
 from logpi.metrics import ROWS_PER_RUN, WINDOW, CsvTracker, TensorBoardTracker, Tracker, row
 from logpi.policy import Policy
@@ -46,7 +46,7 @@ def train(
     environment: EnvironmentLike,
     algorithm: Reinforce | None = None,
     *,
-    steps: float = 100_000,
+    steps: int | float = 100_000,
     seed: int = 0,
     out: str | Path | None = None,
     max_episode_steps: int | None = None,
@@ -80,7 +80,7 @@ def train(
 def resume(
     folder: str | Path,
     *,
-    steps: float | None = None,
+    steps: int | float | None = None,
     environment: EnvironmentLike | None = None,
     reporter: Reporter | None = None,
 ) -> Run:

@@ -1,0 +1,152 @@
+"""Training against a number, and runs against their replay."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import FiniteEnv, random_mdp
+
+import logpi
+from logpi.mdp import short_corridor
+
+
+def arrays(folder):
+    newest = sorted((folder / "checkpoints").glob("*.npz"))[-1]
+    with np.load(newest, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name != "counters"}
+
+
+def same(a, b):
+    a, b = arrays(a), arrays(b)
+    return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def test_cartpole_is_solved_by_the_defaults(tmp_path):
+    run = logpi.train("CartPole-v1", seed=11, out=tmp_path / "run")
+    assert run.evaluation.mean >= 475
+    assert len(run.evaluation.returns) == 100
+
+
+def test_a_policy_that_cannot_learn_does_not_solve_cartpole(tmp_path):
+    """The control: the same program with a step that is too small to matter."""
+    hardly = logpi.Reinforce(learning_rate=1e-7)
+    run = logpi.train("CartPole-v1", hardly, steps=3e4, seed=11, out=tmp_path / "run")
+    assert run.evaluation.mean < 200
+
+
+def test_a_continuous_action_learns(tmp_path):
+    """Pendulum cut to 40 steps: far above the random policy's -250, within seconds."""
+    run = logpi.train("Pendulum-v1", steps=1.5e5, seed=1, out=tmp_path / "run", max_episode_steps=40)
+    random = logpi.train("Pendulum-v1", steps=1, seed=1, out=tmp_path / "random", max_episode_steps=40)
+    gained = run.evaluation.mean - random.evaluation.mean
+    spread = (run.evaluation.returns.var() + random.evaluation.returns.var()) / 100
+    assert gained > 5 * spread**0.5
+
+
+def logits_of(policy):
+    observations = np.arange(policy.encoder.size)
+    return np.asarray(policy(observations).logits, np.float64)
+
+
+def test_short_corridor_approaches_the_best_stochastic_policy(tmp_path):
+    """Sutton & Barto, Example 13.1: probability of right 2 - √2 ≈ 0.586, value about -11.66."""
+    algorithm = logpi.Reinforce(hidden=(), learning_rate=0.02, kl_limit=0.001, episodes=64)
+    run = logpi.train("finite:short-corridor", algorithm, steps=1e6, seed=2, out=tmp_path / "run")
+    logits = logits_of(run.policy)
+    right = 1 / (1 + np.exp(logits[0, 0] - logits[0, 1]))
+    assert abs(right - (2 - 2**0.5)) < 0.03
+    assert logpi.exact_objective(short_corridor(), logits) > -11.75
+
+
+@pytest.mark.parametrize("baseline", ["value", "leave-one-out", "none"])
+def test_random_processes_reach_their_optimum(tmp_path, baseline):
+    """Stationary policies of a process whose optimum is stationary: within 1 % of the exact optimal value."""
+    random = np.random.default_rng(4)
+    mdp = random_mdp(random, states=3, horizon=1, discount=1.0)
+    algorithm = logpi.Reinforce(hidden=(), baseline=baseline, kl_limit=0.05, learning_rate=0.1)
+    run = logpi.train(mdp, algorithm, steps=2e4, seed=0, out=tmp_path / "run")
+    start = logpi.exact_objective(mdp, np.zeros((3, 2)))
+    best = logpi.optimal_objective(mdp)
+    assert logpi.exact_objective(mdp, logits_of(run.policy)) > best - 0.01 * (best - start)
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, environment):
+    """Bit for bit, parameters, optimiser states and counters."""
+    train = lambda name, steps, seed=3: logpi.train(environment, steps=steps, seed=seed, out=tmp_path / name)
+    train("whole", 20_000)
+    train("parts", 6_000)
+    logpi.resume(tmp_path / "parts", steps=13_000)
+    resumed = logpi.resume(tmp_path / "parts", steps=20_000)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    train("other", 20_000, seed=4)
+    assert not same(tmp_path / "whole", tmp_path / "other")  # the control
+    rows = [list(csv.DictReader(open(tmp_path / name / "metrics.csv"))) for name in ("whole", "parts")]
+    column = lambda rows, tag: [row[tag] for row in rows if float(row["time/total_timesteps"]) > 13_000]
+    assert resumed.steps == int(float(rows[0][-1]["time/total_timesteps"]))
+    for tag in ("time/total_timesteps", "rollout/ep_rew_mean"):
+        assert set(column(rows[1], tag)) & set(column(rows[0], tag))
+
+
+def test_the_evaluation_is_replayed_by_its_seed(tmp_path):
+    run = logpi.train("CartPole-v1", steps=2_000, seed=9, out=tmp_path / "run")
+    again = logpi.evaluate(logpi.load(tmp_path / "run"), "CartPole-v1", episodes=100, seed=9)
+    stored = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert stored["mean"] == run.evaluation.mean
+    assert abs(again.mean - run.evaluation.mean) < 5 * run.evaluation.returns.std() / 10
+
+
+def test_a_policy_of_gymnax_balances_the_pole_of_gymnasium(tmp_path):
+    logpi.train("gymnax:CartPole-v1", steps=1.5e5, seed=1, out=tmp_path / "run")
+    policy = logpi.load(tmp_path / "run")
+    assert logpi.evaluate(policy, "CartPole-v1", episodes=100).mean >= 475
+    with pytest.raises(logpi.LogpiError, match="does not fit Acrobot-v1"):
+        logpi.evaluate(policy, "Acrobot-v1")
+
+
+def test_act_answers_one_observation_or_many(tmp_path):
+    run = logpi.train("CartPole-v1", steps=500, out=tmp_path / "run")
+    policy = logpi.load(tmp_path / "run")
+    observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    many = policy.act(observations)
+    assert many.shape == (50,)
+    assert [int(policy.act(observation)) for observation in observations] == many.tolist()
+    np.testing.assert_array_equal(many, run.policy.act(observations))
+    drawn = policy.act(np.zeros((5000, 4), np.float32), np.random.default_rng(0))
+    assert 0 < drawn.mean() < 1
+    probability = float(jax.nn.softmax(jnp.asarray(policy(np.zeros(4, np.float32)).logits))[1])
+    assert abs(drawn.mean() - probability) < 5 * (probability * (1 - probability) / 5000) ** 0.5
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])
+def test_every_program_is_compiled_once(tmp_path, environment, caplog):
+    """However the lengths of the episodes vary."""
+    import logging
+
+    jax.clear_caches()
+    with jax.log_compiles(True), caplog.at_level(logging.WARNING, logger="jax"):
+        logpi.train(environment, steps=20_000, seed=0, out=tmp_path / "run")
+    compiled = [record.getMessage().split()[2] for record in caplog.records if "Finished XLA" in record.getMessage()]
+    names = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling ")]
+    updates = [name for name in names if "update" in name]
+    assert len(updates) == 1, updates
+    assert len(names) == len(set(names)), sorted(names)
+    assert len(names) <= 6, sorted(names)
+    assert compiled is not None
+
+
+def test_a_gymnasium_factory_trains_to_the_same_value_as_the_compiled_process(tmp_path):
+    """One algorithm, two samplers: host and compiled runs of a process agree within 5 standard errors."""
+    mdp = random_mdp(np.random.default_rng(8), horizon=4, discount=1.0)
+    algorithm = logpi.Reinforce(hidden=(), learning_rate=0.05)
+    host = logpi.train(
+        lambda: FiniteEnv(mdp), algorithm, steps=2e4, out=tmp_path / "host", max_episode_steps=mdp.horizon
+    )
+    compiled = logpi.train(mdp, algorithm, steps=2e4, out=tmp_path / "compiled")
+    values = [logpi.exact_objective(mdp, logits_of(run.policy)) for run in (host, compiled)]
+    start, best = logpi.exact_objective(mdp, np.zeros((3, 2))), logpi.optimal_objective(mdp)
+    assert min(values) > start + 0.5 * (best - start)
+    assert abs(values[0] - values[1]) < 0.1 * (best - start)
