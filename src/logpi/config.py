@@ -35,7 +35,7 @@ class Reinforce:
     **Raises:** `LogpiError` for a value out of its range.
     """
 
-    episodes: int = 32
+    episodes: int = 16
     """Episodes started in a batch, one per environment copy; all are finished and counted."""
     discount: float = 1.0
     """γ of the objective J = E[Σ γ^t r_{t+1}]; the gradient then carries γ^t."""
@@ -45,11 +45,11 @@ class Reinforce:
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
     learning_rate: float = 0.005
     """Adam's step size for the policy."""
-    kl_limit: float = 0.003
+    kl_limit: float = 0.005
     """Largest mean KL(old policy, new policy) of one update; a longer step is shortened, not turned. 0: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""
-    value_steps: int = 100
+    value_steps: int = 50
     """Minibatch steps of the value function after each update of the policy."""
     value_batch: int = 512
     """Steps drawn for each of them."""
@@ -101,7 +101,7 @@ class Settings:
 
     environment: str
     algorithm: Algorithm = dataclasses.field(default_factory=Reinforce)
-    steps: int = 100_000
+    steps: int = 60_000
     seed: int = 0
     max_episode_steps: int | None = None
     workers: int | None = None
@@ -128,7 +128,7 @@ class Settings:
 
         **Raises:** `LogpiError` that names `source` for a name that does not exist or a value that does not fit.
         """
-        rest = dict(fields)
+        rest = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         name = rest.pop("algorithm", "reinforce")
         if name not in ALGORITHMS:
             raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {', '.join(ALGORITHMS)}")

@@ -1,6 +1,6 @@
 """J(θ) and ∇J(θ) of a finite MDP, exactly, in float64 NumPy [D0, D3].
 
-The policy is tabular: π(a|o) = softmax(logits[o])_a, one row of `logits` per observation.
+The policy is tabular: π(a|o) = softmax(logits[o])_a, `logits` [O, A] with one row per observation.
 """
 
 from typing import NamedTuple
@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
+from logpi.errors import LogpiError
 from logpi.mdp import FiniteMDP
 
 
@@ -16,6 +18,17 @@ def softmax(logits: Float[ndarray, "*batch A"]) -> Float[ndarray, "*batch A"]:
     """π(a|o)."""
     exponential = np.exp(logits - logits.max(-1, keepdims=True))
     return exponential / exponential.sum(-1, keepdims=True)
+
+
+def state_policy(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "S A"]:
+    """π(a|s), equal in states that look alike.
+
+    **Raises:** `LogpiError` where `logits` are not one finite row of A numbers per observation.
+    """
+    table = np.asarray(logits, np.float64)
+    if table.shape != (mdp.observations, mdp.actions) or not np.isfinite(table).all():
+        raise LogpiError(f"logits must be finite, of shape [O, A] = {mdp.observations, mdp.actions}, got {table.shape}")
+    return softmax(table)[mdp.observation]
 
 
 class Values(NamedTuple):
@@ -31,9 +44,9 @@ def _action_value(mdp: FiniteMDP, later: Float[ndarray, "S"]) -> Float[ndarray, 
     return np.where(mdp.terminal[:, None], 0.0, value)
 
 
-def exact_values(mdp: FiniteMDP, logits: Float[ndarray, "O A"]) -> Values:
+def exact_values(mdp: FiniteMDP, logits: ArrayLike) -> Values:
     """V_t and Q_t of the policy, by backward induction from V_horizon = 0."""
-    policy = softmax(np.asarray(logits, np.float64))[mdp.observation]
+    policy = state_policy(mdp, logits)
     state, action = np.zeros((mdp.horizon + 1, mdp.states)), np.zeros((mdp.horizon, mdp.states, mdp.actions))
     for t in reversed(range(mdp.horizon)):
         action[t] = _action_value(mdp, state[t + 1])
@@ -54,17 +67,17 @@ def optimal_objective(mdp: FiniteMDP) -> float:
     return float(mdp.initial @ optimal_values(mdp)[0])
 
 
-def exact_objective(mdp: FiniteMDP, logits: Float[ndarray, "O A"]) -> float:
+def exact_objective(mdp: FiniteMDP, logits: ArrayLike) -> float:
     """J(θ) = E_τ[ Σ_t γ^t r_{t+1} ] = Σ_s μ(s) V_0(s) [D0.1, D0.3]."""
     return float(mdp.initial @ exact_values(mdp, logits).state[0])
 
 
-def exact_gradient(mdp: FiniteMDP, logits: Float[ndarray, "O A"]) -> Float[ndarray, "O A"]:
+def exact_gradient(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "O A"]:
     """∂J/∂logits[o,a] = Σ_t γ^t Σ_{s seen as o} P(s_t = s) π(a|o) (Q_t(s,a) - V_t(s)).
 
     The policy gradient theorem with exact values and exact state probabilities: nothing is sampled or enumerated.
     """
-    policy = softmax(np.asarray(logits, np.float64))[mdp.observation]
+    policy = state_policy(mdp, logits)
     values = exact_values(mdp, logits)
     occupied = np.where(mdp.terminal, 0.0, mdp.initial)
     gradient = np.zeros((mdp.observations, mdp.actions))
@@ -87,9 +100,9 @@ class Enumeration(NamedTuple):
     mask: Bool[ndarray, "time trajectory"]
 
 
-def enumerate_trajectories(mdp: FiniteMDP, logits: Float[ndarray, "O A"]) -> Enumeration:
+def enumerate_trajectories(mdp: FiniteMDP, logits: ArrayLike) -> Enumeration:
     """Every τ of positive probability, with p(τ|θ) = μ(s_0) Π_t π(a_t|s_t) p(s_{t+1}|s_t, a_t) [D3.1]."""
-    policy = softmax(np.asarray(logits, np.float64))[mdp.observation]
+    policy = state_policy(mdp, logits)
     running = [(mdp.initial[s], [], int(s)) for s in np.flatnonzero(mdp.initial)]
     finished: list[tuple[float, list[tuple[int, int, float, bool, bool]]]] = []
     for t in range(mdp.horizon):

@@ -31,8 +31,8 @@ class Reporter(Protocol):
         """The summary."""
         ...
 
-    def interrupted(self, folder: Path, counters: Counters) -> None:
-        """The user asked to stop; everything is saved."""
+    def stopped(self, folder: Path, counters: Counters) -> None:
+        """The run ended before its budget; what it has learned is saved."""
         ...
 
     def warn(self, message: str) -> None:
@@ -47,7 +47,7 @@ class SilentReporter:
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None: ...
     def evaluating(self, episodes: int) -> None: ...
     def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None: ...
-    def interrupted(self, folder: Path, counters: Counters) -> None: ...
+    def stopped(self, folder: Path, counters: Counters) -> None: ...
 
     def warn(self, message: str) -> None:
         print(f"logpi: warning: {message}", file=sys.stderr)
@@ -74,7 +74,7 @@ class LineReporter(SilentReporter):
     def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
         self._summary(folder, counters, evaluation, threshold)
 
-    def interrupted(self, folder: Path, counters: Counters) -> None:
+    def stopped(self, folder: Path, counters: Counters) -> None:
         print(f"stopped at step {counters.steps:,}; continue with\n  logpi resume {folder}")
 
     def _summary(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
@@ -134,9 +134,9 @@ class BarReporter(LineReporter):
         self.close()
         super().finish(folder, counters, evaluation, threshold)
 
-    def interrupted(self, folder: Path, counters: Counters) -> None:
+    def stopped(self, folder: Path, counters: Counters) -> None:
         self.close()
-        super().interrupted(folder, counters)
+        super().stopped(folder, counters)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -46,7 +46,7 @@ def train(
     environment: EnvironmentLike,
     algorithm: Reinforce | None = None,
     *,
-    steps: int | float = 100_000,
+    steps: int | float = 60_000,
     seed: int = 0,
     out: str | Path | None = None,
     max_episode_steps: int | None = None,
@@ -158,8 +158,14 @@ def _run(
             reporter.evaluating(EVALUATION_EPISODES)
             evaluation = evaluate_with(sampler, learner.policy, EVALUATION_EPISODES)
         except Interrupted:
-            reporter.interrupted(folder.path, counters)
+            reporter.stopped(folder.path, counters)
             raise KeyboardInterrupt from None
+        except OSError as error:
+            reporter.stopped(folder.path, counters)
+            raise LogpiError(f"cannot write the run folder {folder.path}: {error.strerror or error}") from error
+        except LogpiError:
+            reporter.stopped(folder.path, counters)
+            raise
         finally:
             sampler.close()
     folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})

@@ -1,0 +1,341 @@
+"""The `logpi` command as a process: what it prints, where it leaves things, how it fails."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LOGPI = [sys.executable, "-c", "import sys; from logpi.cli import main; sys.exit(main())"]
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def logpi(tmp_path, cache_folder):
+    """Run `logpi …` in an empty folder."""
+
+    def run(*arguments, status=0, timeout=120):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(cache_folder)}
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from logpi.cli import main; sys.exit(main())",
+            *map(str, arguments),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=timeout)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A short run that tests copy."""
+    import logpi
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    logpi.train("CartPole-v1", steps=4_000, seed=5, out=folder)
+    return folder
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def metrics(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_evaluate_resume_plot(logpi, tmp_path):
+    """The life of a run, with everything that it should leave behind."""
+    out = logpi("train", "CartPole-v1", "--steps", "4e3", "--seed", 3).stdout
+    folder = tmp_path / "runs" / "CartPole-v1_1"
+    assert re.search(r"return   .* over 100 fresh episodes \(mean, 95 % interval\); (below|reaches) 475", out)
+    for command in ("evaluate", "plot", "resume"):
+        assert f"logpi {command} runs/CartPole-v1_1" in out
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["steps"] == 4000
+    assert config["settings"]["seed"] == 3
+    assert {"jax", "gymnasium", "logpi"} <= config["versions"].keys()
+    rows = metrics(folder)
+    assert {"rollout/ep_rew_mean", "time/fps", "train/explained_variance"} <= rows[0].keys()
+    assert int(rows[-1]["time/total_timesteps"]) >= 4000
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".partial"}]
+
+    evaluated = json.loads(logpi("evaluate", folder, "--episodes", 7, "--json").stdout)
+    assert set(evaluated) == {"mean", "interval", "episodes", "returns", "lengths"}
+    assert len(evaluated["returns"]) == len(evaluated["lengths"]) == evaluated["episodes"] == 7
+    assert evaluated["mean"] == pytest.approx(np.mean(evaluated["returns"]))
+    low, high = evaluated["interval"]
+    assert low <= evaluated["mean"] <= high
+    assert "drawn actions" in logpi("evaluate", folder, "--episodes", 3, "--sampled").stdout
+
+    assert "resumed at step" in logpi("resume", folder, "--steps", "7_000").stdout
+    assert json.loads((folder / "config.json").read_text())["settings"]["steps"] == 7000
+    assert int(metrics(folder)[-1]["time/total_timesteps"]) >= 7000
+
+    logpi("train", "CartPole-v1", "--steps", 1000)
+    both = logpi("plot", folder, tmp_path / "runs" / "CartPole-v1_2").stdout.strip()
+    assert (tmp_path / both).read_bytes().startswith(b"\x89PNG")
+    assert logpi("plot", folder).stdout.strip() == str(folder / "learning_curve.png")
+
+
+def test_tensorboard_events_hold_the_metrics(run_folder):
+    from tensorboardX.proto.event_pb2 import Event
+
+    data = next(run_folder.glob("events.out.tfevents.*")).read_bytes()
+    tags, place = set(), 0
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 8], "little")
+        event = Event.FromString(data[place + 12 : place + 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        place += 16 + length
+    assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/value_loss"} <= tags
+
+
+def test_a_settings_file_and_options_over_it(logpi, tmp_path, run_folder):
+    (tmp_path / "my.yaml").write_text(
+        "environment: CartPole-v1\nsteps: 3e3\nlearning_rate: 1e-2\nhidden: [16]\nseed: 8\n"
+    )
+    logpi("train", "--config", "my.yaml", "--seed", 9, "--out", "a")
+    settings = json.loads((tmp_path / "a" / "config.json").read_text())["settings"]
+    assert [settings[name] for name in ("steps", "learning_rate", "hidden", "seed")] == [3000, 0.01, [16], 9]
+    logpi("train", "--config", run_folder / "config.json", "--out", "again")  # a run's own record repeats it
+    stored = [
+        json.loads((folder / "config.json").read_text())["settings"] for folder in (run_folder, tmp_path / "again")
+    ]
+    assert stored[0] == stored[1]
+    newest = [sorted((folder / "checkpoints").glob("*"))[-1] for folder in (run_folder, tmp_path / "again")]
+    first, second = (np.load(path) for path in newest)
+    assert all((first[name] == second[name]).all() for name in first.files if name != "counters")
+
+
+def test_help_names_every_bias(logpi):
+    text = " ".join(logpi("train", "--help").stdout.split())
+    assert text.count("BIASED") == 2
+    assert "--whiten" in text
+    assert "--drop-discount-power" in text
+
+
+def start(arguments, tmp_path, cache_folder):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_folder), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-c", "import sys; from logpi.cli import main; sys.exit(main())", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "workers"), [("CartPole-v1", "0"), ("CartPole-v1", "2"), ("gymnax:CartPole-v1", "0")]
+)
+def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(logpi, tmp_path, cache_folder, environment, workers):
+    options = [environment, "--steps", "60_000", "--seed", "2", "--workers", workers, "--checkpoint-every", "5_000"]
+    process = start(["train", *options, "--out", "stopped"], tmp_path, cache_folder)
+    checkpoints = tmp_path / "stopped" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while not (checkpoints.is_dir() and list(checkpoints.glob("*.npz"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    if process.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert process.returncode == 130, out + err
+    assert "logpi resume stopped" in out
+    assert "Traceback" not in err
+    logpi("resume", "stopped")
+    logpi("train", *options, "--out", "whole")
+    newest = [sorted((tmp_path / name / "checkpoints").glob("*"))[-1] for name in ("stopped", "whole")]
+    assert newest[0].name == newest[1].name
+    first, second = (np.load(path) for path in newest)
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first.files if name != "counters")
+
+
+USAGE = [
+    (["train", "CartPole-v9"], "unknown environment 'CartPole-v9'; near: CartPole-v1"),
+    (["train", "gymnax:CartPol-v1"], "near: CartPole-v1"),
+    (["train", "CartPole-v1", "--seed", "-1"], "seed must be a whole number in [0, 2^32), got -1"),
+    (["train", "CartPole-v1", "--steps", "0"], "'0' is not a whole number of steps from 1 to 1e12"),
+    (["train", "CartPole-v1", "--steps", "many"], "'many' is not a whole number of steps"),
+    (["train", "CartPole-v1", "--learning-rate", "0"], "learning_rate must be a positive number, got 0.0"),
+    (["train", "CartPole-v1", "--learning-rate", "nan"], "learning_rate must be a positive number, got nan"),
+    (["train", "CartPole-v1", "--discount", "1.1"], "discount must be a number in [0, 1], got 1.1"),
+    (
+        ["train", "CartPole-v1", "--baseline", "leave-one-out", "--episodes", "1"],
+        "episodes must be a whole number >= 2",
+    ),
+    (["train", "CartPole-v1", "--hidden", "0"], "hidden must be whole numbers >= 1"),
+    (["train", "CartPole-v1", "--config", "none.yaml"], "none.yaml cannot be read"),
+    (["train", "CartPole-v1", "--out", "run"], "run exists already; `logpi resume run` continues it"),
+    (["train", "finite:nothing.json"], "neither a JSON file nor one of short-corridor"),
+    (["train", "mine.py:Env"], "mine.py is not a file"),
+    (["train", "Pendulum-v1", "--hidden", "4", "--workers", "-1"], "workers must be a whole number >= 0"),
+    (["resume", "nowhere"], "nowhere is not a folder"),
+    (["resume", "."], "is not a run folder: it has no config.json"),
+    (["resume", "run"], "give more with --steps"),
+    (["evaluate", "run", "--episodes", "0"], "episodes must be a whole number >= 1"),
+    (["evaluate", "run", "--env", "Acrobot-v1"], "the policy does not fit Acrobot-v1"),
+    (["plot", "nowhere"], "nowhere is not a folder"),
+    (["plot", "run", "--out", "no/such/folder.png"], "cannot write no/such/folder.png"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE)
+def test_unusable_input_is_one_line_and_status_2(logpi, run_folder, arguments, message):
+    done = logpi(*arguments, status=2)
+    # flags are refused inside a frame drawn by the parser, everything else in one line
+    shown = " ".join(re.sub(r"[│╭╰─╮╯]", " ", done.stdout + done.stderr).split())
+    assert message in shown
+    if done.stderr.startswith("logpi: error: "):
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [", "my.yaml is not YAML"),
+        ("- 1\n", "my.yaml must hold settings by name"),
+        ("stepps: 100\n", "my.yaml: unknown setting 'stepps'; did you mean 'steps'?"),
+        ("algorithm: reinfroce\n", "my.yaml: unknown algorithm 'reinfroce'; known: reinforce"),
+        ("discount: half\n", "my.yaml: discount must be a number in [0, 1], got 'half'"),
+        ("whiten: 3\n", "my.yaml: whiten must be true or false, got 3"),
+        ("baseline: critic\n", "my.yaml: baseline must be value or leave-one-out or none, got 'critic'"),
+    ],
+)
+def test_settings_files_are_checked(logpi, tmp_path, text, message):
+    (tmp_path / "my.yaml").write_text(text)
+    assert message in logpi("train", "CartPole-v1", "--config", "my.yaml", status=2).stderr
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        place = len(data) // 3
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+
+
+@pytest.mark.parametrize("how", ["truncated", "altered", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_last_whole_one(logpi, run_folder, how):
+    newest, before, *_ = sorted((run_folder / "checkpoints").glob("*"), reverse=True)
+    damage(newest, how)
+    done = logpi("resume", "run", "--steps", "5_000")
+    assert f"{newest.name} is damaged" in done.stderr
+    assert f"resumed at step {int(before.stem.removeprefix('step_')):,}" in done.stdout
+
+
+def test_no_whole_checkpoint_at_all(logpi, run_folder):
+    for path in (run_folder / "checkpoints").glob("*"):
+        damage(path, "truncated")
+    assert "has no whole checkpoint" in logpi("evaluate", "run", status=2).stderr
+
+
+def change_config(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=99), "has format 99, this logpi 0.1.0 reads up to 1: upgrade logpi"),
+        (
+            lambda c: c["environment"].update(max_episode_steps=200),
+            "max_episode_steps was 200, is 500; start a new run",
+        ),
+        (lambda c: c["settings"].update(hidden=[8]), "has no whole checkpoint"),
+        (lambda c: c.pop("settings"), "no environment is named"),
+    ],
+)
+def test_a_run_of_another_kind_is_refused(logpi, run_folder, change, message):
+    change_config(run_folder, change)
+    assert message in logpi("resume", "run", "--steps", "9_000", status=2).stderr
+
+
+MINE = """
+import gymnasium as gym
+class Mine(gym.Wrapper):
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+"""
+
+
+def test_a_file_of_ones_own_and_its_change(logpi, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    logpi("train", "mine.py:Mine", "--steps", 2000, "--out", "own")
+    (tmp_path / "mine.py").write_text(MINE + "# heavier pole\n")
+    message = logpi("resume", "own", "--steps", 4000, status=2).stderr
+    assert "the environment of own has changed: sha256" in message
+
+
+BROKEN = """
+import gymnasium as gym
+class Breaks(gym.Wrapper):
+    steps = 0
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+    def step(self, action):
+        Breaks.steps += 1
+        if Breaks.steps > 3000:
+            raise RuntimeError("the cart derailed")
+        return super().step(action)
+"""
+
+
+def test_an_environment_that_fails_loses_nothing(logpi, tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    done = logpi("train", "mine.py:Breaks", "--workers", 0, "--out", "own", status=2)
+    assert re.search(
+        r"logpi: error: mine.py:Breaks: environment \d+, episode \d+, step \d+: .* the cart derailed", done.stderr
+    )
+    assert "logpi resume own" in done.stdout + done.stderr
+    saved = max((tmp_path / "own" / "checkpoints").glob("*"))
+    assert int(saved.stem.removeprefix("step_")) > 1000
+    logpi("evaluate", "own", "--env", "CartPole-v1", "--episodes", 2)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(logpi):
+    assert "cannot create the run folder" in logpi("train", "CartPole-v1", "--out", "/proc/run", status=2).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk(logpi, run_folder):
+    (run_folder / "metrics.csv").unlink()
+    (run_folder / "metrics.csv").symlink_to("/dev/full")
+    done = logpi("resume", "run", "--steps", "9_000", status=2)
+    assert "No space left on device" in done.stderr
+
+
+def readme_commands():
+    return re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", README.read_text(), re.MULTILINE)
+
+
+def test_the_commands_of_the_readme_run(logpi, tmp_path):
+    """Word for word, but that budgets are cut, and that CartPole stands for the environment of another extra."""
+    commands = [command.split()[1:] for command in readme_commands()]
+    assert [words[0] for words in commands] == ["train"] * 4 + ["resume", "evaluate", "plot"]
+    (tmp_path / "my.yaml").write_text("steps: 1000\n")
+    logpi("train", "CartPole-v1", "--steps", 500, "--out", "runs/other")
+    short = {"LunarLander-v3": "CartPole-v1", "3e6": "1000", "5e6": "2000"}
+    for words in commands:
+        cut = ["--steps", 1000] if words[0] == "train" and not {"--steps", "--config"} & set(words) else []
+        logpi(*(short.get(word, word) for word in words), *cut)
