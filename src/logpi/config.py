@@ -46,7 +46,7 @@ class Reinforce:
     learning_rate: float = 0.005
     """Adam's step size for the policy."""
     kl_limit: float = 0.005
-    """Largest mean KL(old policy, new policy) of one update; a longer step is shortened, not turned. 0: no limit."""
+    """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned. 0: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""
     value_steps: int = 50
@@ -128,7 +128,9 @@ class Settings:
 
         **Raises:** `LogpiError` that names `source` for a name that does not exist or a value that does not fit.
         """
-        rest = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        rest: dict[str, Any] = dict(fields)
+        if isinstance(rest.get("hidden"), list):
+            rest["hidden"] = tuple(rest["hidden"])
         name = rest.pop("algorithm", "reinforce")
         if name not in ALGORITHMS:
             raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {', '.join(ALGORITHMS)}")

@@ -13,7 +13,8 @@ from logpi.envs.base import EnvironmentSpec, space_to_json
 from logpi.envs.registry import EnvironmentLike
 from logpi.errors import LogpiError
 from logpi.policy import Encoder, Policy, action_head
-from logpi.rollout import Sampler, make_sampler
+from logpi.rollout import Sampler
+from logpi.sampler import make_sampler
 
 # Episodes that run side by side.
 COPIES = 16

@@ -12,7 +12,8 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
 
 from logpi.distributions import Categorical, Distribution, NoiseLaw, Normal, TanhNormal
 from logpi.errors import LogpiError
@@ -209,10 +210,15 @@ class Policy(eqx.Module):
         """What to do: the environment's action for one observation, or for a batch of them.
 
         The most probable action, or with `random` one that is drawn from π(·|s).
+
+        **Raises:** `LogpiError` where the observation does not have the shape that the policy was made for.
         """
-        output = self.network(self.encoder(np.asarray(observation)))
+        array, shape = np.asarray(observation), self.encoder.shape
+        if array.shape[array.ndim - len(shape) :] != shape:
+            raise LogpiError(f"the observation has shape {array.shape}, the policy was made for {shape}")
+        output = self.network(self.encoder(array))
         noise = np.zeros(output.shape) if random is None else getattr(random, self.head.noise_law)(size=output.shape)
-        return np.asarray(self.execute(self.head(output).sample(noise)))
+        return np.asarray(self.execute(np.asarray(self.head(output).sample(noise))))
 
 
 class ValueFunction(eqx.Module):
@@ -233,8 +239,7 @@ class ValueFunction(eqx.Module):
         """V for observations with any leading dimensions, `step` being t."""
         time = (step / self.horizon).astype(jnp.result_type(float))
         features = jnp.concatenate([self.encoder(observation), time[..., None]], axis=-1)
-        offset, scale = jax.lax.stop_gradient((self.offset, self.scale))
-        return offset + scale * self.network(features)[..., 0]
+        return self.offset + self.scale * self.network(features)[..., 0]
 
 
 def make_policy(

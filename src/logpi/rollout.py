@@ -4,14 +4,12 @@ A batch is N episodes that were *started*, one per environment copy; all of them
 episodes count does not depend on how they end.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from logpi.config import Reinforce
-from logpi.envs.base import CompiledEnvironment, HostEnvironment
 from logpi.policy import Policy
 from logpi.update import Learner
 
@@ -51,20 +49,3 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Release the environments."""
         ...
-
-
-def make_sampler(
-    environment: HostEnvironment | CompiledEnvironment,
-    count: int,
-    seed: int,
-    workers: int | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Sampler:
-    """The sampler of `count` copies of an environment; `interrupted` is asked as often as the sampler can stop."""
-    if isinstance(environment, CompiledEnvironment):
-        from logpi.rollout_compiled import CompiledSampler
-
-        return CompiledSampler(environment, count, seed, interrupted)
-    from logpi.rollout_host import HostSampler
-
-    return HostSampler(environment, count, seed, workers, interrupted)

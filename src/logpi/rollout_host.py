@@ -15,7 +15,8 @@ from numpy import ndarray
 
 from logpi.config import Reinforce
 from logpi.envs.base import HostEnvironment
-from logpi.envs.host import EnvironmentFailure, make_group
+from logpi.envs.group import make_group
+from logpi.envs.host import EnvironmentFailure
 from logpi.errors import LogpiError
 from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed, numpy_generator

@@ -22,7 +22,8 @@ from logpi.folder import RunFolder
 from logpi.metrics import ROWS_PER_RUN, WINDOW, CsvTracker, TensorBoardTracker, Tracker, row
 from logpi.policy import Policy
 from logpi.report import Reporter, SilentReporter
-from logpi.rollout import Interrupted, Sampler, make_sampler
+from logpi.rollout import Interrupted, Sampler
+from logpi.sampler import make_sampler
 from logpi.update import Learner, make_learner
 
 EVALUATION_EPISODES = 100

@@ -41,8 +41,8 @@ def make_learner(config: Reinforce, spec: EnvironmentSpec, seed: int) -> Learner
     if config.baseline == "value":
         value = make_value_function(spec.observation_space, config.hidden, spec.max_episode_steps, random)
     policy_state, value_state = jax.jit(
-        lambda policy, value: (optax.adam(config.learning_rate).init(policy), optax.adam(1.0).init(value))
-    )(policy, value)
+        lambda policy, network: (optax.adam(1.0).init(policy), optax.adam(1.0).init(network))
+    )(policy, value and value.network)
     return Learner(policy, value, policy_state, value_state, jax.device_put(np.int32(0)))
 
 

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from logpi.config import Reinforce
-from logpi.policy import ValueFunction
+from logpi.policy import MLP, ValueFunction
 from logpi.trajectory import Trajectory, masked_mean, masked_variance
 
 
@@ -23,19 +23,22 @@ def fit_value(
     value = restandardise(value, return_, trajectory)
     optimizer = optax.adam(config.value_learning_rate)
 
-    def loss(value: ValueFunction, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
-        predicted = value(trajectory.observation[at], trajectory.step[at])
+    def loss(network: MLP, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
+        predicted = with_network(network)(trajectory.observation[at], trajectory.step[at])
         return jnp.mean(((predicted - return_[at]) / value.scale) ** 2)
 
+    def with_network(network: MLP) -> ValueFunction:  # offset and scale are statistics: only the network is fitted
+        return eqx.tree_at(lambda v: v.network, value, network)
+
     def step(carry, at):
-        value, state = carry
-        error, gradient = jax.value_and_grad(loss)(value, at)
+        network, state = carry
+        error, gradient = jax.value_and_grad(loss)(network, at)
         change, state = optimizer.update(gradient, state)
-        return (eqx.apply_updates(value, change), state), error
+        return (eqx.apply_updates(network, change), state), error
 
     minibatches = spread_rows(trajectory, (config.value_steps, config.value_batch))
-    (value, state), losses = jax.lax.scan(step, (value, state), minibatches)
-    return value, state, losses[-1]
+    (network, state), losses = jax.lax.scan(step, (value.network, state), minibatches)
+    return with_network(network), state, losses[-1]
 
 
 def spread_rows(trajectory: Trajectory, shape: tuple[int, int]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:

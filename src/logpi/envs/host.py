@@ -1,6 +1,5 @@
 """Several copies of a Gymnasium environment, stepped together: in this process or in worker processes."""
 
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +9,6 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from logpi.envs.base import HostEnvironment
-from logpi.errors import LogpiError
 
 
 class EnvironmentFailure(Exception):
@@ -104,47 +102,3 @@ class LocalGroup:
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-# What a round trip to the workers costs, so that they pay only where they save more.
-ROUND_TRIP = 400e-6
-
-
-def measure_step(environment: gym.Env, seconds: float = 0.02) -> float:
-    """Seconds of one step with random actions, resets included."""
-    environment.action_space.seed(0)
-    environment.reset(seed=0)
-    start, steps = time.perf_counter(), 0
-    while steps < 3 or time.perf_counter() - start < seconds:
-        *_, terminated, truncated, _ = environment.step(environment.action_space.sample())
-        steps += 1
-        if terminated or truncated:
-            environment.reset()
-    return (time.perf_counter() - start) / steps
-
-
-def make_group(environment: HostEnvironment, count: int, workers: int | None, cores: int) -> Group:
-    """Copies in this process, or in `workers` processes; None: whichever is faster by the measured step time.
-
-    **Raises:** `LogpiError` where worker processes are asked for and the environment is a factory of this process.
-    """
-    from logpi.envs.workers import WorkerGroup
-
-    if workers is not None and workers > 0 and environment.source is None:
-        raise LogpiError("worker processes need an environment given by name (an id or FILE:NAME), not a factory")
-    if workers is None and (environment.source is None or cores < 2 or count < 2):
-        workers = 0
-    if workers is None:
-        first = environment.make()
-        try:
-            busy = measure_step(first) * count
-        except Exception:
-            busy = 0.0  # whatever is wrong is reported by the first rollout, with its place
-        saved = busy * (1 - 1 / cores)
-        if saved < ROUND_TRIP:
-            return LocalGroup(environment, count, [first])
-        first.close()
-        workers = cores
-    if workers == 0:
-        return LocalGroup(environment, count)
-    return WorkerGroup(environment, count, min(workers, count))
