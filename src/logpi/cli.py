@@ -48,7 +48,7 @@ class Train:
     options: Annotated[Algorithm, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Reinforce)
     algorithm: Literal["reinforce"] = "reinforce"
     """What is added to ∇ log π."""
-    steps: Steps = 60_000
+    steps: Steps = 100_000
     """Environment steps; training stops after the batch that reaches them."""
     seed: int = 0
     """Everything random follows from it."""

@@ -35,7 +35,7 @@ class Reinforce:
     **Raises:** `LogpiError` for a value out of its range.
     """
 
-    episodes: int = 16
+    episodes: int = 32
     """Episodes started in a batch, one per environment copy; all are finished and counted."""
     discount: float = 1.0
     """γ of the objective J = E[Σ γ^t r_{t+1}]; the gradient then carries γ^t."""
@@ -45,11 +45,11 @@ class Reinforce:
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
     learning_rate: float = 0.005
     """Adam's step size for the policy."""
-    kl_limit: float = 0.005
+    kl_limit: float = 0.003
     """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned. 0: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""
-    value_steps: int = 50
+    value_steps: int = 100
     """Minibatch steps of the value function after each update of the policy."""
     value_batch: int = 512
     """Steps drawn for each of them."""
@@ -101,7 +101,7 @@ class Settings:
 
     environment: str
     algorithm: Algorithm = dataclasses.field(default_factory=Reinforce)
-    steps: int = 60_000
+    steps: int = 100_000
     seed: int = 0
     max_episode_steps: int | None = None
     workers: int | None = None

@@ -47,7 +47,7 @@ def train(
     environment: EnvironmentLike,
     algorithm: Reinforce | None = None,
     *,
-    steps: int | float = 60_000,
+    steps: int | float = 100_000,
     seed: int = 0,
     out: str | Path | None = None,
     max_episode_steps: int | None = None,

@@ -1,6 +1,6 @@
 """The one step of learning: (learner, τ) → (learner, metrics) [D4.3]."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -40,10 +40,14 @@ def make_learner(config: Reinforce, spec: EnvironmentSpec, seed: int) -> Learner
     value = None
     if config.baseline == "value":
         value = make_value_function(spec.observation_space, config.hidden, spec.max_episode_steps, random)
-    policy_state, value_state = jax.jit(
-        lambda policy, network: (optax.adam(1.0).init(policy), optax.adam(1.0).init(network))
-    )(policy, value and value.network)
-    return Learner(policy, value, policy_state, value_state, jax.device_put(np.int32(0)))
+    network = None if value is None else value.network
+    return Learner(policy, value, _adam_state(policy), _adam_state(network), jax.device_put(np.int32(0)))
+
+
+def _adam_state(parameters: Any) -> optax.OptState:
+    """Adam's state before the first step, which is all zeros: made without compiling anything."""
+    shapes = jax.eval_shape(optax.adam(1.0).init, parameters)
+    return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
 
 
 def update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:

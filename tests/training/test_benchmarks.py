@@ -1,0 +1,29 @@
+"""The commands of benchmarks/ run and show what they claim; nightly."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.slow
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_cartpole_is_solved_by_every_seed():
+    out = run("training.py", "CartPole-v1", "--seeds", "5")
+    assert float(re.search(r"return   min ([\d.]+)", out)[1]) >= 475
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])
+def test_memory_does_not_grow(environment):
+    """Resident size at 1 and at 10 million steps of one run differ by less than 5 %."""
+    out = run("throughput.py", environment, "--steps", "1e7", "--episodes", "64")
+    early, late = map(float, re.search(r"resident (\d+) MB .* steps, (\d+) MB", out).groups())
+    assert abs(late / early - 1) < 0.05
