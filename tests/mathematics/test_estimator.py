@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import as_trajectory, random_mdp, tabular_policy
-from hypothesis import given, settings, strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
 from logpi.estimator import score_function_surrogate
@@ -71,7 +71,7 @@ UNBIASED = [
 
 @pytest.mark.parametrize(("episodes", "options"), UNBIASED)
 @given(seed=st.integers(0, 2**32 - 1), discount=st.sampled_from([0.5, 0.9, 1.0]))
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2, deadline=None, phases=[Phase.generate])
 def test_expected_gradient_is_exact(episodes, options, seed, discount):
     random = np.random.default_rng(seed)
     mdp, logits = random_mdp(random, horizon=3, discount=discount), random.normal(size=(3, 2))
@@ -80,7 +80,7 @@ def test_expected_gradient_is_exact(episodes, options, seed, discount):
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2, deadline=None, phases=[Phase.generate])
 def test_three_trajectories_leave_one_out(seed):
     random = np.random.default_rng(seed)
     mdp, logits = random_mdp(random, states=3, horizon=2), random.normal(size=(3, 2))

@@ -1,5 +1,7 @@
 """Samplers against the law that they must follow: the enumerated trajectories of a finite MDP [D3.1]."""
 
+import dataclasses
+
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,19 @@ def test_every_started_episode_is_finished_and_counted(draw, random):
         assert (batch.truncated.sum(0) <= (last == mdp.horizon - 1)).all()
 
 
+def test_an_early_truncation_ends_an_episode(random):
+    """In a compiled environment that cuts before the declared limit."""
+    mdp = random_mdp(random, horizon=3, discount=1.0)
+    made = make_environment(mdp)
+    longer = dataclasses.replace(made, spec=dataclasses.replace(made.spec, max_episode_steps=9))
+    policy = tabular_policy(np.zeros((3, 2), np.float32))
+    key = batch_key(jnp.uint32(0), Stream.TRAINING, jnp.int32(0))
+    batch = CompiledSampler(longer, COPIES, 0, never).sample(policy, key)
+    assert batch.mask.shape[0] == 9
+    assert int(batch.mask.sum(0).max()) == 3
+    assert (np.asarray(batch.truncated | batch.terminated).sum(0) == 1).all()
+
+
 def test_rewards_belong_to_their_transitions(draw, random):
     mdp, logits = random_mdp(random, states=3), np.zeros((3, 2))
     for batch in draw(mdp, logits, seed=3):
@@ -113,6 +128,9 @@ def test_an_episode_is_a_function_of_its_seed_alone():
     assert equal(alone, sample_cartpole(seed=7, batch=5, workers=2))
     assert not equal(alone, sample_cartpole(seed=7, batch=6))
     assert not equal(alone, sample_cartpole(seed=8, batch=5))
+    starts = [sample_cartpole(seed, batch).observation[0] for seed, batch in [(7, 5), (7, 6), (8, 5)]]
+    assert not np.array_equal(starts[0], starts[1])  # not only other actions: other episodes
+    assert not np.array_equal(starts[0], starts[2])
     first = alone.observation[0]
     assert len(np.unique(first, axis=0)) == len(first)  # the copies start differently
 
