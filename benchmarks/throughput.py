@@ -22,11 +22,9 @@ SECONDS = "time/time_elapsed"
 
 
 def resident_megabytes(process: int) -> float:
-    """VmRSS of a running process, on Linux."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+    """VmRSS of a process, on Linux; 0 for one that is ending."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
 def main() -> None:
@@ -41,8 +39,9 @@ def main() -> None:
         while process.poll() is None:
             time.sleep(0.2)
             rows = read_metrics(out / "metrics.csv") if (out / "metrics.csv").is_file() else []
-            if rows and process.poll() is None:
-                memory.append((rows[-1][STEPS], resident_megabytes(process.pid)))
+            megabytes = resident_megabytes(process.pid)
+            if rows and megabytes > 0:  # a process that is ending has none
+                memory.append((rows[-1][STEPS], megabytes))
         if process.returncode:
             sys.exit(process.returncode)
         rows = read_metrics(out / "metrics.csv")
