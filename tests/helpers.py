@@ -6,19 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from logpi.mdp import FiniteMDP
+from logpi.mdp import FiniteMDP, RewardLaw
 from logpi.policy import Policy, make_policy
 from logpi.trajectory import Trajectory
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
 
 
-def random_mdp(random, states=3, actions=2, horizon=3, discount=0.9):
-    """Random transitions and rewards; the last state is terminal, so that the policy controls episode lengths."""
+def random_mdp(random, states=3, actions=2, horizon=3, discount=0.9, rewards=1):
+    """Random transitions, and `rewards` possible rewards a step; the last state is terminal, so that the policy controls episode lengths."""
     transition = random.dirichlet(np.full(states, 0.5), (states, actions))
     initial = np.append(random.dirichlet(np.ones(states - 1)), 0.0)
     terminal = np.arange(states) == states - 1
-    reward = random.normal(size=(states, actions, states)) + 1.0
+    value = random.normal(size=(states, actions, states, rewards)) + 1.0
+    reward = RewardLaw(value, np.full(value.shape, 1 / rewards))
     return FiniteMDP(initial, transition, reward, terminal, horizon, discount)
 
 
@@ -72,5 +73,6 @@ class FiniteEnv(gym.Env):
     def step(self, action):
         before = self.state
         self.state = self.np_random.choice(self.mdp.states, p=self.mdp.transition[before, action])
-        reward = float(self.mdp.reward[before, action, self.state])
+        law = self.mdp.reward_probability[before, action, self.state]
+        reward = float(self.np_random.choice(self.mdp.reward_value[before, action, self.state], p=law))
         return int(self.mdp.observation[self.state]), reward, bool(self.mdp.terminal[self.state]), False, {}

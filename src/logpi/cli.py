@@ -144,6 +144,32 @@ class Plot:
         print(plot(self.run_folders, self.out))
 
 
+@dataclass
+class Derive:
+    """The derivation, line by line, with both sides of every equation computed on a finite MDP."""
+
+    mdp: str = "stay-or-leave"
+    """A JSON file that describes a finite MDP, or the name of one."""
+    random: int | None = None
+    """Draw a small MDP from this seed instead; the policy is drawn from it too."""
+    json: bool = False
+    """Print tag, equation, both sides and their difference as JSON."""
+
+    def run(self) -> None:
+        import numpy as np
+
+        from logpi.derivation import derive
+        from logpi.derivation_text import as_text
+        from logpi.mdp import load_mdp, random_mdp
+
+        if self.random is not None and self.random < 0:
+            raise LogpiError(f"random must be a whole number >= 0, got {self.random}")
+        generator = np.random.default_rng(self.random or 0)
+        mdp = load_mdp(self.mdp) if self.random is None else random_mdp(generator)
+        derivation = derive(mdp, generator.normal(size=(mdp.observations, mdp.actions)))
+        print(json.dumps(derivation.to_json()) if self.json else as_text(derivation))
+
+
 def _reporter() -> Any:
     from logpi.report import BarReporter, LineReporter
 
@@ -202,7 +228,7 @@ def _use_caches() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "plot": Plot}
+COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "plot": Plot, "derive": Derive}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,9 +15,17 @@ from logpi.errors import LogpiError
 _FIELDS = ("initial", "transition", "reward", "terminal", "horizon", "discount")
 
 
+class RewardLaw(NamedTuple):
+    """r is `value[s,a,s',k]` with `probability[s,a,s',k]`."""
+
+    value: ArrayLike
+    probability: ArrayLike
+
+
 class FiniteMDP:
     """μ(s), p(s'|s,a), r(s,a,s') over S states and A actions; an episode ends in a terminal state or at `horizon`.
 
+    `reward` is [S, A, S], or a `RewardLaw` of K outcomes for each; the attribute `reward` is the mean in both cases.
     `observation[s]` is the number that a policy sees in state s: by default s itself; equal numbers make states look
     alike. Reaching `horizon` *truncates* an episode, entering a terminal state *terminates* it.
 
@@ -27,6 +35,8 @@ class FiniteMDP:
     initial: Float[ndarray, "S"]
     transition: Float[ndarray, "S A S"]
     reward: Float[ndarray, "S A S"]
+    reward_value: Float[ndarray, "S A S K"]
+    reward_probability: Float[ndarray, "S A S K"]
     terminal: Bool[ndarray, "S"]
     horizon: int
     discount: float
@@ -36,7 +46,7 @@ class FiniteMDP:
         self,
         initial: ArrayLike,
         transition: ArrayLike,
-        reward: ArrayLike,
+        reward: ArrayLike | RewardLaw,
         terminal: ArrayLike,
         horizon: int,
         discount: float = 1.0,
@@ -44,7 +54,8 @@ class FiniteMDP:
     ):
         self.initial = _array("initial", initial, np.float64)
         self.transition = _array("transition", transition, np.float64)
-        self.reward = _array("reward", reward, np.float64)
+        self.reward_value, self.reward_probability = _reward_law(reward)
+        self.reward = np.sum(self.reward_value * self.reward_probability, axis=-1)
         self.terminal = _array("terminal", terminal, np.bool_)
         self.horizon, self.discount = horizon, discount
         seen = np.arange(len(self.initial)) if observation is None else observation
@@ -57,6 +68,8 @@ class FiniteMDP:
             "initial": (states,),
             "transition": (states, actions, states),
             "reward": (states, actions, states),
+            "reward_value": (states, actions, states, self.reward_value.shape[-1]),
+            "reward_probability": self.reward_value.shape,
             "terminal": (states,),
             "observation": (states,),
         }
@@ -65,10 +78,10 @@ class FiniteMDP:
                 raise LogpiError(
                     f"FiniteMDP.{field} has shape {getattr(self, field).shape}, expected {shape} [S, A, S]"
                 )
-        for field in ("initial", "transition", "reward"):
+        for field in ("initial", "transition", "reward_value"):
             if not np.isfinite(getattr(self, field)).all():
                 raise LogpiError(f"FiniteMDP.{field} holds a value that is not finite")
-        for field in ("initial", "transition"):
+        for field in ("initial", "transition", "reward_probability"):
             law = getattr(self, field)
             if (law < 0).any() or not np.allclose(law.sum(-1), 1, rtol=0, atol=1e-9):
                 raise LogpiError(f"FiniteMDP.{field} must be non-negative and sum to 1 over its last axis")
@@ -99,6 +112,9 @@ class FiniteMDP:
     def to_json(self) -> str:
         """The process as JSON text that `from_json` reads back exactly."""
         fields = {field: getattr(self, field) for field in (*_FIELDS, "observation")}
+        if self.reward_value.shape[-1] > 1:
+            law = {"value": self.reward_value, "probability": self.reward_probability}
+            fields["reward"] = {name: array.tolist() for name, array in law.items()}
         return json.dumps({k: v.tolist() if isinstance(v, ndarray) else v for k, v in fields.items()})
 
     @staticmethod
@@ -119,6 +135,20 @@ class FiniteMDP:
             wrong = f"lacks {', '.join(missing)}" if missing else f"has the unknown field {unknown[0]!r}"
             raise LogpiError(f"{source} {wrong}; a finite MDP has the fields {', '.join(_FIELDS)}")
         return FiniteMDP(**fields)
+
+
+def _reward_law(reward: Any) -> tuple[ndarray, ndarray]:
+    """Values and probabilities [S, A, S, K]; a plain array is one certain value for each (s, a, s')."""
+    if isinstance(reward, Mapping):
+        if set(reward) != set(RewardLaw._fields):
+            raise LogpiError("FiniteMDP.reward as a law has exactly the fields value and probability")
+        reward = RewardLaw(**reward)
+    if isinstance(reward, RewardLaw):
+        return _array("reward_value", reward.value, np.float64), _array(
+            "reward_probability", reward.probability, np.float64
+        )
+    certain = _array("reward", reward, np.float64)
+    return certain[..., None], np.ones((*certain.shape, 1))
 
 
 def _array(field: str, value: Any, dtype: type) -> ndarray:
@@ -151,7 +181,42 @@ def short_corridor(horizon: int = 1000) -> FiniteMDP:
     )
 
 
-NAMED = {"short-corridor": short_corridor}
+def stay_or_leave() -> FiniteMDP:
+    """Two places and an exit: the process on which the derivation is shown. 2 actions, at most 3 steps, γ = 0.9.
+
+    Staying pays a little, leaving the second place pays more or nothing, each with a chance.
+    """
+    stay, leave, exit_ = 0, 1, 2
+    transition = np.zeros((3, 2, 3))
+    transition[0, stay], transition[0, leave] = [0.8, 0.2, 0], [0.1, 0.7, 0.2]
+    transition[1, stay], transition[1, leave] = [0, 1, 0], [0.3, 0, 0.7]
+    transition[exit_, :, exit_] = 1
+    value, probability = np.zeros((3, 2, 3, 2)), np.full((3, 2, 3, 2), 0.5)
+    value[0, stay], value[1, stay] = [1, 0], [0.5, -0.5]
+    value[0, leave], value[1, leave, exit_] = -0.2, [3, 0]
+    return FiniteMDP([0.75, 0.25, 0], transition, RewardLaw(value, probability), [False, False, True], 3, 0.9)
+
+
+def random_mdp(random: np.random.Generator) -> FiniteMDP:
+    """2 to 4 states, 2 to 3 actions, horizon 1 to 4, γ in [0, 1]; at most two next states and two rewards a step.
+
+    The last state is terminal and the policy decides when it is entered, or no state is terminal.
+    """
+    states, actions = int(random.integers(2, 5)), int(random.integers(2, 4))
+    transition, order = np.zeros((states, actions, states)), np.arange(states)
+    for row in transition.reshape(-1, states):
+        row[random.choice(states, 2, replace=False)] = random.dirichlet([1, 1])
+    terminal = (order == states - 1) & (random.random() < 0.7)
+    starts = random.choice(states - 1, min(2, states - 1), replace=False)
+    initial = np.zeros(states)
+    initial[starts] = random.dirichlet(np.ones(len(starts)))
+    value = random.normal(size=(states, actions, states, 2))
+    law = RewardLaw(value, random.dirichlet([1, 1], (states, actions, states)))
+    discount = float(random.choice([0, 1, random.uniform(), random.uniform()]))
+    return FiniteMDP(initial, transition, law, terminal, int(random.integers(1, 5)), discount)
+
+
+NAMED = {"short-corridor": short_corridor, "stay-or-leave": stay_or_leave}
 
 
 def load_mdp(name: str) -> FiniteMDP:

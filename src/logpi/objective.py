@@ -6,7 +6,7 @@ The policy is tabular: π(a|o) = softmax(logits[o])_a, `logits` [O, A] with one 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
@@ -44,14 +44,35 @@ def _action_value(mdp: FiniteMDP, later: Float[ndarray, "S"]) -> Float[ndarray, 
     return np.where(mdp.terminal[:, None], 0.0, value)
 
 
-def exact_values(mdp: FiniteMDP, logits: ArrayLike) -> Values:
-    """V_t and Q_t of the policy, by backward induction from V_horizon = 0."""
-    policy = state_policy(mdp, logits)
+def policy_values(
+    mdp: FiniteMDP, policy: Float[ndarray, "S A"], after_horizon: Float[ndarray, "S"] | None = None
+) -> Values:
+    """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, by default 0."""
     state, action = np.zeros((mdp.horizon + 1, mdp.states)), np.zeros((mdp.horizon, mdp.states, mdp.actions))
+    state[mdp.horizon] = 0.0 if after_horizon is None else after_horizon
     for t in reversed(range(mdp.horizon)):
         action[t] = _action_value(mdp, state[t + 1])
         state[t] = np.sum(policy * action[t], axis=1)
     return Values(state, action)
+
+
+def continuing_values(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[ndarray, "S"]:
+    """V(s) of the task without a time limit: V = r_π + γ P_π V, zero in terminal states.
+
+    **Raises:** `LogpiError` where the sum of rewards does not converge.
+    """
+    reward = np.sum(policy * _action_value(mdp, np.zeros(mdp.states)), axis=1)
+    moves = np.where(mdp.terminal[:, None], 0.0, np.einsum("sa,sap->sp", policy, mdp.transition))
+    moves = np.where(mdp.terminal, 0.0, moves)
+    try:
+        return np.linalg.solve(np.eye(mdp.states) - mdp.discount * moves, reward)
+    except np.linalg.LinAlgError:
+        raise LogpiError("without its time limit the process does not end, and discount = 1: no finite value") from None
+
+
+def exact_values(mdp: FiniteMDP, logits: ArrayLike) -> Values:
+    """V_t and Q_t of the policy, by backward induction from V_horizon = 0."""
+    return policy_values(mdp, state_policy(mdp, logits))
 
 
 def optimal_values(mdp: FiniteMDP) -> Float[ndarray, "later S"]:
@@ -72,63 +93,31 @@ def exact_objective(mdp: FiniteMDP, logits: ArrayLike) -> float:
     return float(mdp.initial @ exact_values(mdp, logits).state[0])
 
 
+def occupancy(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[ndarray, "time S"]:
+    """P(s_t = s and the episode is still running), t = 0 … horizon - 1."""
+    occupied = [mdp.initial]
+    for _ in range(mdp.horizon - 1):
+        moved = np.einsum("s,sa,sap->p", occupied[-1], policy, mdp.transition)
+        occupied.append(np.where(mdp.terminal, 0.0, moved))
+    return np.stack(occupied)
+
+
+def through_softmax(
+    mdp: FiniteMDP, policy: Float[ndarray, "S A"], by_policy: Float[ndarray, "S A"]
+) -> Float[ndarray, "O A"]:
+    """∂f/∂logits[o,a] = Σ_{s seen as o} π(a|s) (f_{sa} - Σ_b π(b|s) f_{sb}), from f_{sa} = ∂f/∂π(a|s)."""
+    gradient = np.zeros((mdp.observations, mdp.actions))
+    centred = by_policy - np.sum(policy * by_policy, axis=1, keepdims=True)
+    np.add.at(gradient, mdp.observation, policy * centred)
+    return gradient
+
+
 def exact_gradient(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "O A"]:
     """∂J/∂logits[o,a] = Σ_t γ^t Σ_{s seen as o} P(s_t = s) π(a|o) (Q_t(s,a) - V_t(s)).
 
     The policy gradient theorem with exact values and exact state probabilities: nothing is sampled or enumerated.
     """
     policy = state_policy(mdp, logits)
-    values = exact_values(mdp, logits)
-    occupied = np.where(mdp.terminal, 0.0, mdp.initial)
-    gradient = np.zeros((mdp.observations, mdp.actions))
-    for t in range(mdp.horizon):
-        advantage = values.action[t] - values.state[t][:, None]
-        np.add.at(gradient, mdp.observation, mdp.discount**t * occupied[:, None] * policy * advantage)
-        occupied = np.where(mdp.terminal, 0.0, np.einsum("s,sa,sap->p", occupied, policy, mdp.transition))
-    return gradient
-
-
-class Enumeration(NamedTuple):
-    """All trajectories of a finite MDP, arrays `[time, trajectory]`, with their probabilities [D3.1]."""
-
-    probability: Float[ndarray, "trajectory"]
-    state: Int[ndarray, "time trajectory"]
-    action: Int[ndarray, "time trajectory"]
-    reward: Float[ndarray, "time trajectory"]
-    terminated: Bool[ndarray, "time trajectory"]
-    truncated: Bool[ndarray, "time trajectory"]
-    mask: Bool[ndarray, "time trajectory"]
-
-
-def enumerate_trajectories(mdp: FiniteMDP, logits: ArrayLike) -> Enumeration:
-    """Every τ of positive probability, with p(τ|θ) = μ(s_0) Π_t π(a_t|s_t) p(s_{t+1}|s_t, a_t) [D3.1]."""
-    policy = state_policy(mdp, logits)
-    running = [(mdp.initial[s], [], int(s)) for s in np.flatnonzero(mdp.initial)]
-    finished: list[tuple[float, list[tuple[int, int, float, bool, bool]]]] = []
-    for t in range(mdp.horizon):
-        extended = []
-        for probability, steps, state in running:
-            for action in range(mdp.actions):
-                for after in np.flatnonzero(mdp.transition[state, action]):
-                    now = probability * policy[state, action] * mdp.transition[state, action, after]
-                    terminated = bool(mdp.terminal[after])
-                    truncated = t + 1 == mdp.horizon and not terminated
-                    row = (state, action, float(mdp.reward[state, action, after]), terminated, truncated)
-                    if terminated or truncated:
-                        finished.append((now, [*steps, row]))
-                    else:
-                        extended.append((now, [*steps, row], int(after)))
-        running = extended
-    return _padded(finished, mdp.horizon)
-
-
-def _padded(finished: list[tuple[float, list[tuple[int, int, float, bool, bool]]]], horizon: int) -> Enumeration:
-    columns = [np.zeros((horizon, len(finished)), dtype) for dtype in (int, int, float, bool, bool)]
-    mask = np.zeros((horizon, len(finished)), bool)
-    for i, (_, steps) in enumerate(finished):
-        mask[: len(steps), i] = True
-        for column, values in zip(columns, zip(*steps, strict=True), strict=True):
-            column[: len(steps), i] = values
-    state, action, reward, terminated, truncated = columns
-    probabilities = np.array([probability for probability, _ in finished])
-    return Enumeration(probabilities, state, action, reward, terminated, truncated, mask)
+    power = mdp.discount ** np.arange(mdp.horizon)
+    by_policy = np.einsum("t,ts,tsa->sa", power, occupancy(mdp, policy), policy_values(mdp, policy).action)
+    return through_softmax(mdp, policy, by_policy)

@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
 from logpi.estimator import score_function_surrogate
-from logpi.objective import enumerate_trajectories
+from logpi.enumeration import enumerate_trajectories
+from logpi.objective import state_policy
 from logpi.policy import make_value_function
 from logpi.update import baselines, policy_gradient, returns, weights
 
@@ -29,11 +30,12 @@ def wrong_critic(mdp):
 
 def expected(mdp, logits, episodes, gradient_of_batch):
     """Σ_batch p(batch) ĝ(batch) over all batches of `episodes` trajectories."""
-    enumeration = enumerate_trajectories(mdp, logits)
+    enumeration = enumerate_trajectories(mdp)
     all_trajectories = as_trajectory(enumeration, mdp)
-    count = len(enumeration.probability)
+    one = jnp.asarray(enumeration.probability(state_policy(mdp, logits)))
+    count = len(one)
     batches = jnp.stack([x.ravel() for x in jnp.meshgrid(*[jnp.arange(count)] * episodes)], axis=1)
-    probability = jnp.prod(jnp.asarray(enumeration.probability)[batches], axis=1)
+    probability = jnp.prod(one[batches], axis=1)
     gradients = jax.lax.map(
         lambda batch: gradient_of_batch(jax.tree.map(lambda x: x[:, batch], all_trajectories)), batches, batch_size=4096
     )

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from logpi import FiniteMDP, LogpiError, exact_gradient, exact_objective, exact_values, optimal_objective
 from logpi.mdp import load_mdp, short_corridor
-from logpi.objective import enumerate_trajectories, softmax
+from logpi.enumeration import enumerate_trajectories
+from logpi.objective import softmax, state_policy
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -20,15 +21,17 @@ def logits_for(mdp, seed):
 
 def enumerated_objective(mdp, logits):
     """E_τ[R(τ)] by its definition: Σ_τ p(τ) Σ_t γ^t r_{t+1}."""
-    trajectories = enumerate_trajectories(mdp, logits)
+    trajectories = enumerate_trajectories(mdp)
     power = mdp.discount ** np.arange(mdp.horizon)
-    return trajectories.probability @ (power @ trajectories.reward)
+    return trajectories.probability(state_policy(mdp, logits)) @ (power @ trajectories.reward)
 
 
 @given(mdps, seeds)
 @settings(max_examples=50, deadline=None)
 def test_trajectories_are_all_of_them(mdp, seed):
-    assert enumerate_trajectories(mdp, logits_for(mdp, seed)).probability.sum() == pytest.approx(1, abs=1e-12)
+    assert enumerate_trajectories(mdp).probability(state_policy(mdp, logits_for(mdp, seed))).sum() == pytest.approx(
+        1, abs=1e-12
+    )
 
 
 @given(mdps, seeds)
@@ -111,7 +114,7 @@ def test_softmax_is_stable_for_large_logits():
         ({"initial": [0, 0, 1.0]}, "starts an episode in a terminal state"),
         ({"transition": [[1.0]]}, "shape"),
         ({"reward": "much"}, "reward is not an array of numbers"),
-        ({"reward": np.full((3, 2, 3), np.inf).tolist()}, "reward holds a value that is not finite"),
+        ({"reward": np.full((3, 2, 3), np.inf).tolist()}, "reward_value holds a value that is not finite"),
         ({"horizon": 0}, "horizon must be a whole number"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
         ({"observation": [0, 2, 2]}, "without gaps"),

@@ -12,7 +12,8 @@ from scipy import stats
 
 from logpi.envs import make_environment
 from logpi.envs.registry import make_host_environment
-from logpi.objective import enumerate_trajectories
+from logpi.enumeration import enumerate_trajectories
+from logpi.objective import state_policy
 from logpi.policy import make_policy
 from logpi.randomness import Stream, batch_key
 from logpi.rollout_compiled import CompiledSampler
@@ -42,16 +43,18 @@ def draw(request):
 
 def p_value(mdp, logits, batches):
     """χ² of the sampled trajectories against p(τ|θ), trajectories expected fewer than 10 times taken together."""
-    every = enumerate_trajectories(mdp, logits)
-    key = lambda state, action, mask: tuple(zip(state[mask].tolist(), action[mask].tolist(), strict=True))
+    every = enumerate_trajectories(mdp)
+    key = lambda state, action, reward, mask: tuple(
+        zip(state[mask].tolist(), action[mask].tolist(), np.float32(reward[mask]).tolist(), strict=True)
+    )
     law: dict = {}
-    for i, probability in enumerate(every.probability):
-        tau = key(every.state[:, i], every.action[:, i], every.mask[:, i])
+    for i, probability in enumerate(every.probability(state_policy(mdp, logits))):
+        tau = key(every.state[:, i], every.action[:, i], every.reward[:, i], every.mask[:, i])
         law[tau] = law.get(tau, 0.0) + probability  # trajectories that differ in the last, unobserved state only
     counts = dict.fromkeys(law, 0)
     for batch in batches:
         for i in range(COPIES):
-            counts[key(batch.observation[:, i], batch.action[:, i], batch.mask[:, i])] += 1
+            counts[key(*(x[:, i] for x in (batch.observation, batch.action, batch.reward, batch.mask)))] += 1
     total = COPIES * BATCHES
     common = [tau for tau in law if law[tau] * total >= 10]
     observed = np.array([counts[tau] for tau in common] + [sum(counts[t] for t in law if t not in common)])
@@ -61,7 +64,7 @@ def p_value(mdp, logits, batches):
 
 
 def test_trajectories_follow_their_law(draw, random):
-    mdp, logits = random_mdp(random, discount=1.0), random.normal(size=(3, 2))
+    mdp, logits = random_mdp(random, discount=1.0, rewards=2), random.normal(size=(3, 2))
     batches = draw(mdp, logits, seed=int(random.integers(2**32)))
     assert p_value(mdp, logits, batches) > LEVEL
     assert p_value(mdp, logits + np.array([0.5, 0.0]), batches) < LEVEL  # the control: another policy
@@ -72,8 +75,8 @@ def test_every_started_episode_is_finished_and_counted(draw, random):
     mdp, logits = random_mdp(random, horizon=6, discount=1.0), np.zeros((3, 2))
     batches = draw(mdp, logits, seed=int(random.integers(2**32)))
     lengths = np.concatenate([batch.mask.sum(0) for batch in batches])
-    every = enumerate_trajectories(mdp, logits)
-    exact = every.probability @ every.mask.sum(0)
+    every = enumerate_trajectories(mdp)
+    exact = every.probability(state_policy(mdp, logits)) @ every.mask.sum(0)
     assert abs(lengths.mean() - exact) < 5 * lengths.std() / len(lengths) ** 0.5
     for batch in batches:
         ends = batch.terminated | batch.truncated

@@ -11,12 +11,13 @@ from logpi.mdp import FiniteMDP
 
 
 def finite_environment(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
-    """Draws s_0 ~ μ and s' ~ p(·|s,a); state (s, t), terminated by a terminal state, truncated at the horizon.
+    """Draws s_0 ~ μ and s', r ~ p(·|s,a); state (s, t), terminated by a terminal state, truncated at the horizon.
 
     The discount of the process is not applied to the rewards: that is the algorithm's part.
     """
     log_initial, log_transition = jnp.log(jnp.asarray(mdp.initial)), jnp.log(jnp.asarray(mdp.transition))
-    reward, terminal, observation = map(jnp.asarray, (mdp.reward, mdp.terminal, mdp.observation))
+    terminal, observation, reward = map(jnp.asarray, (mdp.terminal, mdp.observation, mdp.reward_value))
+    log_reward_law = jnp.log(jnp.asarray(mdp.reward_probability))
 
     def reset(key):
         state = jax.random.categorical(key, log_initial)
@@ -24,10 +25,12 @@ def finite_environment(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
 
     def step(key, state, action):
         state, t = state
-        after = jax.random.categorical(key, log_transition[state, action])
+        after_key, reward_key = jax.random.split(key)
+        after = jax.random.categorical(after_key, log_transition[state, action])
+        outcome = jax.random.categorical(reward_key, log_reward_law[state, action, after])
         terminated = terminal[after]
         truncated = (t + 1 >= mdp.horizon) & ~terminated
-        return (after, t + 1), observation[after], reward[state, action, after], terminated, truncated
+        return (after, t + 1), observation[after], reward[state, action, after, outcome], terminated, truncated
 
     spec = EnvironmentSpec(
         name=name,
