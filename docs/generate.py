@@ -1,4 +1,4 @@
-"""Write the pages that the program computes: `python docs/generate.py`; with `--check`, say whether they are current."""
+"""Write the pages that the program computes; with `--check`, only say whether they are current."""
 
 import sys
 from pathlib import Path

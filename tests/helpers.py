@@ -14,7 +14,10 @@ SEED_VARIABLE = "LOGPI_TEST_SEED"
 
 
 def random_mdp(random, states=3, actions=2, horizon=3, discount=0.9, rewards=1):
-    """Random transitions, and `rewards` possible rewards a step; the last state is terminal, so that the policy controls episode lengths."""
+    """Random transitions, and `rewards` possible rewards a step; the last state is terminal.
+
+    So the policy controls the length of an episode.
+    """
     transition = random.dirichlet(np.full(states, 0.5), (states, actions))
     initial = np.append(random.dirichlet(np.ones(states - 1)), 0.0)
     terminal = np.arange(states) == states - 1

@@ -55,7 +55,7 @@ class Derivation:
     without_power: float
     """|E_τ[ Σ_t R_t ∇ log π ] - ∇J|, the largest entry: what leaving out γ^t costs."""
     curl_without_power: float
-    """max |∂g_i/∂θ_j - ∂g_j/∂θ_i| of that field g: a gradient has 0, so g is the gradient of nothing where it is not."""
+    """max |∂g_i/∂θ_j - ∂g_j/∂θ_i| of that field g: where it is not 0, g is the gradient of no function."""
     curl_with_power: float
     one_after_another: tuple[tuple[float, float], ...]
     """(α, largest entry of (E[θ'] - θ)/α - ∇J) where θ moves at every step of the episode: shrinks as fast as α."""

@@ -9,7 +9,6 @@ from numpy import ndarray
 from logpi.errors import LogpiError
 from logpi.mdp import FiniteMDP
 
-
 # Half a gigabyte for what the derivation keeps of each.
 MOST_TRAJECTORIES = 500_000
 

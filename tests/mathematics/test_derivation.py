@@ -1,6 +1,7 @@
 """Every line of the derivation holds, and a wrong line would show."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,28 @@ from logpi.derivation_text import as_text
 from logpi.mdp import random_mdp, short_corridor, stay_or_leave
 from logpi.numeric import derivative
 
-TAGS = "D0.1 D0.2 D0.3 D1.1 D1.2 D1.3 D2.1 D2.2 D2.3 D2.4 D2.5 D3.1 D3.2 D3.3 D3.4 D3.5 D4.1 D4.2 D4.3 D4.4".split()
+TAGS = [
+    "D0.1",
+    "D0.2",
+    "D0.3",
+    "D1.1",
+    "D1.2",
+    "D1.3",
+    "D2.1",
+    "D2.2",
+    "D2.3",
+    "D2.4",
+    "D2.5",
+    "D3.1",
+    "D3.2",
+    "D3.3",
+    "D3.4",
+    "D3.5",
+    "D4.1",
+    "D4.2",
+    "D4.3",
+    "D4.4",
+]
 
 
 def draw(seed):
@@ -41,7 +63,7 @@ def test_what_is_left_out_shows():
     assert found.without_power > 1e-3
     assert found.curl_without_power > 1e-4
     errors = [error for _, error in found.one_after_another]
-    for before, after in zip(errors, errors[1:], strict=False):
+    for before, after in pairwise(errors):
         assert after == pytest.approx(before / 10, rel=0.1)  # first order in α
 
 
@@ -49,15 +71,14 @@ BREAKS = {
     "state_policy": lambda mdp, logits: np.full((mdp.states, mdp.actions), 1 / mdp.actions),
     "exact_objective": lambda mdp, logits: 1.001 * derivation_objective(mdp, logits),
     "occupancy": lambda mdp, policy: 0.999 * derivation_occupancy(mdp, policy),
-    "enumerate_trajectories": lambda mdp: dataclasses_replace_reward(derivation_enumerate(mdp)),
+    "enumerate_trajectories": lambda mdp: rewards_late(derivation_enumerate(mdp)),
 }
 derivation_objective = derivation.exact_objective
 derivation_occupancy = derivation.occupancy
 derivation_enumerate = derivation.enumerate_trajectories
 
 
-def dataclasses_replace_reward(every):
-    """Rewards one step late."""
+def rewards_late(every):
     return every._replace(reward=np.roll(every.reward, 1, axis=0))
 
 

@@ -12,8 +12,8 @@ from helpers import as_trajectory, random_mdp, tabular_policy
 from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
-from logpi.estimator import score_function_surrogate
 from logpi.enumeration import enumerate_trajectories
+from logpi.estimator import score_function_surrogate
 from logpi.objective import state_policy
 from logpi.policy import make_value_function
 from logpi.update import baselines, policy_gradient, returns, weights

@@ -8,8 +8,8 @@ from helpers import mdps, random_mdp
 from hypothesis import given, settings, strategies as st
 
 from logpi import FiniteMDP, LogpiError, exact_gradient, exact_objective, exact_values, optimal_objective
-from logpi.mdp import load_mdp, short_corridor
 from logpi.enumeration import enumerate_trajectories
+from logpi.mdp import load_mdp, short_corridor
 from logpi.objective import softmax, state_policy
 
 seeds = st.integers(0, 2**32 - 1)

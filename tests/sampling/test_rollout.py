@@ -10,9 +10,9 @@ import pytest
 from helpers import FiniteEnv, random_mdp, tabular_policy
 from scipy import stats
 
+from logpi.enumeration import enumerate_trajectories
 from logpi.envs import make_environment
 from logpi.envs.registry import make_host_environment
-from logpi.enumeration import enumerate_trajectories
 from logpi.objective import state_policy
 from logpi.policy import make_policy
 from logpi.randomness import Stream, batch_key
