@@ -1,0 +1,135 @@
+"""All batches of a probe as arrays, each with its probability: the finite sum that an expectation is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from logpi.checking.probes import Probe
+from logpi.enumeration import enumerate_trajectories
+from logpi.errors import LogpiError
+from logpi.objective import softmax
+
+# More batches than this are not enumerated.
+MOST_BATCHES = 200_000
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Batches of one shape: fields [batch, episode, time] or [batch, episode], and what they were made from."""
+
+    probability: Float[ndarray, "batch"]
+    fields: dict[str, ndarray]
+
+    @property
+    def observation(self) -> Int[ndarray, "batch episode time"]:
+        return self.fields["observation"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Single trajectories, or streams of a rollout: arrays [column, time] and their probabilities."""
+
+    probability: Float[ndarray, "column"]
+    start: Int[ndarray, "column"]
+    fields: dict[str, ndarray]
+
+
+def log_softmax(logits: Float[ndarray, "*batch A"]) -> Float[ndarray, "*batch A"]:
+    """log π(a|o)."""
+    return np.log(softmax(logits))
+
+
+def trajectories(probe: Probe, law: Float[ndarray, "O A"]) -> Columns:
+    """Whole episodes, acted by `law`."""
+    every = enumerate_trajectories(probe.mdp)
+    length = every.mask.sum(axis=0)
+    final = every.next_state[length - 1, np.arange(len(length))]
+    raw = {
+        name: getattr(every, name).T
+        for name in ("state", "action", "reward", "next_state", "terminated", "truncated", "mask")
+    }
+    raw["going_on"] = final
+    raw["length"] = length
+    return _columns(probe, every.probability(law[probe.mdp.observation]), every.state[0], raw)
+
+
+def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
+    """`steps` steps of an environment that resets itself: the row after an end belongs to the next episode."""
+    mdp = probe.mdp
+    running: list[tuple[float, int, list[tuple[Any, ...]]]] = [
+        (mdp.initial[s], int(s), []) for s in np.flatnonzero(mdp.initial)
+    ]
+    for _ in range(steps):
+        extended = []
+        for probability, state, rows in running:
+            for action, after in product(range(mdp.actions), range(mdp.states)):
+                now = probability * law[mdp.observation[state], action] * mdp.transition[state, action, after]
+                if mdp.transition[state, action, after] == 0:
+                    continue
+                terminated = bool(mdp.terminal[after])
+                truncated = not terminated and int(probe.step[after]) == mdp.horizon
+                row = (state, action, mdp.reward[state, action, after], after, terminated, truncated)
+                for start in np.flatnonzero(mdp.initial) if terminated or truncated else [None]:
+                    chance = 1.0 if start is None else mdp.initial[start]
+                    extended.append((now * chance, after if start is None else int(start), [*rows, row]))
+        running = extended
+    names = ("state", "action", "reward", "next_state", "terminated", "truncated")
+    columns = [np.array(column) for column in zip(*(zip(*rows, strict=True) for _, _, rows in running), strict=True)]
+    raw = dict(zip(names, columns, strict=True))
+    raw["mask"] = np.ones(raw["state"].shape, bool)
+    raw["going_on"] = np.array([state for _, state, _ in running])
+    raw["length"] = np.full(len(running), steps)
+    return _columns(probe, np.array([p for p, _, _ in running]), raw["state"][:, 0], raw)
+
+
+def _columns(probe: Probe, probability: ndarray, start: ndarray, raw: dict[str, ndarray]) -> Columns:
+    """What an estimator may ask for, from what happened; critics come later, they depend on the target."""
+    state, action = raw["state"], raw["action"]
+    seen = probe.mdp.observation[state]
+    fields = {name: raw[name] for name in ("action", "reward", "terminated", "truncated", "mask", "length")}
+    fields["observation"] = seen
+    fields["done"] = raw["terminated"] | raw["truncated"]
+    fields["step"] = np.where(raw["mask"], probe.step[state], 0)
+    fields["group"] = start
+    fields["state"], fields["next_state"], fields["going_on"] = state, raw["next_state"], raw["going_on"]
+    fields["reference_log_prob"] = log_softmax(probe.reference)[seen, action]
+    return Columns(probability, start, fields)
+
+
+def add_law(columns: Columns, law: Float[ndarray, "O A"]) -> None:
+    """`old_log_prob`: of the law that the actions were drawn from; 0 where padding has an impossible action."""
+    probability = law[columns.fields["observation"], columns.fields["action"]]
+    columns.fields["old_log_prob"] = np.log(np.where(probability > 0, probability, 1.0))
+
+
+def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
+    """All ordered batches of the probe's designs, those of one padded length together."""
+    choices, probabilities = [], []
+    for design in probe.designs:
+        slots = [
+            np.arange(len(columns.start)) if start is None else np.flatnonzero(columns.start == start)
+            for start in design.starts
+        ]
+        count = np.prod([float(len(slot)) for slot in slots])
+        if count > MOST_BATCHES:
+            raise LogpiError(f"{count:.3g} batches of {len(slots)} episodes: too many to enumerate")
+        chosen = np.stack(np.meshgrid(*slots, indexing="ij"), axis=-1).reshape(-1, len(slots))
+        given = [1.0 if s is None else columns.probability[columns.start == s].sum() for s in design.starts]
+        choices.append(chosen)
+        probabilities.append(design.probability * np.prod(columns.probability[chosen] / np.array(given), axis=1))
+    choice, probability = np.concatenate(choices), np.concatenate(probabilities)
+    possible = probability > 0
+    choice, probability = choice[possible], probability[possible]
+    longest = columns.fields["length"][choice].max(axis=1)
+    for length in np.unique(longest):
+        rows = choice[longest == length]
+        fields = {
+            name: array[rows][:, :, :length] if array.ndim == 2 else array[rows]
+            for name, array in columns.fields.items()
+        }
+        yield Cases(probability[longest == length], fields)

@@ -1,0 +1,73 @@
+"""The credit matrix: C[t, k] = how much the reward at k counts for the action at t. Right is γ^k for k ≥ t.
+
+On a process of fixed length whose steps have their own parameters, with rewards at step k only, an estimator that is
+linear in rewards has E[ĝ_t] = C[t, k] E[r_k ∇ log π(a_t|s_t)].
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from logpi.checking.expectation import Situation, all_cases, moments
+from logpi.checking.frameworks import Framework
+from logpi.mdp import FiniteMDP
+from logpi.objective import exact_gradient
+
+
+@dataclass(frozen=True)
+class Credit:
+    """The matrix found, the right one, and what of the expected gradients it leaves unexplained."""
+
+    matrix: Float[ndarray, "time time"]
+    """NaN below the diagonal: a reward before t has no part in E[r_k ∇ log π(a_t)] = 0."""
+    correct: Float[ndarray, "time time"]
+    residual: float
+    """Largest part of E[ĝ], relative to it, that no matrix explains: zero for an estimator linear in rewards."""
+
+    def to_json(self) -> dict[str, object]:
+        """Rows by t; null below the diagonal."""
+        rows = lambda m: [[None if np.isnan(x) else float(x) for x in row] for row in m]
+        return {"matrix": rows(self.matrix), "correct": rows(self.correct), "residual": self.residual}
+
+
+def credit_matrix(framework: Framework, names: tuple[str, ...], situation: Situation) -> Credit:
+    """The matrix of an estimator on `situation`, whose probe is the chain.
+
+    **Raises:** what the estimator raises.
+    """
+    probe, horizon = situation.probe, situation.probe.mdp.horizon
+    matrix = np.full((horizon, horizon), np.nan)
+    correct = np.where(np.triu(np.ones((horizon, horizon))) > 0, probe.mdp.discount ** np.arange(horizon), np.nan)
+    left, size = 0.0, 0.0
+    found = [_mean(framework, names, situation, k) for k in (None, *range(horizon))]
+    for k in range(horizon):
+        single = _rewarded(situation, k)
+        plain = single.probe.mdp
+        undiscounted = FiniteMDP(plain.initial, plain.transition, plain.reward, plain.terminal, plain.horizon, 1.0)
+        unit = exact_gradient(undiscounted, probe.logits)  # row t: E[r_k ∇ log π(a_t)]
+        for t in range(horizon):
+            rows = probe.step[: len(probe.logits)] == t
+            expected, got = unit[rows], (found[k + 1] - found[0])[rows]
+            if t <= k:
+                matrix[t, k] = np.sum(got * expected) / np.sum(expected**2)
+                got = got - matrix[t, k] * expected
+            left = max(left, float(np.abs(got).max()))
+        size = max(size, float(np.abs(found[k + 1]).max()))
+    left = max(left, float(np.abs(found[0]).max()))
+    return Credit(matrix, correct, left / size if size > 0 else 0.0)
+
+
+def _rewarded(situation: Situation, k: int | None) -> Situation:
+    """Rewards at step k only; at no step for None."""
+    probe = situation.probe
+    mdp = probe.mdp
+    reward = np.where((probe.step == k)[:, None, None], mdp.reward, 0.0) if k is not None else 0 * mdp.reward
+    paid = FiniteMDP(mdp.initial, mdp.transition, reward, mdp.terminal, mdp.horizon, mdp.discount)
+    return replace(situation, probe=replace(probe, mdp=paid))
+
+
+def _mean(framework: Framework, names: tuple[str, ...], situation: Situation, k: int | None) -> ndarray:
+    rewarded = _rewarded(situation, k)
+    return moments(framework, names, rewarded, all_cases(rewarded, rewarded.columns())).mean

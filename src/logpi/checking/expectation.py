@@ -1,0 +1,239 @@
+"""E[ĝ] and E[|ĝ|²] of an estimator on a probe: Σ over batches of p(batch) ĝ(batch)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from logpi.checking.cases import Cases, Columns, add_law, batches, log_softmax, streams, trajectories
+from logpi.checking.frameworks import Answer, Framework, Request
+from logpi.checking.probes import Probe
+from logpi.checking.targets import Law
+from logpi.contract import DIFFERENTIABLE, Layout
+from logpi.errors import LogpiError
+from logpi.objective import continuing_values, policy_values
+
+ROLLOUT_STEPS = 3
+
+
+class Moments(NamedTuple):
+    """Of the estimator, an ascent direction; sums over all batches."""
+
+    mean: Float[ndarray, "O A"]
+    second: float
+    """E[|ĝ|²]."""
+    single_precision: bool
+
+    @property
+    def variance(self) -> float:
+        """Trace of the covariance."""
+        return self.second - float(np.sum(self.mean**2))
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A probe as one layout sees it: who acts, what the critic says, how far a rollout goes."""
+
+    probe: Probe
+    layout: Layout
+    law: Law
+    critic: str = "wrong"
+    """"wrong"; "continuing": right where the time limit cuts; "exact": right everywhere."""
+    steps: int = ROLLOUT_STEPS
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        size = self.probe.episodes
+        what = f"{self.steps} steps x {size}" if self.layout == "rollout" else f"N = {size}"
+        return f"{self.probe.name}, {what}"
+
+    def columns(self) -> Columns:
+        """Trajectories or streams with everything that an estimator may be given."""
+        law = self.law.table
+        rollout = self.layout == "rollout"
+        columns = streams(self.probe, law, self.steps) if rollout else trajectories(self.probe, law)
+        add_law(columns, law)
+        self._add_critic(columns)
+        return columns
+
+    def _add_critic(self, columns: Columns) -> None:
+        """V(s_t), V(s_{t+1}) and the last one; right where no correct estimator could do without it."""
+        fields, probe = columns.fields, self.probe
+        limited, endless = self._exact_values()
+        critic = {"exact": limited}.get(self.critic, probe.critic)
+        goes_on = endless if self.critic == "continuing" else limited
+        fields["value"] = critic[fields["state"]]
+        after = fields["next_state"]
+        next_value, last_value = critic[after], critic[fields["going_on"]]
+        if self.critic == "continuing":
+            next_value = np.where(fields["truncated"], endless[after], next_value)
+        last = fields["length"] - 1
+        rows = np.arange(len(last))
+        cut = ~fields["done"][rows, last]
+        if self.layout == "rollout":
+            next_value[rows, last] = np.where(cut, goes_on[after[rows, last]], next_value[rows, last])
+            last_value = np.where(cut, goes_on[fields["going_on"]], last_value)
+        elif self.critic == "continuing":
+            last_value = np.where(fields["truncated"][rows, last], endless[after[rows, last]], last_value)
+        fields["next_value"], fields["last_value"] = next_value, last_value
+
+    def _exact_values(self) -> tuple[Float[ndarray, "S"], Float[ndarray, "S"]]:
+        """V of the time-limited task, 0 at the limit, and of the one that goes on."""
+        mdp, policy = self.probe.mdp, self.law.table[self.probe.mdp.observation]
+        by_time = policy_values(mdp, policy).state
+        limited = by_time[np.minimum(self.probe.step, mdp.horizon), np.arange(mdp.states)]
+        endless = continuing_values(mdp, policy) if self.critic == "continuing" else limited
+        return np.where(mdp.terminal, 0.0, limited), endless
+
+
+def all_cases(situation: Situation, columns: Columns) -> list[Cases]:
+    """Every batch, those of one padded length together."""
+    return list(batches(situation.probe, columns))
+
+
+def moments(framework: Framework, names: tuple[str, ...], situation: Situation, cases: list[Cases]) -> Moments:
+    """Σ_batch p(batch) ĝ(batch), exactly.
+
+    **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not finite.
+    """
+    mean, second, single = np.zeros_like(situation.probe.logits), 0.0, False
+    for case in cases:
+        request = make_request(situation, case, names)
+        with np.errstate(all="ignore"):
+            answer = framework.evaluate(request)
+        if not answer.finite:
+            raise NotFinite(situation, request, answer)
+        gradient = ascent(situation, case, answer)
+        mean += np.tensordot(case.probability, gradient, axes=1)
+        second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
+        single |= answer.single_precision
+    return Moments(mean, second, single)
+
+
+class NotFinite(LogpiError):
+    """The gradient of some batch is NaN or infinite."""
+
+    def __init__(self, situation: Situation, request: Request, answer: Answer):
+        parts = [*answer.cotangents.values()] if answer.weights is None else [answer.weights]
+        bad = next(i for i in range(request.count) if not all(np.isfinite(p[i]).all() for p in parts))
+        shown = {n: np.round(request.constant[n][bad], 3).tolist() for n in ("reward",) if n in request.constant}
+        given = "".join(f", {name} {value}" for name, value in shown.items())
+        super().__init__(f"the gradient is not finite on probe {situation.name}{given}")
+
+
+def make_request(situation: Situation, case: Cases, names: tuple[str, ...], logits: ndarray | None = None) -> Request:
+    """The arrays that the layout's author would see; `logits` other than the probe's move only what depends on θ."""
+    table = situation.probe.logits if logits is None else logits
+    log_policy = log_softmax(table)
+    seen, action = case.observation, case.fields["action"]
+    leaves = {
+        "log_prob": log_policy[seen, action],
+        "logits": table[seen],
+        "entropy": -np.sum(np.exp(log_policy) * log_policy, axis=-1)[seen],
+        "policy": table,
+        **{name: case.fields[name] for name in ("value", "next_value", "last_value")},
+    }
+    orient = lambda name, array: array if name == "policy" else _as_layout(situation.layout, array)
+    return Request(
+        names=names,
+        constant={n: orient(n, a) for n, a in case.fields.items() if n in names and n not in DIFFERENTIABLE},
+        leaves={n: orient(n, leaves[n]) for n in DIFFERENTIABLE if n in names},
+        discount=situation.probe.mdp.discount,
+        shape=_as_layout(situation.layout, seen).shape[1:],
+        count=len(case.probability),
+    )
+
+
+def _as_layout(layout: Layout, array: ndarray) -> ndarray:
+    """[batch, episodes, time, …] → [batch, time, …] for one episode, [batch, time, env, …] for a rollout."""
+    if layout == "episode":
+        return array[:, 0]
+    return np.swapaxes(array, 1, 2) if layout == "rollout" and array.ndim > 2 else array
+
+
+def _from_layout(layout: Layout, array: ndarray) -> ndarray:
+    if layout == "episode":
+        return array[:, None]
+    return np.swapaxes(array, 1, 2) if layout == "rollout" and array.ndim > 2 else array
+
+
+def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, "batch O A"]:
+    """ĝ of every batch: -∂loss/∂θ, or the sum over t and mean over episodes of weight × ∇ log π."""
+    probe, policy = situation.probe, situation.probe.policy
+    if answer.weights is not None:
+        weight = _from_layout(situation.layout, answer.weights)
+        share = case.fields["mask"] / (
+            case.observation.shape[1] * (situation.steps if situation.layout == "rollout" else 1)
+        )
+        return score_sums(probe, case, share * weight)
+    found = {n: c if n == "policy" else _from_layout(situation.layout, -c) for n, c in answer.cotangents.items()}
+    gradient = np.zeros((len(case.probability), *probe.logits.shape))
+    if "log_prob" in found:
+        gradient += score_sums(probe, case, found["log_prob"])
+    if "logits" in found:
+        for action in range(probe.mdp.actions):
+            gradient[:, :, action] += by_row(case.observation, found["logits"][..., action], len(probe.logits))
+    if "entropy" in found:
+        log_policy = np.log(policy)
+        slope = -policy * (log_policy - np.sum(policy * log_policy, axis=1, keepdims=True))
+        gradient += by_row(case.observation, found["entropy"], len(probe.logits))[..., None] * slope
+    if "policy" in found:
+        gradient -= found["policy"]
+    return gradient
+
+
+def critic_share(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, "batch O A"]:
+    """What a critic that shares parameters with the policy would add: ∂V(s)/∂θ is a fixed table here."""
+    probe, states = situation.probe, situation.probe.mdp.states
+    where = {"value": "state", "next_value": "next_state", "last_value": "going_on"}
+    by_state = np.zeros((len(case.probability), states))
+    for name, field in where.items():
+        if name in answer.cotangents:
+            cotangent = _from_layout(situation.layout, -answer.cotangents[name])
+            by_state += by_row(case.fields[field], cotangent, states)
+    table = 0.3 * np.cos(1.0 + np.arange(states * probe.logits.size)).reshape(states, *probe.logits.shape)
+    return np.tensordot(by_state, table, axes=1)
+
+
+def by_row(index: ndarray, value: ndarray, rows: int) -> Float[ndarray, "batch rows"]:
+    """Sum of `value` where `index` is the row, separately for each batch."""
+    count = len(index)
+    flat = np.arange(count).reshape(-1, *[1] * (index.ndim - 1)) * rows + index
+    return np.bincount(flat.ravel(), value.ravel(), count * rows).reshape(count, rows)
+
+
+def score_sums(probe: Probe, case: Cases, weight: Float[ndarray, "batch episode time"]) -> Float[ndarray, "batch O A"]:
+    """Σ weight × ∇ log π(a|o), where ∇ log π(a|o) is 1[a] - π(·|o) in row o."""
+    rows, actions = probe.logits.shape
+    tally = by_row(case.observation * actions + case.fields["action"], weight, rows * actions)
+    tally = tally.reshape(-1, rows, actions)
+    return tally - probe.policy * tally.sum(axis=2, keepdims=True)
+
+
+def least_variance(situation: Situation, columns: Columns) -> float:
+    """The smallest E|ĝ|² - |∇J|² of one episode over all state baselines: ĝ = Σ_t γ^t (R_t - b(s_t)) ∇ log π."""
+    probe, fields = situation.probe, columns.fields
+    single = Cases(columns.probability, {n: a[:, None] if a.ndim == 2 else a for n, a in fields.items()})
+    power = np.where(single.fields["mask"], probe.mdp.discount ** single.fields["step"], 0.0)
+    returns = reward_to_go(single.fields["reward"], probe.mdp.discount)
+    rows = len(probe.logits)
+    whole = score_sums(probe, single, power * returns).reshape(len(columns.probability), -1)
+    parts = np.stack(
+        [score_sums(probe, single, power * (single.observation == o)).reshape(whole.shape) for o in range(rows)], axis=2
+    )
+    weighted = parts * columns.probability[:, None, None]
+    best = np.linalg.lstsq(np.einsum("bgi,bgj->ij", weighted, parts), np.einsum("bgi,bg->i", weighted, whole))[0]
+    left = whole - parts @ best
+    mean = columns.probability @ left
+    return float(columns.probability @ np.sum(left**2, axis=1) - mean @ mean)
+
+
+def reward_to_go(reward: Float[ndarray, "*more time"], discount: float) -> Float[ndarray, "*more time"]:
+    """R_t = r_{t+1} + γ R_{t+1}."""
+    returns, later = np.zeros_like(reward), 0.0
+    for t in reversed(range(reward.shape[-1])):
+        returns[..., t] = later = reward[..., t] + discount * later
+    return returns

@@ -1,0 +1,190 @@
+"""The finite MDPs on which estimators are checked, each named by the mistake that it exposes.
+
+What hides a mistake, and so is avoided: episodes of fixed length hide every mistake at their ends; an exact critic hides
+leaks across them; one state or two actions make every bias look like a scale; a single episode hides what a batch mixes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from numpy.random import Generator
+
+from logpi.mdp import FiniteMDP
+from logpi.objective import softmax
+
+# Numbers without a pattern, the same at every call.
+SEED = 20010
+
+
+class Design(NamedTuple):
+    """A batch by the states in which its episodes start; None: drawn from μ."""
+
+    probability: float
+    starts: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A process, the policy that is differentiated, and everything an estimator may ask for."""
+
+    name: str
+    exposes: str
+    mdp: FiniteMDP
+    step: Int[ndarray, "S"]
+    """t of each state: the states know the time, so every step has parameters of its own."""
+    logits: Float[ndarray, "O A"]
+    critic: Float[ndarray, "S"]
+    """A value for every state, wrong on purpose, and not zero at the end."""
+    reference: Float[ndarray, "O A"]
+    """Logits of the reference policy."""
+    designs: tuple[Design, ...]
+    behaviour: Float[ndarray, "O A"] | None = None
+    """Logits of the policy that acts, where it is another one."""
+
+    @property
+    def episodes(self) -> int:
+        """N, the number of episodes of a batch."""
+        return len(self.designs[0].starts)
+
+    @property
+    def policy(self) -> Float[ndarray, "O A"]:
+        """π(a|o)."""
+        return softmax(self.logits)
+
+
+def _probe(
+    random: Generator, name: str, exposes: str, mdp: FiniteMDP, step: list[int], designs: tuple[Design, ...]
+) -> Probe:
+    shape = (mdp.observations, mdp.actions)
+    return Probe(
+        name,
+        exposes,
+        mdp,
+        np.array(step),
+        logits=0.7 * random.normal(size=shape),
+        critic=random.normal(size=mdp.states) + 1.5,
+        reference=0.7 * random.normal(size=shape),
+        designs=designs,
+    )
+
+
+def batch_of(episodes: int) -> tuple[Design, ...]:
+    """`episodes` independent ones."""
+    return (Design(1.0, (None,) * episodes),)
+
+
+def _stopping(random: Generator, horizon: int, discount: float, chance: float) -> FiniteMDP:
+    """Action 0 ends the episode, 1 and 2 choose between places A and B; states are (t, place) and the end.
+
+    With `chance` action 1 of the first step misses A. Beyond the time limit the process goes on from t = 1.
+    """
+    states = 2 * horizon + 2  # start, (1, A), (1, B), …, (horizon, A), (horizon, B), end
+    transition = np.zeros((states, 3, states))
+    for state in range(states - 1):
+        t = (state + 1) // 2
+        a, b = (2 * t + 1, 2 * t + 2) if t < horizon else (1, 2)
+        transition[state, 0, states - 1] = transition[state, 1, a] = transition[state, 2, b] = 1.0
+    transition[0, 1, [1, 2]] = 1 - chance, chance
+    transition[-1, :, -1] = 1.0
+    reward = np.round(1.5 * random.normal(size=(states, 3, states)) + 0.4, 2)
+    return FiniteMDP(np.eye(states)[0], transition, reward, np.arange(states) == states - 1, horizon, discount)
+
+
+def _times(mdp: FiniteMDP) -> list[int]:
+    return [(state + 1) // 2 for state in range(mdp.states)]
+
+
+def _bandit(reward: Float[ndarray, "S A"], discount: float) -> FiniteMDP:
+    """One step: contexts, equally likely, and the end."""
+    contexts, actions = reward.shape
+    transition = np.zeros((contexts + 1, actions, contexts + 1))
+    transition[:, :, -1] = 1.0
+    paid = np.zeros((contexts + 1, actions, contexts + 1))
+    paid[:-1, :, -1] = reward
+    initial = np.append(np.full(contexts, 1 / contexts), 0.0)
+    return FiniteMDP(initial, transition, paid, np.arange(contexts + 1) == contexts, 1, discount)
+
+
+def _with_reward_offset(probe: Probe, offset: float) -> Probe:
+    mdp = probe.mdp
+    moved = FiniteMDP(mdp.initial, mdp.transition, mdp.reward + offset, mdp.terminal, mdp.horizon, mdp.discount)
+    return replace(probe, name="offset", exposes="a score whose expectation is not zero", mdp=moved)
+
+
+def _rare(random: Generator, discount: float) -> Probe:
+    mdp = _bandit(np.array([[1.0, 2.0, 1e8]]), discount)
+    probe = _probe(random, "rare", "a floor under probabilities", mdp, [0, 1], batch_of(1))
+    return replace(probe, logits=np.array([[0.3, -0.4, np.log(1e-9)], [0.1, 0.0, 0.2]]))
+
+
+def _prompts(random: Generator, discount: float) -> Probe:
+    mdp = _bandit(np.array([[0.0, 1.0], [0.0, 1.0]]), discount)
+    design = (Design(1.0, (0,) * 4 + (1,) * 4),)
+    probe = _probe(random, "prompts", "a factor that depends on the difficulty of the prompt", mdp, [0, 0, 1], design)
+    return replace(probe, logits=np.array([[0.4, 0.0], [0.0, 1.6], [0.0, 0.0]]))
+
+
+def _answers(random: Generator, discount: float) -> Probe:
+    """Two prompts; action 0 ends the answer at once, 1 goes on for one more action. Rewards of many sizes."""
+    transition = np.zeros((5, 2, 5))
+    transition[:, :, 4] = 1.0
+    for prompt in (0, 1):
+        transition[prompt, 1] = np.eye(5)[2 + prompt]
+    reward = np.round(random.normal(size=(5, 2, 5)) + 0.5, 2)
+    mdp = FiniteMDP([0.5, 0.5, 0, 0, 0], transition, reward, np.arange(5) == 4, 2, discount)
+    designs = (Design(0.5, (0,) * 4), Design(0.5, (1,) * 4))
+    return _probe(random, "answers", "a normalisation by group or by length", mdp, [0, 0, 1, 1, 2], designs)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """All probes for one discount; the numbers in them are the same at every call."""
+
+    stop: Probe
+    """The policy decides when an episode ends, or the time limit does."""
+    short: Probe
+    """The same with two steps: for batches of three, and for streams."""
+    offset: Probe
+    rare: Probe
+    chain: Probe
+    """Three steps, always: the process of the credit matrix."""
+    prompts: Probe
+    answers: Probe
+
+
+def make_probes(discount: float) -> Probes:
+    """The probes with γ = `discount`."""
+    random = np.random.default_rng(SEED)
+    long, brief = _stopping(random, 3, discount, 0.25), _stopping(random, 2, discount, 0.0)
+    stop = _probe(random, "stop", "what depends on when an episode ends", long, _times(long), batch_of(1))
+    short = _probe(random, "short", "what depends on the size of the batch", brief, _times(brief), batch_of(3))
+    return Probes(
+        stop=stop,
+        short=short,
+        offset=_with_reward_offset(stop, 5.0),
+        rare=_rare(random, discount),
+        chain=_chain(random, discount),
+        prompts=_prompts(random, discount),
+        answers=_answers(random, discount),
+    )
+
+
+def _chain(random: Generator, discount: float) -> Probe:
+    """Start, two states at t = 1, two at t = 2, the end."""
+    transition = np.zeros((6, 2, 6))
+    for state in range(3):
+        first = 1 if state == 0 else 3
+        transition[state, 0, first] = transition[state, 1, first + 1] = 1.0
+    transition[3:, :, 5] = 1.0
+    reward = np.round(random.normal(size=(6, 2, 6)) + 0.5, 2)
+    mdp = FiniteMDP(np.eye(6)[0], transition, reward, np.arange(6) == 5, 3, discount)
+    return _probe(random, "chain", "how much the reward at k counts for the action at t", mdp, _times(mdp), batch_of(2))
+
+
+def with_behaviour(probe: Probe) -> Probe:
+    """The same, acted by another policy."""
+    other = probe.logits + 0.5 * np.cos(1.0 + np.arange(probe.logits.size)).reshape(probe.logits.shape)
+    return replace(probe, name=f"{probe.name}, old policy", exposes="a missing importance weight", behaviour=other)

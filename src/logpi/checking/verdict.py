@@ -1,0 +1,84 @@
+"""From expected gradients to a verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from logpi.checking.diagnosis import Evidence, fitted
+
+VerdictName: TypeAlias = Literal["exact", "scaled", "other-target", "biased", "zero", "reversed"]
+# Relative: rounding leaves 1e-15 to 1e-12 in double precision, 1e-7 in single.
+TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How the expected gradients stand to one target; the numbers are those of the worst situation."""
+
+    verdict: VerdictName
+    scale: float | None
+    """k where E[ĝ] = k ∇J; of batches of two where it depends on their size."""
+    scale_name: str | None
+    relative_bias: float
+    residual_after_scale: float
+    cosine: float
+
+
+def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
+    """Exact, exact but for a factor, reversed, zero, or biased."""
+    found, target = [e.found for e in evidence], [e.target for e in evidence]
+    sizes = [e.size for e in evidence]
+    bias = max(_relative(f - t, t) for f, t in zip(found, target, strict=True))
+    factors, left = fitted(found, target, sizes)
+    cosine = min(_cosine(f, t) for f, t in zip(found, target, strict=True))
+    size = 2 if any(n == 2 for n, _ in factors) else max(n for n, _ in factors)
+    scale = next(k for (n, _), k in sorted(factors.items()) if n == size)
+    residual, discount = max(left), evidence[0].situation.probe.mdp.discount
+    if bias < tolerance:
+        return Judgement("exact", 1.0, None, bias, residual, cosine)
+    if all(_relative(f, t) < tolerance for f, t in zip(found, target, strict=True)):
+        return Judgement("zero", 0.0, "0", bias, 0.0, 0.0)
+    # where k = 0 for one size only (such as (N-1)/N at N = 1) nothing is left to fit there
+    fits = all(r < tolerance or _relative(f, t) < tolerance for r, f, t in zip(left, found, target, strict=True))
+    if fits and all(k > -tolerance for k in factors.values()):
+        return Judgement(
+            "scaled", scale, scale_name(factors, discount), bias, 0.0 if residual == 1 else residual, cosine
+        )
+    if fits and all(k < tolerance for k in factors.values()):
+        return Judgement("reversed", scale, scale_name(factors, discount), bias, residual, cosine)
+    return Judgement("biased", None, None, bias, residual, cosine)
+
+
+def scale_name(factors: Mapping[tuple[int, int], float], discount: float) -> str:
+    """The formula that gives these factors, N being the episodes of a batch and T the steps of a rollout."""
+    sign = "-" if any(k < 0 for k in factors.values()) else ""
+    formulas = {
+        "1": lambda n, t: 1.0,
+        "γ": lambda n, t: discount,
+        "1/γ": lambda n, t: 1 / discount if discount else np.inf,
+        "1/N": lambda n, t: 1 / n,
+        "N": lambda n, t: n,
+        "(N-1)/N": lambda n, t: (n - 1) / n,
+        "N/(N-1)": lambda n, t: n / (n - 1) if n > 1 else np.inf,
+        "1/T": lambda n, t: 1 / t if t else np.inf,
+        "T": lambda n, t: t or np.inf,
+        "N T": lambda n, t: n * t or np.inf,
+        "1/(N T)": lambda n, t: 1 / (n * t) if t else np.inf,
+    }
+    for name, formula in formulas.items():
+        if all(abs(abs(k) - formula(n, t)) < 1e-6 for (n, t), k in factors.items()):
+            return f"{sign}{name}"
+    values = {round(k, 6) for k in factors.values()}
+    return f"{values.pop():g}" if len(values) == 1 else "a factor that depends on the size of the batch"
+
+
+def _relative(difference: np.ndarray, reference: np.ndarray) -> float:
+    size = float(np.linalg.norm(reference))
+    return float(np.linalg.norm(difference)) / (size if size > 0 else 1.0)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.sum(a * b)) / sizes if sizes > 0 else 0.0

@@ -1,0 +1,62 @@
+"""What an estimator may ask for: the names of its parameters, in checking and in training alike.
+
+An estimator is a function whose parameter names select what it gets. It returns the scalar loss that its author would
+minimise, or an array shaped as `log_prob`: the weights of ∇ log π.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+from logpi.errors import LogpiError
+
+Estimator: TypeAlias = Callable[..., Any]
+Layout: TypeAlias = Literal["batch", "episode", "rollout"]
+
+# The shapes are those of the batch layout; "episode" drops [episodes], "rollout" has [time, env].
+NAMES: Mapping[str, str] = {
+    "log_prob": "[episodes, time] log π(a_t|s_t; θ), differentiable",
+    "logits": "[episodes, time, actions] of π(·|s_t; θ), differentiable",
+    "entropy": "[episodes, time] entropy of π(·|s_t; θ), differentiable",
+    "observation": "[episodes, time] what was seen (in a check: its number)",
+    "action": "[episodes, time]",
+    "reward": "[episodes, time] the reward that answers action a_t; 0 after the end",
+    "terminated": "[episodes, time] the environment ended the episode with this step",
+    "truncated": "[episodes, time] the time limit ended it",
+    "done": "[episodes, time] terminated or truncated",
+    "mask": "[episodes, time] true for the steps of the episode, false for padding",
+    "step": "[episodes, time] t",
+    "length": "[episodes] number of steps T",
+    "discount": "γ, a number",
+    "value": "[episodes, time] a critic's V(s_t)",
+    "next_value": "[episodes, time] V(s_{t+1}), of the true final state where the episode ends",
+    "last_value": "[episodes] V of the state after the last step; in a rollout, of the state that it goes on from",
+    "old_log_prob": "[episodes, time] log-probability of a_t under the law that it was drawn from",
+    "reference_log_prob": "[episodes, time] log-probability of a_t under a reference policy",
+    "group": "[episodes] number of the prompt; episodes of one prompt form a group",
+    "policy": "an object with log_prob(observation, action), logits(observation) and entropy(observation)",
+}
+DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", "value", "next_value", "last_value")
+
+
+def wanted(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str, ...]:
+    """The names that an estimator asks for; parameters with a default of another name keep their default.
+
+    **Raises:** `LogpiError` for a name that does not exist.
+    """
+    called = getattr(estimator, "__name__", str(estimator))
+    try:
+        parameters = inspect.signature(estimator).parameters.values()
+    except (TypeError, ValueError):
+        raise LogpiError(f"{called} is not a function whose parameters can be read") from None
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise LogpiError(f"{called} must name what it gets: {parameter} does not. Known: {', '.join(known)}")
+        if parameter.name in known:
+            names.append(parameter.name)
+        elif parameter.default is parameter.empty:
+            raise LogpiError(f"{called} asks for {parameter.name!r}, which does not exist. Known: {', '.join(known)}")
+    if not names:
+        raise LogpiError(f"{called} asks for nothing. Known: {', '.join(known)}")
+    return tuple(names)
