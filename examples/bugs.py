@@ -175,7 +175,7 @@ def own_sample_baseline(log_prob, reward, discount, step, mask):
     return -((whole - whole.mean()) * (log_prob * mask).sum(1)).mean()
 
 
-@bug("grpo-std")
+@bug("grpo-std", discount=1.0)
 def grpo_std(log_prob, reward, group, mask):
     total = reward.sum(1)
     advantage = torch.zeros_like(total)
@@ -183,9 +183,6 @@ def grpo_std(log_prob, reward, group, mask):
         own = group == prompt
         advantage[own] = (total[own] - total[own].mean()) / (total[own].std() + 1e-6)
     return -(advantage * (log_prob * mask).sum(1)).mean()
-
-
-BUGS[-1].options["discount"] = 1.0
 
 
 @bug("batch-fit-baseline")

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logpi.checking.checker import CheckReport as CheckReport, check as check
     from logpi.config import Reinforce as Reinforce
     from logpi.errors import LogpiError as LogpiError
     from logpi.evaluation import Evaluation as Evaluation, evaluate as evaluate
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from logpi.training import Run as Run, load as load, resume as resume, train as train
 
 _MODULES = {
+    "CheckReport": "checking.checker",
+    "check": "checking.checker",
     "Reinforce": "config",
     "LogpiError": "errors",
     "Evaluation": "evaluation",

@@ -170,6 +170,62 @@ class Derive:
         print(json.dumps(derivation.to_json()) if self.json else as_text(derivation))
 
 
+@dataclass
+class Check:
+    """The exact expectation and variance of a policy-gradient estimator, against the exact gradient.
+
+    ESTIMATOR is FILE.py:NAME, a function whose parameter names select what it gets and which returns the loss that its
+    author would minimise (PyTorch, JAX or NumPy), or an array of weights of ∇ log π shaped as log_prob. Exit status: 0
+    for exact, 1 for any other verdict, 2 for what cannot be checked.
+    """
+
+    estimator: tyro.conf.Positional[str]
+    layout: Literal["batch", "episode", "rollout"] = "batch"
+    """Arrays [episodes, time] with a mask, or 1-D arrays of one episode a call, or [time, env] streams with auto-reset."""
+    target: str = "discounted"
+    """What the gradient should be of: discounted, undiscounted, conventional (no γ^t), continuing (beyond the time
+    limit), conventional-continuing, policy, reverse-kl, forward-kl, reverse-kl-per-step, forward-kl-per-step, entropy,
+    entropy-objective, entropy-regularised, entropy-bonus."""
+    discount: float = 0.9
+    """γ of the decision processes, and `discount` of the estimator."""
+    maximize: bool = False
+    """The function returns an objective to maximise, not a loss."""
+    sampler: str | None = None
+    """FILE.py:FUNCTION from logits to the probabilities with which actions are really drawn: ε-greedy, masks,
+    temperature, clipping."""
+    exact_critic: bool = False
+    """Give the exact V as `value`, instead of numbers that are wrong on purpose."""
+    entropy_coefficient: float = 0.01
+    """Of the targets entropy-regularised and entropy-bonus."""
+    framework: Literal["numpy", "torch", "jax"] | None = None
+    """By default found out from the code."""
+    json: bool = False
+    """Print the report as JSON."""
+    plot: Path | None = None
+    """Draw the credit matrix beside the right one into this PNG."""
+
+    def run(self) -> int:
+        from logpi.checking.checker import check
+        from logpi.checking.picture import plot_credit
+        from logpi.files import load_from_file
+
+        report = check(
+            load_from_file(self.estimator),
+            layout=self.layout,
+            target=self.target,
+            discount=self.discount,
+            maximize=self.maximize,
+            sampler=None if self.sampler is None else load_from_file(self.sampler),
+            exact_critic=self.exact_critic,
+            entropy_coefficient=self.entropy_coefficient,
+            framework=self.framework,
+        )
+        print(json.dumps(report.to_json()) if self.json else report)
+        if self.plot is not None:
+            plot_credit(report, self.plot)
+        return int(report.verdict != "exact")
+
+
 def _reporter() -> Any:
     from logpi.report import BarReporter, LineReporter
 
@@ -228,11 +284,11 @@ def _use_caches() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "plot": Plot, "derive": Derive}
+COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "plot": Plot, "derive": Derive, "check": Check}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for unusable input, 130 after Ctrl-C."""
+    """Run one command; exit status 0, 1 for a check that is not exact, 2 for unusable input, 130 after Ctrl-C."""
     command = list(sys.argv[1:] if arguments is None else arguments)
     try:
         default = _train_default(command)
@@ -242,10 +298,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             description = "Policy gradients done exactly and fast."
             chosen = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="logpi", description=description, args=command)
         _use_caches()
-        chosen.run()
+        return chosen.run() or 0
     except LogpiError as error:
         print(f"logpi: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    except BrokenPipeError:  # the reader of our output has gone, as in `logpi derive | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

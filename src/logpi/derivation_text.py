@@ -24,9 +24,9 @@ p(s', r | s, a), trajectory τ = (s_0, a_0, r_1, s_1, a_1, r_2, …, s_{T-1}, a_
 
 _REMARKS = """## What D4.4 settles
 
-Past rewards are independent of a_t given s_t, so R(τ) in D3.5 may be replaced by γ^t R_t: the step of D4.3, summed over t
-and applied once, has the expectation α ∇J exactly, for the discounted objective of D0.3, and for D0.2 with γ = 1. Most
-libraries leave γ^t out (Nota & Thomas 2020). On this process:
+Past rewards are independent of a_t given s_t, so R(τ) in D3.5 may be replaced by γ^t R_t: the step of D4.3, summed over
+t and applied once, has the expectation α ∇J exactly, for the discounted objective of D0.3, and for D0.2 with γ = 1.
+Most libraries leave γ^t out (Nota & Thomas 2020). On this process:
 """
 
 
@@ -55,8 +55,8 @@ def remarks(derivation: Derivation) -> list[str]:
     """What D4.4 says of leaving out γ^t, and of moving θ inside the episode, in figures."""
     shrinking = ", ".join(f"{error:.1e} at α = {alpha:g}" for alpha, error in derivation.one_after_another)
     return [
-        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}; "
-        f"as a field it is a gradient only if its Jacobian is symmetric, which it is to {derivation.curl_without_power:.1e}"
+        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}; as a field it is a gradient only"
+        f" if its Jacobian is symmetric, which it is to {derivation.curl_without_power:.1e}"
         f" (with γ^t: {derivation.curl_with_power:.1e}).",
         f"One step of θ after another inside the episode differs from ∇J by {shrinking}: "
         "equal to first order in α only.",

@@ -13,6 +13,7 @@ SOURCE = Path(logpi.__file__).parent
 # From the ground up; a module may import those before it.
 ORDER = [
     "errors",
+    "files",
     "trajectory",
     "distributions",
     "policy",
@@ -22,6 +23,7 @@ ORDER = [
     "enumeration",
     "derivation",
     "derivation_text",
+    "contract",
     "returns",
     "baseline",
     "estimator",
@@ -48,6 +50,22 @@ ORDER = [
     "report",
     "training",
     "plotting",
+    "checking.probes",
+    "checking.factors",
+    "checking.catalogue",
+    "checking.frameworks",
+    "checking.cases",
+    "checking.targets",
+    "checking.expectation",
+    "checking.diagnosis",
+    "checking.verdict",
+    "checking.remarks",
+    "checking.credit",
+    "checking.checker",
+    "checking.text",
+    "checking.picture",
+    "checking",
+    "testing",
     "cli",
 ]
 
@@ -73,6 +91,15 @@ def test_imports_run_downward():
     for name, tree in found.items():
         for other in imported(tree):
             assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}"
+
+
+def test_training_and_checking_never_import_each_other():
+    for name, tree in modules():
+        nodes = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+        if name.startswith("checking"):
+            assert not {"logpi.training", "logpi.update", "logpi.sampler"} & set(nodes), name
+        if name in ("training", "update", "sampler", "evaluation"):
+            assert not [node for node in nodes if node.startswith("logpi.checking")], name
 
 
 def test_only_the_rollout_knows_compiled_from_host():

@@ -80,7 +80,7 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
         running = extended
     names = ("state", "action", "reward", "next_state", "terminated", "truncated")
     columns = [np.array(column) for column in zip(*(zip(*rows, strict=True) for _, _, rows in running), strict=True)]
-    raw = dict(zip(names, columns, strict=True))
+    raw: dict[str, ndarray] = dict(zip(names, columns, strict=True))
     raw["mask"] = np.ones(raw["state"].shape, bool)
     raw["going_on"] = np.array([state for _, state, _ in running])
     raw["length"] = np.full(len(running), steps)

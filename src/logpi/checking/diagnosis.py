@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.cases import Cases, Columns, log_softmax
-from logpi.checking.catalogue import ADVANTAGES, AGGREGATIONS, CORRECT, KL, POWERS, RATIOS, Data, Entry, Ratio
+from logpi.checking.catalogue import ADVANTAGES, AGGREGATIONS, KL, POWERS, RATIOS, SCORES, Data, Entry, Ratio, Score
 from logpi.checking.expectation import Situation
 
 EQUAL = 1e-7
@@ -46,17 +48,27 @@ class Evidence:
         return self.situation.probe.episodes, self.situation.steps if self.situation.layout == "rollout" else 0
 
 
-def fitted(found: Sequence[ndarray], target: Sequence[ndarray], sizes: Sequence[object]) -> tuple[dict, list[float]]:
-    """The factor k of each size for which found ≈ k target, and what is left, relative to the larger of the two."""
+def fitted(
+    found: Sequence[ndarray], target: Sequence[ndarray], sizes: Sequence[object], floor: Sequence[float] | None = None
+) -> tuple[dict, list[float]]:
+    """The factor k of each size for which found ≈ k target, and what is left, relative to the larger of the two.
+
+    Sizes below `floor` are taken for rounding.
+    """
+    least = floor or [0.0] * len(found)
+    size = [
+        max(float(np.linalg.norm(f)), float(np.linalg.norm(t)), smallest, 1e-300)
+        for f, t, smallest in zip(found, target, least, strict=True)
+    ]
     factors: dict = {}
-    for size in set(sizes):
-        pairs = [(f, t) for f, t, s in zip(found, target, sizes, strict=True) if s == size]
+    for group in set(sizes):
         # every probe weighs alike, whatever the size of its gradient
-        along = sum(float(np.sum(f * t)) / (float(np.sum(t * t)) or 1.0) for f, t in pairs)
-        factors[size] = along / len(pairs)
+        pairs = [(f / n, t / n) for f, t, n, s in zip(found, target, size, sizes, strict=True) if s == group]
+        length = sum(float(np.sum(t * t)) for _, t in pairs)
+        factors[group] = sum(float(np.sum(f * t)) for f, t in pairs) / length if length > 0 else 0.0
     left = []
-    for f, t, s in zip(found, target, sizes, strict=True):
-        scale = max(np.linalg.norm(f), np.linalg.norm(factors[s] * t))
+    for f, t, s, smallest in zip(found, target, sizes, least, strict=True):
+        scale = max(np.linalg.norm(f), np.linalg.norm(factors[s] * t), smallest)
         left.append(float(np.linalg.norm(f - factors[s] * t) / scale) if scale > 0 else 0.0)
     return factors, left
 
@@ -66,11 +78,12 @@ def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], most: int = 5
     found, sizes = [e.found for e in evidence], [e.size for e in evidence]
     without = max(fitted(found, [e.target for e in evidence], sizes)[1])
     tables = [_Table(e) for e in evidence]
-    ranked: list[tuple[tuple[bool, float, bool, float], tuple[Entry | Ratio, ...], float]] = []
+    floor = [1e-6 * float(np.linalg.norm(e.target)) for e in evidence]
+    ranked: list[tuple[tuple[bool, float, bool, float], list[Entry | Ratio | Score], float]] = []
     for parts, wrong in _combinations(names):
         expected = [table.expected(parts) for table in tables]
-        factors, left = fitted(found, expected, sizes)
-        distance = max(left)
+        factors, left = fitted(found, expected, sizes, floor)
+        distance = float(np.max(left))  # NaN where an entry is not defined, unlike max
         if not np.isfinite(distance) or distance > EXPLAINS * without:
             continue
         unscaled = all(abs(k - 1) < EQUAL for k in factors.values())
@@ -91,32 +104,36 @@ def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], most: int = 5
     return causes[:most]
 
 
-Parts = tuple[Entry | Ratio, ...]
+class Parts(NamedTuple):
+    """The factors of one estimator."""
+
+    advantage: Entry
+    aggregation: Entry
+    power: Entry | None = None
+    ratio: Ratio | None = None
+    score: Score | None = None
 
 
-def _combinations(names: tuple[str, ...]) -> Iterator[tuple[Parts, Parts]]:
-    """(advantage, γ^t, ratio, aggregation) with few wrong parts, and those parts, the most telling first."""
+def _combinations(names: tuple[str, ...]) -> Iterator[tuple[Parts, list[Entry | Ratio | Score]]]:
+    """Estimators with few wrong factors, and those factors, the most telling first."""
     asks = set(names)
     if "reference_log_prob" in asks and "reward" not in asks:
-        for entry in KL:
-            for aggregation in AGGREGATIONS:
-                wrong = (entry,) if aggregation is AGGREGATIONS[0] else (entry, aggregation)
-                yield (entry, None, None, aggregation), wrong  # type: ignore[misc]
+        for entry, aggregation in product(KL, AGGREGATIONS):
+            yield Parts(entry, aggregation), [entry, *([aggregation] if aggregation.remedy else [])]
         return
-    ratios = RATIOS if "old_log_prob" in asks else (RATIOS[0],)
-    for advantage in ADVANTAGES:
+    ratios = RATIOS if "old_log_prob" in asks else RATIOS[:1]
+    scores = SCORES if asks & {"logits", "policy"} else SCORES[:1]
+    for advantage, ratio, aggregation, score in product(ADVANTAGES, ratios, AGGREGATIONS, scores):
         if not set(advantage.needs) <= asks:
             continue
+        # the right form of each factor is the one without a remedy
+        wrong = [part for part in (score, advantage, ratio, aggregation) if part.remedy]
+        if len(wrong) > 2:
+            continue
         for power in POWERS[1:2] if advantage.whole else POWERS:
-            for ratio in ratios:
-                for aggregation in AGGREGATIONS:
-                    right = (CORRECT, power if advantage.whole else POWERS[0], RATIOS[0], AGGREGATIONS[0])
-                    parts = (advantage, power, ratio, aggregation)
-                    wrong = tuple(part for part, ok in zip(parts, right, strict=True) if part is not ok)
-                    if not wrong or len([part for part in wrong if part.name != "gamma-t-missing"]) > 2:
-                        continue
-                    # the advantage tells more than the missing power, which is common and deliberate
-                    yield parts, tuple(sorted(wrong, key=lambda part: part.name == "gamma-t-missing"))
+            odd = bool(power.remedy) and not advantage.whole
+            if wrong or odd:
+                yield Parts(advantage, aggregation, power, ratio, score), [*wrong, *([power] if odd else [])]
 
 
 class _Table:
@@ -149,19 +166,25 @@ class _Table:
 
     def expected(self, parts: Parts) -> Float[ndarray, "O A"]:
         """Σ_batch p(batch) Σ aggregation × γ^t × ratio × advantage × ∇ log π."""
-        advantage, power, ratio, aggregation = parts
         total = np.zeros_like(self.evidence.found)
         for index, (data, case) in enumerate(zip(self.data, self.evidence.cases, strict=True)):
-            weight = self.part(index, advantage)  # type: ignore[arg-type]
+            weight = self.part(index, parts.advantage)
             with np.errstate(all="ignore"):
-                if isinstance(ratio, Ratio):
-                    weight = ratio.apply(data, weight)
-                if power is not None:
-                    weight = weight * self.part(index, power)  # type: ignore[arg-type]
-                weight = weight * self.part(index, aggregation)  # type: ignore[arg-type]
+                if parts.ratio is not None:
+                    weight = parts.ratio.apply(data, weight)
+                if parts.power is not None:
+                    weight = weight * self.part(index, parts.power)
+                weight = weight * self.part(index, parts.aggregation)
                 share = case.probability[:, None, None] / data.mask.shape[1]
                 share = share / (data.mask.shape[2] if data.rollout else 1)
-                total += _summed(self.evidence.situation, case, share * weight)
+                weight = np.broadcast_to(share * weight, data.mask.shape)
+                if parts.score is not None and parts.score.remedy:
+                    by_logits = parts.score.by_logits(
+                        self.evidence.situation.probe.logits[case.observation], data, weight
+                    )
+                    total += _summed_logits(self.evidence.situation, case, by_logits)
+                else:
+                    total += _summed(self.evidence.situation, case, weight)
         return total
 
 
@@ -169,6 +192,12 @@ def _summed(situation: Situation, case: Cases, weight: ndarray) -> Float[ndarray
     """Σ over all batches of weight × ∇ log π."""
     rows, actions = situation.probe.logits.shape
     index = case.observation * actions + case.fields["action"]
-    weight = np.broadcast_to(weight, index.shape)
     tally = np.bincount(index.ravel(), weight.ravel(), rows * actions).reshape(rows, actions)
     return tally - situation.probe.policy * tally.sum(axis=1, keepdims=True)
+
+
+def _summed_logits(situation: Situation, case: Cases, by_logits: ndarray) -> Float[ndarray, "O A"]:
+    """Σ over all batches of what falls on the logits of each observation."""
+    rows = len(situation.probe.logits)
+    columns = np.moveaxis(by_logits, -1, 0)
+    return np.stack([np.bincount(case.observation.ravel(), column.ravel(), rows) for column in columns], axis=1)

@@ -7,6 +7,7 @@ estimator returned. PyTorch and JAX differentiate; NumPy code is differentiated 
 import contextlib
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -14,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from logpi.contract import Estimator
+from logpi.contract import Estimator, wanted
 from logpi.errors import LogpiError
 from logpi.numeric import derivative
 
@@ -132,7 +133,8 @@ def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
     **Raises:** `LogpiError`.
     """
     try:
-        return function(**inputs)
+        with warnings.catch_warnings(action="ignore"):
+            return function(**inputs)
     except (Exception, SystemExit) as error:
         name = getattr(function, "__name__", str(function))
         file = getattr(getattr(function, "__code__", None), "co_filename", None)
@@ -216,6 +218,24 @@ class NumpyFramework:
         return {name: by(name) for name in leaves if not name.endswith("value")}
 
 
+@contextlib.contextmanager
+def torch_settings() -> Iterator[None]:
+    """Double precision for tensors that the user's code makes (0.9 ** step is single otherwise), and one thread.
+
+    The arrays are tiny: with several threads each operation waits for them to wake up.
+    """
+    import torch
+
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
 class TorchFramework:
     """PyTorch, imported only because the user's file does."""
 
@@ -226,16 +246,6 @@ class TorchFramework:
 
         self.function, self.torch = function, torch
         self.flags: Any = torch.bool
-
-    @contextlib.contextmanager
-    def _double(self) -> Iterator[None]:
-        """Tensors that the user's code makes are double too: 0.9 ** step is single precision otherwise."""
-        before = self.torch.get_default_dtype()
-        self.torch.set_default_dtype(self.torch.float64)
-        try:
-            yield
-        finally:
-            self.torch.set_default_dtype(before)
 
     def _tensor(self, array: ndarray) -> Any:
         if array.ndim == 0:
@@ -258,21 +268,21 @@ class TorchFramework:
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
         constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
-        output = self._call(request, constant, leaves)[0]
+        with torch_settings():
+            output = self._call(request, constant, leaves)[0]
         return np.asarray(output.detach() if hasattr(output, "detach") else output)
 
     def _call(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[Any, dict[str, Any]]:
         """Flags are bool as environments give them; code that computes 1 - done gets numbers instead."""
         given, roots = self.inputs(request, constant, leaves)
-        with self._double():
-            try:
-                output = call(self.function, given)
-            except LogpiError as error:
-                if self.flags != self.torch.bool or "bool" not in str(error).lower():
-                    raise
-                self.flags = self.torch.float64
-                given, roots = self.inputs(request, constant, leaves)
-                output = call(self.function, given)
+        try:
+            output = call(self.function, given)
+        except LogpiError as error:
+            if self.flags != self.torch.bool or "bool" not in str(error).lower():
+                raise
+            self.flags = self.torch.float64
+            given, roots = self.inputs(request, constant, leaves)
+            output = call(self.function, given)
         # A clone starts at version 0, and so does a fresh tensor; writing counts up.
         for name, tensor in given.items():
             if getattr(tensor, "_version", 0):
@@ -281,6 +291,10 @@ class TorchFramework:
 
     def evaluate(self, request: Request) -> Answer:
         """Every batch, one after the other."""
+        with torch_settings():
+            return self._evaluate(request)
+
+    def _evaluate(self, request: Request) -> Answer:
         name = getattr(self.function, "__name__", "the estimator")
         weights, gradients, single = [], [], False
         for index in range(request.count):
@@ -408,3 +422,35 @@ FRAMEWORKS: Mapping[FrameworkName, type[Framework]] = {
     "torch": TorchFramework,
     "jax": JaxFramework,
 }
+
+
+SAMPLER_NAMES = {"logits": "[observations, actions]", "observation": "[observations]"}
+
+
+def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
+    """logits [observations, actions] → probabilities of the same shape, by the user's sampler in its own framework.
+
+    **Raises:** `LogpiError` here for unknown names, and when called where the result is no law.
+    """
+    names, kind = wanted(sampler, SAMPLER_NAMES), find_framework(sampler)
+    if kind == "torch":
+        import torch
+
+        array: Callable[[ndarray], Any] = torch.tensor
+    else:
+        array = np.array
+    settings = torch_settings if kind == "torch" else contextlib.nullcontext
+
+    def law(logits: ndarray) -> ndarray:
+        given = {"logits": array(logits), "observation": array(np.arange(len(logits)))}
+        with settings():
+            found = np.asarray(call(sampler, {name: given[name] for name in names}), np.float64)
+        if found.shape != logits.shape or not np.isfinite(found).all() or (found < 0).any():
+            raise LogpiError(
+                f"{sampler.__name__} must return probabilities shaped as logits, {logits.shape}, got {found.shape}"
+            )
+        if not np.allclose(found.sum(-1), 1.0, rtol=0, atol=1e-6):
+            raise LogpiError(f"{sampler.__name__} must return probabilities that sum to 1 over the last axis")
+        return found
+
+    return law

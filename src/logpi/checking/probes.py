@@ -1,7 +1,8 @@
 """The finite MDPs on which estimators are checked, each named by the mistake that it exposes.
 
-What hides a mistake, and so is avoided: episodes of fixed length hide every mistake at their ends; an exact critic hides
-leaks across them; one state or two actions make every bias look like a scale; a single episode hides what a batch mixes.
+What hides a mistake, and so is avoided: episodes of fixed length hide every mistake at their ends; an exact critic
+hides leaks across them; one state or two actions make every bias look like a scale; a single episode hides what a batch
+mixes.
 """
 
 from dataclasses import dataclass, replace

@@ -59,6 +59,9 @@ _BY_TARGET = {
 }
 
 
+_REWARD = ("discounted", "undiscounted", "conventional", "continuing", "conventional-continuing")
+
+
 def value_leak() -> Cause:
     """The policy's loss reaches the critic."""
     return Cause(
@@ -95,6 +98,11 @@ def by_target(judgement: Judgement, target: str, matches: tuple[str, ...], names
         ]
     if judgement.verdict == "zero":
         return [_zero(names)]
+    if judgement.verdict == "other-target" and (kl or entropy) and matches[0] in _REWARD:
+        name = "kl-coef-ignored" if kl else "entropy-no-grad"
+        return [
+            _cause(name, "the term has no gradient: the rest of the loss is all there is", "differentiate the term")
+        ]
     if judgement.verdict == "other-target" and target not in matches:
         return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
     return []

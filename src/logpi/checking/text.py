@@ -20,7 +20,8 @@ def as_text(report: CheckReport) -> str:
     lines = [
         _WORDS[report.verdict] + (f", k = {report.scale_name} (here {report.scale:.4g})" if report.scale_name else ""),
         f"  target         {report.target}: {TARGETS[report.target]}",
-        f"  relative bias  {report.relative_bias:.2e}, after the best scale {report.residual_after_scale:.2e}, cosine {report.cosine:.4f}",
+        f"  relative bias  {report.relative_bias:.2e}, after the best scale {report.residual_after_scale:.2e},"
+        f" cosine {report.cosine:.4f}",
     ]
     others = [name for name in report.matches if name != report.target]
     if others and report.verdict != "exact":

@@ -2,8 +2,6 @@
 
 import difflib
 import hashlib
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,6 +12,7 @@ import gymnasium as gym
 
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.errors import LogpiError
+from logpi.files import is_file_source, load_from_file
 from logpi.mdp import FiniteMDP, load_mdp
 
 EnvironmentLike: TypeAlias = str | FiniteMDP | CompiledEnvironment | HostEnvironment | Callable[[], gym.Env]
@@ -136,36 +135,3 @@ def _make_registered(name: str) -> gym.Env:
         near = difflib.get_close_matches(name, list(gym.registry), 3, cutoff=0.5)
         hint = f"near: {', '.join(near)}" if near else f"{' '.join(str(error).split())}"
         raise LogpiError(f"unknown environment {name!r}; {hint}") from None
-
-
-def is_file_source(source: str) -> bool:
-    """Whether a name has the form `FILE.py:NAME`."""
-    return source.rpartition(":")[0].endswith(".py")
-
-
-def load_from_file(source: str) -> Any:
-    """The object NAME of the Python file in `FILE.py:NAME`.
-
-    **Raises:** `LogpiError` where the file is missing, does not import, or has no such name.
-    """
-    file, _, name = source.rpartition(":")
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise LogpiError(f"{file} is not a file")
-    module = sys.modules.get(str(path))
-    if module is None:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[str(path)] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[str(path)]
-            raise LogpiError(f"{file} does not import: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        near = difflib.get_close_matches(name, public, 1)
-        raise LogpiError(f"{file} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return getattr(module, name)

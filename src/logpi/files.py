@@ -1,0 +1,42 @@
+"""`FILE.py:NAME`: an object of the user's own, by file and name."""
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from logpi.errors import LogpiError
+
+
+def is_file_source(source: str) -> bool:
+    """Whether a name has the form `FILE.py:NAME`."""
+    return source.rpartition(":")[0].endswith(".py")
+
+
+def load_from_file(source: str) -> Any:
+    """The object NAME of the Python file in `FILE.py:NAME`.
+
+    **Raises:** `LogpiError` where the file is missing, does not import, or has no such name.
+    """
+    file, _, name = source.rpartition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise LogpiError(f"{file} is not a file")
+    module = sys.modules.get(str(path))
+    if module is None:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[str(path)] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[str(path)]
+            raise LogpiError(f"{file} does not import: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        near = difflib.get_close_matches(name, public, 1)
+        raise LogpiError(f"{file} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return getattr(module, name)
