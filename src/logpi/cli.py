@@ -181,7 +181,7 @@ class Check:
 
     estimator: tyro.conf.Positional[str]
     layout: Literal["batch", "episode", "rollout"] = "batch"
-    """Arrays [episodes, time] with a mask, or 1-D arrays of one episode a call, or [time, env] streams with auto-reset."""
+    """Arrays [episodes, time] with a mask; 1-D arrays, one call per episode; [time, env] streams with auto-reset."""
     target: str = "discounted"
     """What the gradient should be of: discounted, undiscounted, conventional (no γ^t), continuing (beyond the time
     limit), conventional-continuing, policy, reverse-kl, forward-kl, reverse-kl-per-step, forward-kl-per-step, entropy,
@@ -207,15 +207,15 @@ class Check:
     def run(self) -> int:
         from logpi.checking.checker import check
         from logpi.checking.picture import plot_credit
-        from logpi.files import load_from_file
+        from logpi.files import load_function
 
         report = check(
-            load_from_file(self.estimator),
+            load_function(self.estimator),
             layout=self.layout,
             target=self.target,
             discount=self.discount,
             maximize=self.maximize,
-            sampler=None if self.sampler is None else load_from_file(self.sampler),
+            sampler=None if self.sampler is None else load_function(self.sampler),
             exact_critic=self.exact_critic,
             entropy_coefficient=self.entropy_coefficient,
             framework=self.framework,

@@ -55,8 +55,8 @@ def remarks(derivation: Derivation) -> list[str]:
     """What D4.4 says of leaving out γ^t, and of moving θ inside the episode, in figures."""
     shrinking = ", ".join(f"{error:.1e} at α = {alpha:g}" for alpha, error in derivation.one_after_another)
     return [
-        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}; as a field it is a gradient only"
-        f" if its Jacobian is symmetric, which it is to {derivation.curl_without_power:.1e}"
+        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}; as a field it is a gradient"
+        f" only if its Jacobian is symmetric, which it is to {derivation.curl_without_power:.1e}"
         f" (with γ^t: {derivation.curl_with_power:.1e}).",
         f"One step of θ after another inside the episode differs from ∇J by {shrinking}: "
         "equal to first order in α only.",

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,16 @@ def load_from_file(source: str) -> Any:
         near = difflib.get_close_matches(name, public, 1)
         raise LogpiError(f"{file} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     return getattr(module, name)
+
+
+def load_function(source: str) -> Callable[..., Any]:
+    """The function NAME of `FILE.py:NAME`.
+
+    **Raises:** `LogpiError` as `load_from_file`, and where it is something else.
+    """
+    if not is_file_source(source):
+        raise LogpiError(f"{source!r} is not of the form FILE.py:NAME")
+    found = load_from_file(source)
+    if not callable(found):
+        raise LogpiError(f"{source} is not a function, but {type(found).__name__}")
+    return found

@@ -100,7 +100,7 @@ ADVANTAGES: tuple[Entry, ...] = (
     Entry("overlong-filter", "episodes that the time limit cut are left out: short ones are preferred", "count every episode that was started", lambda d: d.returns * ~d.truncated.any(axis=2, keepdims=True), R),
     *(Entry("step-budget-stopping", f"whole episodes are taken until {least} steps are there: the last one is length-biased", "fix the number of episodes", budget(least), R) for least in (2, 3, 4)),
     Entry("reward-clip", "rewards are replaced by their sign: another objective", "leave the rewards as they are", lambda d: d.returns_of(np.sign(d.reward), d.discount), R),
-    Entry("reward-clip", "rewards are clipped to [-1, 1]: another objective", "leave the rewards as they are", clipped_reward(-1, 1), R),
+    Entry("reward-clip", "rewards are clipped to [-1, 1]: another objective", "leave the rewards as they are", clipped_reward(-1.0, 1.0), R),
     Entry("normalize-reward", "rewards are divided by a deviation of the same batch", "divide by a constant, or by statistics of earlier batches", scaled_reward, R),
     Entry("masked-token-leak", "padding enters the mean that is subtracted", "take means over the mask", lambda d: (d.returns - d.returns.mean(axis=(1, 2), keepdims=True)) * d.mask, R),
     Entry("masked-token-leak", "padding enters the mean and the deviation", "take statistics over the mask", lambda d: (d.returns - d.returns.mean(axis=(1, 2), keepdims=True)) / (d.returns.std(axis=(1, 2), keepdims=True) + 1e-8) * d.mask, R),

@@ -231,7 +231,7 @@ class _Check:
                 self.measure_one(first)
             except LogpiError as error:
                 self.least_episodes = 2
-                why = "its gradient is not finite" if isinstance(error, NotFinite) else str(error)
+                why = "its loss or gradient is not finite" if isinstance(error, NotFinite) else str(error)
                 measured = [self.measure_one(situation) for situation in self.situations(probes, critic)]
                 self.notes.append(f"batches of one episode are left out: {why}")
                 return measured

@@ -1,9 +1,9 @@
 """Which known mistakes explain what was found: their exact expected gradients against the estimator's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,9 @@ from logpi.checking.expectation import Situation
 EQUAL = 1e-7
 EXPLAINS = 0.35
 """A cause explains where it leaves at most this share of the deviation from the target."""
+
+# Advantages that people combine with importance ratios and with their own scores.
+COMMON = ("whiten-batch", "own-sample-baseline", "grpo-std", "gae-lambda")
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,10 @@ def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], most: int = 5
     tables = [_Table(e) for e in evidence]
     floor = [1e-6 * float(np.linalg.norm(e.target)) for e in evidence]
     ranked: list[tuple[tuple[bool, float, bool, float], list[Entry | Ratio | Score], float]] = []
-    for parts, wrong in _combinations(names):
-        expected = [table.expected(parts) for table in tables]
-        factors, left = fitted(found, expected, sizes, floor)
+    combinations = list(_combinations(names))
+    every = [table.expected([parts for parts, _ in combinations]) for table in tables]
+    for row, (_, wrong) in enumerate(combinations):
+        factors, left = fitted(found, [expected[row] for expected in every], sizes, floor)
         distance = float(np.max(left))  # NaN where an entry is not defined, unlike max
         if not np.isfinite(distance) or distance > EXPLAINS * without:
             continue
@@ -128,7 +132,8 @@ def _combinations(names: tuple[str, ...]) -> Iterator[tuple[Parts, list[Entry | 
             continue
         # the right form of each factor is the one without a remedy
         wrong = [part for part in (score, advantage, ratio, aggregation) if part.remedy]
-        if len(wrong) > 2:
+        unusual = bool(advantage.remedy) and advantage.name not in COMMON
+        if len(wrong) > 2 or (unusual and (ratio.remedy or score.remedy)):
             continue
         for power in POWERS[1:2] if advantage.whole else POWERS:
             odd = bool(power.remedy) and not advantage.whole
@@ -137,67 +142,68 @@ def _combinations(names: tuple[str, ...]) -> Iterator[tuple[Parts, list[Entry | 
 
 
 class _Table:
-    """Everything about one situation that the combinations share."""
+    """The expected gradients of many estimators in one situation."""
 
     def __init__(self, evidence: Evidence):
-        self.evidence = evidence
         situation = evidence.situation
-        rollout = situation.layout == "rollout"
-        log_policy = log_softmax(situation.probe.logits)
+        self.probe, self.cases = situation.probe, evidence.cases
+        log_policy = log_softmax(self.probe.logits)
         self.data = [
             Data(
                 case.fields,
-                situation.probe.mdp.discount,
+                self.probe.mdp.discount,
                 log_policy[case.observation, case.fields["action"]],
                 case.probability,
-                rollout,
+                situation.layout == "rollout",
             )
             for case in evidence.cases
         ]
-        self.kept: dict[tuple[int, int], ndarray] = {}
 
-    def part(self, index: int, entry: Entry) -> ndarray:
-        """The factor of one entry, computed once."""
-        key = (index, id(entry))
-        if key not in self.kept:
+    def expected(self, all_parts: Sequence[Parts]) -> Float[ndarray, "estimator O A"]:
+        """Σ_batch p(batch) Σ aggregation × γ^t × ratio × advantage × ∇ log π, of each."""
+        total = np.zeros((len(all_parts), *self.probe.logits.shape))
+        for data, case in zip(self.data, self.cases, strict=True):
             with np.errstate(all="ignore"):
-                self.kept[key] = entry.weight(self.data[index])
-        return self.kept[key]
-
-    def expected(self, parts: Parts) -> Float[ndarray, "O A"]:
-        """Σ_batch p(batch) Σ aggregation × γ^t × ratio × advantage × ∇ log π."""
-        total = np.zeros_like(self.evidence.found)
-        for index, (data, case) in enumerate(zip(self.data, self.evidence.cases, strict=True)):
-            weight = self.part(index, parts.advantage)
-            with np.errstate(all="ignore"):
-                if parts.ratio is not None:
-                    weight = parts.ratio.apply(data, weight)
-                if parts.power is not None:
-                    weight = weight * self.part(index, parts.power)
-                weight = weight * self.part(index, parts.aggregation)
-                share = case.probability[:, None, None] / data.mask.shape[1]
-                share = share / (data.mask.shape[2] if data.rollout else 1)
-                weight = np.broadcast_to(share * weight, data.mask.shape)
-                if parts.score is not None and parts.score.remedy:
-                    by_logits = parts.score.by_logits(
-                        self.evidence.situation.probe.logits[case.observation], data, weight
-                    )
-                    total += _summed_logits(self.evidence.situation, case, by_logits)
-                else:
-                    total += _summed(self.evidence.situation, case, weight)
+                total += self._in_one_shape(data, case, all_parts)
         return total
 
+    def _in_one_shape(self, data: Data, case: Cases, all_parts: Sequence[Parts]) -> ndarray:
+        kept: dict[tuple[int, ...], ndarray] = {}
 
-def _summed(situation: Situation, case: Cases, weight: ndarray) -> Float[ndarray, "O A"]:
-    """Σ over all batches of weight × ∇ log π."""
-    rows, actions = situation.probe.logits.shape
-    index = case.observation * actions + case.fields["action"]
-    tally = np.bincount(index.ravel(), weight.ravel(), rows * actions).reshape(rows, actions)
-    return tally - situation.probe.policy * tally.sum(axis=1, keepdims=True)
+        def once(*key: Any, make: Callable[[], ndarray]) -> ndarray:
+            name = tuple(map(id, key))
+            if name not in kept:
+                kept[name] = make()
+            return kept[name]
 
+        share = case.probability[:, None, None] / (data.mask.shape[1] * (data.mask.shape[2] if data.rollout else 1))
+        weights = np.empty((len(all_parts), *data.mask.shape))
+        for row, parts in enumerate(all_parts):
+            advantage, ratio = parts.advantage, parts.ratio
+            weight = once(advantage, make=lambda: advantage.weight(data))  # noqa: B023
+            if ratio is not None:
+                plain = weight
+                weight = once(advantage, ratio, make=lambda: ratio.apply(data, plain))  # noqa: B023
+            for part in (parts.power, parts.aggregation):
+                if part is not None:
+                    weight = weight * once(part, make=lambda: part.weight(data))  # noqa: B023
+            weights[row] = share * weight
+        found = self._scores(case, weights)
+        for row, parts in enumerate(all_parts):
+            if parts.score is not None and parts.score.remedy:
+                by_logits = parts.score.by_logits(self.probe.logits[case.observation], data, weights[row])
+                found[row] = self._onto_logits(case, by_logits)
+        return found
 
-def _summed_logits(situation: Situation, case: Cases, by_logits: ndarray) -> Float[ndarray, "O A"]:
-    """Σ over all batches of what falls on the logits of each observation."""
-    rows = len(situation.probe.logits)
-    columns = np.moveaxis(by_logits, -1, 0)
-    return np.stack([np.bincount(case.observation.ravel(), column.ravel(), rows) for column in columns], axis=1)
+    def _scores(self, case: Cases, weights: ndarray) -> Float[ndarray, "estimator O A"]:
+        """Σ weight × ∇ log π(a|o), which is 1[a] - π(·|o) in row o."""
+        rows, actions = self.probe.logits.shape
+        chosen = np.eye(rows * actions)[(case.observation * actions + case.fields["action"]).ravel()]
+        tally = (weights.reshape(len(weights), -1) @ chosen).reshape(-1, rows, actions)
+        return tally - self.probe.policy * tally.sum(axis=2, keepdims=True)
+
+    def _onto_logits(self, case: Cases, by_logits: ndarray) -> Float[ndarray, "O A"]:
+        """Σ over all batches of what falls on the logits of each observation."""
+        columns = np.moveaxis(by_logits, -1, 0)
+        rows = len(self.probe.logits)
+        return np.stack([np.bincount(case.observation.ravel(), c.ravel(), rows) for c in columns], axis=1)

@@ -114,14 +114,13 @@ def moments(framework: Framework, names: tuple[str, ...], situation: Situation, 
 
 
 class NotFinite(LogpiError):
-    """The gradient of some batch is NaN or infinite."""
+    """The loss or the gradient of some batch is NaN or infinite."""
 
     def __init__(self, situation: Situation, request: Request, answer: Answer):
-        parts = [*answer.cotangents.values()] if answer.weights is None else [answer.weights]
-        bad = next(i for i in range(request.count) if not all(np.isfinite(p[i]).all() for p in parts))
+        bad = int(np.argmin(answer.finite_batches))
         shown = {n: np.round(request.constant[n][bad], 3).tolist() for n in ("reward",) if n in request.constant}
         given = "".join(f", {name} {value}" for name, value in shown.items())
-        super().__init__(f"the gradient is not finite on probe {situation.name}{given}")
+        super().__init__(f"the loss or its gradient is not finite on probe {situation.name}{given}")
 
 
 def make_request(situation: Situation, case: Cases, names: tuple[str, ...], logits: ndarray | None = None) -> Request:

@@ -84,7 +84,7 @@ class Data:
         """Mean over the episodes that are running at t, kept as [batch, 1, time]."""
         return np.sum(x * self.mask, axis=1, keepdims=True) / np.maximum(np.sum(self.mask, axis=1, keepdims=True), 1)
 
-    def over_group(self, x: Float[ndarray, "batch episode 1"]) -> ndarray:
+    def over_group(self, x: Float[ndarray, "batch episode #time"]) -> ndarray:
         """Mean over the episodes with the same prompt."""
         group = self.fields["group"]
         same = (group[:, :, None] == group[:, None, :]).astype(float)
@@ -99,19 +99,22 @@ class Data:
 def whitened(
     mean: Callable[[Data, ndarray], ndarray], what: Callable[[Data], ndarray], centred: bool = True, ddof: int = 0
 ) -> Callable[[Data], ndarray]:
+    """(x - mean) / (deviation + 1e-8), both taken over the same sample; `ddof` as in NumPy's std."""
+
     def weight(d: Data) -> ndarray:
         x = what(d) * np.ones_like(d.mask)
         middle = mean(d, x)
         variance = mean(d, (x - middle) ** 2)
         if ddof:
-            count = mean(d, np.ones_like(x)) * 0 + count(d, mean)
-            variance = variance * count / (count - 1)
+            size = sample_size(d, mean)
+            variance = variance * size / (size - 1)
         return (x - middle if centred else x) / (np.sqrt(variance) + 1e-8)
 
     return weight
 
 
-def count(d: Data, mean: Callable[[Data, ndarray], ndarray]) -> ndarray:
+def sample_size(d: Data, mean: Callable[[Data, ndarray], ndarray]) -> ndarray:
+    """How many numbers a mean is over."""
     if mean is Data.over_steps:
         return d.mask.sum(axis=2, keepdims=True)
     if mean is Data.over_batch:
@@ -131,18 +134,21 @@ def forward(d: Data) -> ndarray:
 
 
 def reversed_in_time(d: Data, x: ndarray) -> ndarray:
+    """Each episode back to front."""
     length = d.fields["length"][:, :, None]
     index = np.clip(length - 1 - np.arange(x.shape[2]), 0, None)
     return np.take_along_axis(x, np.broadcast_to(index, x.shape), axis=2)
 
 
 def delayed(d: Data) -> ndarray:
+    """Returns of rewards that stand one row late."""
     late = np.zeros_like(d.reward)
     late[:, :, 1:] = d.reward[:, :, :-1]
     return d.returns_of(late, d.discount)
 
 
 def same_state_mean(d: Data) -> ndarray:
+    """Mean return over all steps of the batch with the same observation: a table fitted to the batch."""
     seen = d.fields["observation"].reshape(len(d.mask), -1)
     flat = (d.returns * d.mask).reshape(len(d.mask), -1)
     same = (seen[:, :, None] == seen[:, None, :]) * d.mask.reshape(len(d.mask), 1, -1)
@@ -155,10 +161,12 @@ def final(d: Data, x: ndarray, where: ndarray) -> ndarray:
 
 
 def clipped_reward(low: float, high: float) -> Callable[[Data], ndarray]:
+    """Returns of rewards clipped to [low, high]."""
     return lambda d: d.returns_of(np.clip(d.reward, low, high), d.discount)
 
 
 def scaled_reward(d: Data) -> ndarray:
+    """Returns of rewards divided by their deviation over the batch."""
     deviation = np.sqrt(d.over_batch((d.reward - d.over_batch(d.reward)) ** 2))
     return d.returns_of(d.reward / (deviation + 1e-8), d.discount)
 
@@ -175,12 +183,14 @@ def budget(least: int) -> Callable[[Data], ndarray]:
 
 
 def episodes_whitened(d: Data, ddof: int) -> ndarray:
+    """R(τ) shifted and scaled over the episodes of the batch."""
     with np.errstate(all="ignore"):
         deviation = d.whole.std(axis=1, keepdims=True, ddof=ddof) if d.whole.shape[1] > ddof else np.nan
     return (d.whole - d.whole.mean(axis=1, keepdims=True)) / (deviation + 1e-8) * d.mask
 
 
 def cumulative(d: Data) -> ndarray:
+    """Π_{j≤t} ρ_j."""
     return np.cumprod(d.ratio, axis=2)
 
 
@@ -192,6 +202,8 @@ def per_decision(d: Data, advantage: ndarray) -> ndarray:
 
 
 def clip(epsilon: float) -> Callable[[Data, ndarray], ndarray]:
+    """∂ min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) / ∂ log π."""
+
     def weight(d: Data, advantage: ndarray) -> ndarray:
         stopped = np.where(advantage > 0, d.ratio > 1 + epsilon, d.ratio < 1 - epsilon)
         return advantage * d.ratio * ~stopped
@@ -200,12 +212,15 @@ def clip(epsilon: float) -> Callable[[Data, ndarray], ndarray]:
 
 
 def double_softmax(logits: ndarray, d: Data, weight: ndarray) -> ndarray:
+    """weight × ∂ log softmax(softmax(logits))_a / ∂ logits."""
     first = softmax(logits)
     by_first = np.eye(logits.shape[-1])[d.fields["action"]] - softmax(first)
     return weight[..., None] * first * (by_first - np.sum(first * by_first, axis=-1, keepdims=True))
 
 
 def softmax_over(axis: int) -> Callable[[ndarray, Data, ndarray], ndarray]:
+    """Σ weight × ∂ log softmax over another axis / ∂ logits."""
+
     def by_logits(logits: ndarray, d: Data, weight: ndarray) -> ndarray:
         chosen = np.eye(logits.shape[-1])[d.fields["action"]] * weight[..., None]
         exponential = np.exp(logits)
@@ -215,5 +230,6 @@ def softmax_over(axis: int) -> Callable[[ndarray, Data, ndarray], ndarray]:
 
 
 def k3(d: Data) -> ndarray:
+    """Schulman's estimate of the KL, r - 1 - log r where r is reference over π."""
     log_ratio = d.fields["reference_log_prob"] - d.log_prob
     return d.mask * (np.exp(log_ratio) - 1 - log_ratio)

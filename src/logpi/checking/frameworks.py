@@ -50,13 +50,20 @@ class Answer:
 
     cotangents: Arrays
     weights: ndarray | None = None
+    loss: ndarray | None = None
+    """[batch] values of the loss, if that was returned."""
     single_precision: bool = False
 
     @property
     def finite(self) -> bool:
         """Whether all of it is."""
-        parts = [*self.cotangents.values()] if self.weights is None else [self.weights]
-        return all(np.isfinite(part).all() for part in parts)
+        return bool(self.finite_batches.all())
+
+    @property
+    def finite_batches(self) -> ndarray:
+        """[batch] the same of each."""
+        parts = [part for part in (*self.cotangents.values(), self.weights, self.loss) if part is not None]
+        return np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0)
 
 
 class TabularPolicy:
@@ -113,17 +120,17 @@ def _package(value: Any) -> str:
 def find_framework(function: Callable[..., Any]) -> FrameworkName:
     """The framework that a function's code refers to; where it refers to none, that of its module; else NumPy.
 
-    **Raises:** `LogpiError` where both PyTorch and JAX are in question.
+    **Raises:** `LogpiError` where the code refers to both PyTorch and JAX.
     """
     function = function if hasattr(function, "__code__") else type(function).__call__
     used = _packages(function, set())
+    if {"torch", "jax"} <= used:
+        raise LogpiError("both torch and jax are used here: say which with --framework")
     around = {_package(value) for value in getattr(function, "__globals__", {}).values()}
     for packages in (used, set() if "numpy" in used else around):
-        found = packages & {"torch", "jax"}
-        if len(found) == 2:
-            raise LogpiError("both torch and jax are used here: say which with --framework")
-        if found:
-            return "torch" if "torch" in found else "jax"
+        for name in ("torch", "jax"):
+            if name in packages:
+                return name
     return "numpy"
 
 
@@ -189,30 +196,31 @@ class NumpyFramework:
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
         constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
-        return np.asarray(call(self.function, self.inputs(request, constant, leaves)))
+        output = call(self.function, self.inputs(request, constant, leaves))
+        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        return np.asarray(output)
 
     def evaluate(self, request: Request) -> Answer:
         """Every batch, one after the other."""
         name = getattr(self.function, "__name__", "the estimator")
-        outputs, gradients = [], []
+        outputs, gradients, losses = [], [], []
         for index in range(request.count):
             constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
             output = call(self.function, self.inputs(request, constant, leaves))
             if shape_of(output, request.shape, name) == ():
+                losses.append(float(output))
                 gradients.append(self._gradient(request, constant, leaves))
             else:
                 outputs.append(np.asarray(output))
-        single = bool(outputs) and outputs[0].dtype == np.float32
         if outputs:
-            return Answer({}, np.stack(outputs).astype(np.float64), single)
-        return Answer({name: np.stack([g[name] for g in gradients]) for name in gradients[0]})
+            single = outputs[0].dtype == np.float32
+            return Answer({}, np.stack(outputs).astype(np.float64), single_precision=single)
+        return Answer({n: np.stack([g[n] for g in gradients]) for n in gradients[0]}, loss=np.array(losses))
 
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays) -> Arrays:
         def by(name: str) -> ndarray:
-            return derivative(
-                lambda x: call(self.function, self.inputs(request, constant, leaves | {name: x})),
-                np.asarray(leaves[name], np.float64),
-            )
+            loss = lambda x: call(self.function, self.inputs(request, constant, leaves | {name: x}))
+            return derivative(loss, np.asarray(leaves[name], np.float64))
 
         # A NumPy author differentiates by hand, and never through the critic.
         return {name: by(name) for name in leaves if not name.endswith("value")}
@@ -270,6 +278,7 @@ class TorchFramework:
         constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
         with torch_settings():
             output = self._call(request, constant, leaves)[0]
+        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
         return np.asarray(output.detach() if hasattr(output, "detach") else output)
 
     def _call(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[Any, dict[str, Any]]:
@@ -296,7 +305,7 @@ class TorchFramework:
 
     def _evaluate(self, request: Request) -> Answer:
         name = getattr(self.function, "__name__", "the estimator")
-        weights, gradients, single = [], [], False
+        weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
             output, roots = self._call(request, constant, leaves)
@@ -308,12 +317,14 @@ class TorchFramework:
                         f"{name} returned a loss without a gradient: it does not depend on log_prob, logits, entropy or"
                         " policy, or was detached from them"
                     )
+                losses.append(float(output.detach()))
                 gradients.append(self._gradient(output, roots))
             else:
                 weights.append(np.asarray(output.detach()))
         if weights:
-            return Answer({}, np.stack(weights).astype(np.float64), single)
-        return Answer({name: np.stack([g[name] for g in gradients]) for name in gradients[0]}, None, single)
+            return Answer({}, np.stack(weights).astype(np.float64), single_precision=single)
+        stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
+        return Answer(stacked, loss=np.array(losses), single_precision=single)
 
     def _gradient(self, output: Any, roots: dict[str, Any]) -> Arrays:
         found = self.torch.autograd.grad(output, [*roots.values()], allow_unused=True)
@@ -347,7 +358,9 @@ class JaxFramework:
         """What the function returns for one batch, as an array; not compiled."""
         with self.jax.enable_x64(True):
             constant, leaves = self._one(request, index)
-            return np.asarray(call(self.function, self._inputs(request, constant, leaves)))
+            output = call(self.function, self._inputs(request, constant, leaves))
+        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        return np.asarray(output)
 
     def _one(self, request: Request, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         as_input = lambda array: array.item() if array.ndim == 0 else self.jax.numpy.asarray(array)
@@ -382,15 +395,16 @@ class JaxFramework:
             function = lambda leaves, constant: call(self.function, self._inputs(request, constant, leaves))
             seen = jax.eval_shape(function, leaves, constant)
             shape = shape_of(seen, request.shape, getattr(self.function, "__name__", "the estimator"))
-            one = jax.grad(function) if shape == () else function
+            one = jax.value_and_grad(function) if shape == () else function
             axes = {name: None if name == "policy" else 0 for name in leaves}
             self.compiled[key] = (jax.jit(jax.vmap(one, (axes, 0))), shape, seen.dtype == np.float32)
         program, shape, single = self.compiled[key]
         results = [program(*self._chunk(request, start)) for start in range(0, request.count, CHUNK)]
         join = lambda *parts: np.concatenate([np.asarray(part, np.float64) for part in parts])[: request.count]
         if shape == ():
-            return Answer({name: join(*(r[name] for r in results)) for name in results[0]}, None, single)
-        return Answer({}, join(*results), single)
+            gradients = {name: join(*(g[name] for _, g in results)) for name in results[0][1]}
+            return Answer(gradients, loss=join(*(value for value, _ in results)), single_precision=single)
+        return Answer({}, join(*results), single_precision=single)
 
     def _chunk(self, request: Request, start: int) -> tuple[Arrays, Arrays]:
         """The last chunk is filled up with its first batch."""
@@ -401,19 +415,21 @@ class JaxFramework:
 
     def _one_by_one(self, request: Request) -> Answer:
         jax, name = self.jax, getattr(self.function, "__name__", "the estimator")
-        weights, gradients, single = [], [], False
+        weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = self._one(request, index)
             function = lambda leaves: call(self.function, self._inputs(request, constant, leaves))  # noqa: B023
             output, pull = jax.vjp(function, leaves)
             single |= getattr(output, "dtype", None) == np.float32
             if shape_of(output, request.shape, name) == ():
+                losses.append(float(output))
                 gradients.append(jax.tree.map(np.asarray, pull(jax.numpy.ones_like(output))[0]))
             else:
                 weights.append(np.asarray(output, np.float64))
         if weights:
-            return Answer({}, np.stack(weights), single)
-        return Answer({n: np.stack([g[n] for g in gradients]) for n in gradients[0]}, None, single)
+            return Answer({}, np.stack(weights), single_precision=single)
+        stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
+        return Answer(stacked, loss=np.array(losses), single_precision=single)
 
 
 Framework: TypeAlias = NumpyFramework | TorchFramework | JaxFramework

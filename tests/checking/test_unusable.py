@@ -1,0 +1,167 @@
+"""What cannot be checked gives one clear line and exit status 2; verdicts give 0 and 1."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from logpi.cli import main
+
+RIGHT = """
+    import numpy as np
+
+    def loss(log_prob, reward, discount, step):
+        return np.broadcast_to(np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape)
+"""
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """`logpi check` on the text of a file, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(text, *options, name="loss"):
+        (tmp_path / "mine.py").write_text(textwrap.dedent(text))
+        sys.modules.pop(str(tmp_path / "mine.py"), None)
+        status = main(["check", f"mine.py:{name}", *options])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def other(reward): pass", "mine.py has no 'loss'"),
+        ("import does_not_exist", "mine.py does not import: ModuleNotFoundError"),
+        ("def loss(log_prob, colour): pass", "asks for 'colour', which does not exist. Known: log_prob, logits"),
+        ("def loss(*arrays): pass", "must name what it gets"),
+        ("def loss(): return 0.0", "asks for nothing"),
+        ("loss = 3", "not a function"),
+        ("def loss(log_prob): return None", "returned nothing: return the scalar loss"),
+        ("def loss(log_prob): return 'much'", "returned str"),
+        ("def loss(log_prob): return log_prob.sum(0)", "returned an array of shape"),
+        ("def loss(log_prob): return (log_prob.sum(), 1)", "returned tuple"),
+        ("def loss(log_prob): return log_prob.sum() / 0 * float('nan')", "not finite on probe stop, N = 2"),
+        ("def loss(log_prob): raise ValueError('too much')", "loss raised ValueError at line 1: too much"),
+        ("def loss(log_prob): exit(3)", "loss raised SystemExit"),
+        (
+            "def loss(log_prob, reward):\n    reward += 1\n    return log_prob.sum()",
+            "changes its inputs in place (line 2)",
+        ),
+        (
+            "import numpy as np\ndef loss(log_prob): return np.random.normal() * log_prob.sum()",
+            "two calls with the same batch gave different results",
+        ),
+        (
+            "calls = [0]\ndef loss(log_prob):\n    calls[0] += 1\n    return calls[0] * log_prob.sum()",
+            "two calls with the same batch gave different results",
+        ),
+        ("import torch\ndef loss(log_prob): return log_prob.detach().sum()", "a loss without a gradient"),
+        ("import torch\ndef loss(log_prob): return torch.randn(()) * log_prob.sum()", "consumes randomness"),
+        (
+            "import torch\ndef loss(log_prob, reward):\n    reward.mul_(2)\n    return log_prob.sum()",
+            "changes its input 'reward' in place",
+        ),
+        ("import torch\ndef loss(log_prob): return torch.log(-log_prob.exp()).sum()", "not finite"),
+        ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.log(-jnp.exp(log_prob)).sum()", "not finite"),
+        (
+            "import numpy\nimport jax.numpy as jnp\ndef loss(log_prob): return numpy.random.normal() * jnp.sum(log_prob)",
+            "consumes randomness",
+        ),
+        ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.zeros(3)", "returned an array of shape (3,)"),
+    ],
+)
+def test_one_clear_line(check, text, message):
+    status, out, err = check(text)
+    assert status == 2
+    assert message in err
+    assert err.startswith("logpi: error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_no_such_file(capsys):
+    assert main(["check", "nowhere.py:loss"]) == 2
+    assert "nowhere.py is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "best"], "target must be discounted or"),
+        (["--target", "reverse-kl"], "needs what the estimator does not ask for"),
+        (["--discount", "1.5"], "discount must be a number in [0, 1]"),
+        (["--sampler", "mine.py:no_law"], "sum to 1 over the last axis"),
+        (["--sampler", "mine.py:wrong_shape"], "probabilities shaped as logits"),
+        (["--sampler", "mine.py:wrong_name"], "asks for 'colour'"),
+    ],
+)
+def test_unusable_options(check, options, message):
+    samplers = """
+    def no_law(logits): return 0.5 * np.ones_like(logits)
+    def wrong_shape(logits): return np.ones(3) / 3
+    def wrong_name(colour): return colour
+    """
+    status, _, err = check(textwrap.dedent(RIGHT) + textwrap.dedent(samplers), *options)
+    assert status == 2
+    assert message in err
+
+
+def test_exit_status_and_json(check):
+    status, out, _ = check(RIGHT)
+    assert status == 0
+    assert out.startswith("exact")
+    status, out, _ = check(RIGHT, "--json", "--target", "conventional")
+    report = json.loads(out)
+    assert status == 1
+    assert report["verdict"] == "other-target"
+    assert report["matches"] == ["discounted"]
+    keys = "verdict scale relative_bias residual_after_scale cosine target matches diagnosis variance credit"
+    assert set(keys.split()) <= report.keys()
+
+
+def test_picture(check, tmp_path):
+    assert check(RIGHT, "--plot", "pictures/credit.png")[0] == 0
+    assert (tmp_path / "pictures" / "credit.png").read_bytes()[:4] == b"\x89PNG"
+    status, _, err = check(RIGHT, "--plot", "credit.nonsense")
+    assert status == 2
+    assert "cannot be written" in err
+
+
+def test_numbers_for_flags_where_code_computes_with_them(check):
+    text = """
+    import torch
+
+    def loss(log_prob, reward, discount, step, done, mask):
+        ends = 1 - done  # an error for bool tensors
+        whole = (discount**step * reward).sum(1)
+        return -(whole * (log_prob * mask).sum(1)).mean() + 0 * ends.sum()
+    """
+    assert check(text)[0] == 0
+
+
+def test_single_precision_is_said(check):
+    text = """
+    import torch
+
+    def loss(log_prob, reward, discount, step, mask):
+        whole = (discount**step * reward).sum(1).float()
+        return -(whole * (log_prob * mask).sum(1).float()).mean()
+    """
+    status, out, _ = check(text)
+    assert status == 0
+    assert "single precision" in out
+
+
+def test_torch_and_jax_stay_out_unless_used():
+    code = (
+        "import numpy as np, sys, logpi\n"
+        "logpi.check(lambda log_prob, reward: reward)\n"
+        "assert not {'torch', 'jax', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
