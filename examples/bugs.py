@@ -406,6 +406,14 @@ def coefficient_ignored(log_prob, reference_log_prob, reward, discount, step, ma
     return reinforce(log_prob, discount**step * to_go(reward, discount), mask)
 
 
+@bug("adv-through-critic-loss", "exact")
+def critic_loss_through_the_advantage(log_prob, reward, discount, step, value, next_value, done, mask):
+    transposed = [x.T for x in (reward * mask, value * mask, next_value)]
+    delta = transposed[0] + discount * transposed[2] * (1 - done).T - transposed[1]  # not detached
+    critic = (delta.T**2 * mask).sum(1).mean()
+    return reinforce(log_prob, discount**step * (to_go(reward, discount) - value.detach()), mask) + critic
+
+
 # F. Off-policy and PPO
 
 
@@ -470,6 +478,18 @@ def microbatch_mean(log_prob, reward, discount, step, mask):
     for i in range(len(reward)):  # one sequence to a micro-batch
         loss = loss - (weight[i] * log_prob[i] * mask[i]).sum() / mask[i].sum()
     return loss / len(reward)
+
+
+@bug("drop-zero-variance")
+def drop_groups_of_equal_reward(log_prob, reward, discount, step, group, mask):
+    whole, loss, kept = (discount**step * reward).sum(1), 0.0, 0
+    for prompt in group.unique():
+        own = group == prompt
+        if (whole[own] == whole[own][0]).all():
+            continue
+        advantage = (whole[own] - whole[own].mean()) * own.sum() / (own.sum() - 1)
+        loss, kept = loss - (advantage * (log_prob * mask).sum(1)[own]).sum(), kept + own.sum()
+    return loss / max(kept, 1) + 0 * log_prob.sum()
 
 
 @bug("masked-token-leak")

@@ -58,6 +58,9 @@ class Reinforce:
     a table."""
     actions: Literal["normal", "tanh-normal"] = "normal"
     """Law of Box actions: a Gaussian, clipped to the bounds when executed, or a Gaussian squashed by tanh."""
+    estimator: str | None = None
+    """FILE.py:NAME of a JAX function as `logpi check` takes it, batch layout, in place of REINFORCE's own weights:
+    what is checked is what is trained."""
     whiten: bool = False
     """BIASED: shift and scale the weights of a batch to mean 0 and deviation 1."""
     drop_discount_power: bool = False
@@ -71,6 +74,8 @@ class Reinforce:
             whole(self.episodes) and self.episodes >= least, "episodes", f"a whole number >= {least}", self.episodes
         )
         require(real(self.discount) and 0 <= self.discount <= 1, "discount", "a number in [0, 1]", self.discount)
+        valid = self.estimator is None or ".py:" in str(self.estimator)
+        require(valid, "estimator", "FILE.py:NAME", self.estimator)
         for name in ("learning_rate", "value_learning_rate"):
             value = getattr(self, name)
             require(real(value) and 0 < value < math.inf, name, "a positive number", value)

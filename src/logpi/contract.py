@@ -5,6 +5,8 @@ minimise, or an array shaped as `log_prob`: the weights of ∇ log π.
 """
 
 import inspect
+import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -60,3 +62,41 @@ def wanted(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str,
     if not names:
         raise LogpiError(f"{called} asks for nothing. Known: {', '.join(known)}")
     return tuple(names)
+
+
+def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
+    """The user's function, its exceptions turned into one line that says where.
+
+    **Raises:** `LogpiError`.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return function(**inputs)
+    except (Exception, SystemExit) as error:
+        name = getattr(function, "__name__", str(function))
+        file = getattr(getattr(function, "__code__", None), "co_filename", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        where = next((f"line {f.lineno}" for f in reversed(frames) if f.filename == file), "in its code")
+        text = " ".join(str(error).split())
+        if "read-only" in text or "read only" in text:
+            raise LogpiError(f"{name} changes its inputs in place ({where}): work on a copy") from error
+        raise LogpiError(f"{name} raised {type(error).__name__} at {where}: {text}") from error
+
+
+def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """() for a loss, that of `log_prob` for weights.
+
+    **Raises:** `LogpiError` for anything else.
+    """
+    shape = () if isinstance(output, int | float) else getattr(output, "shape", None)
+    if output is None or shape is None or isinstance(output, bool):
+        raise LogpiError(
+            f"{name} returned {'nothing' if output is None else type(output).__name__}: return the scalar loss, or an"
+            " array of weights shaped as log_prob"
+        )
+    if tuple(shape) not in ((), expected):
+        raise LogpiError(
+            f"{name} returned an array of shape {tuple(shape)}: return the scalar loss, or weights of the shape of"
+            f" log_prob, here {expected}"
+        )
+    return tuple(shape)

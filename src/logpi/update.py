@@ -11,8 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from logpi.baseline import leave_one_out, value_baseline
 from logpi.config import Reinforce
+from logpi.contract import Estimator
 from logpi.envs.base import EnvironmentSpec
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
+from logpi.own_estimator import own_estimator, own_gradient
 from logpi.policy import Policy, ValueFunction, make_policy, make_value_function
 from logpi.randomness import Stream, numpy_generator
 from logpi.returns import discount_power, reward_to_go, whole_return
@@ -35,6 +37,8 @@ class Learner(eqx.Module):
 
 def make_learner(config: Reinforce, spec: EnvironmentSpec, seed: int) -> Learner:
     """The learner before its first batch."""
+    if config.estimator is not None:
+        own_estimator(config.estimator, config.baseline == "value")  # before anything is sampled
     random = numpy_generator(seed, Stream.INITIALISATION)
     policy = make_policy(spec.observation_space, spec.action_space, config.hidden, config.actions, random)
     value = None
@@ -56,9 +60,13 @@ def update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple
     The baseline is used before it sees the batch: a baseline fitted to a return is not independent of the action.
     """
     return_ = returns(config, trajectory)
-    baseline = baselines(config, learner.value, trajectory, return_)
-    weight = weights(config, trajectory, return_, baseline)
-    policy, policy_optimizer, metrics = policy_step(config, learner, trajectory, weight)
+    estimated = None if learner.value is None else value_baseline(learner.value, trajectory)
+    baseline = baselines(config, estimated, trajectory, return_)
+    if config.estimator is None:
+        gradient, sums = policy_gradient(learner.policy, trajectory, weights(config, trajectory, return_, baseline))
+    else:
+        gradient, sums = own_gradient(config.estimator, config.discount, learner.policy, trajectory, estimated)
+    policy, policy_optimizer, metrics = policy_step(config, learner, trajectory, gradient, sums)
     metrics |= batch_metrics(trajectory, return_, baseline)
     value, value_optimizer = learner.value, learner.value_optimizer
     if value is not None:
@@ -73,11 +81,14 @@ def returns(config: Reinforce, trajectory: Trajectory) -> Float[Array, "time env
 
 
 def baselines(
-    config: Reinforce, value: ValueFunction | None, trajectory: Trajectory, return_: Float[Array, "time env"]
+    config: Reinforce,
+    value: Float[Array, "time env"] | None,
+    trajectory: Trajectory,
+    return_: Float[Array, "time env"],
 ) -> Float[Array, "time env"]:
-    """b_t of the configured kind."""
+    """b_t of the configured kind, `value` being V(s_t, t) if that is it."""
     if value is not None:
-        return value_baseline(value, trajectory)
+        return value
     if config.baseline == "leave-one-out":
         return leave_one_out(return_, trajectory.mask)
     return jnp.zeros_like(return_)
@@ -97,6 +108,20 @@ def weights(
     return whiten(weight, trajectory.mask) if config.whiten else weight
 
 
+def as_estimator(config: Reinforce) -> Estimator:
+    """The estimator of `config` as a function of the contract that `logpi check` and `--estimator` know."""
+
+    def loss(
+        log_prob: Array, reward: Array, terminated: Array, truncated: Array, mask: Array, step: Array, value: Array
+    ) -> Scalar:
+        trajectory = Trajectory(step.T, step.T, reward.T, terminated.T, truncated.T, mask.T, step.T)
+        return_ = returns(config, trajectory)
+        baseline = baselines(config, value.T if config.baseline == "value" else None, trajectory, return_)
+        return -score_function_surrogate(log_prob.T, weights(config, trajectory, return_, baseline), mask.T)
+
+    return loss
+
+
 def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]) -> tuple[Policy, Metrics]:
     """ĝ = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ), and the surrogate and summed entropy on the way."""
 
@@ -112,10 +137,9 @@ def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array,
 
 
 def policy_step(
-    config: Reinforce, learner: Learner, trajectory: Trajectory, weight: Float[Array, "time env"]
+    config: Reinforce, learner: Learner, trajectory: Trajectory, gradient: Policy, sums: Metrics
 ) -> tuple[Policy, optax.OptState, Metrics]:
     """One Adam step uphill, shortened to the KL limit: KL grows with the square of a small step."""
-    gradient, sums = policy_gradient(learner.policy, trajectory, weight)
     downhill = jax.tree.map(jnp.negative, gradient)  # Optax minimises
     optimizer = optax.adam(config.learning_rate)
     step, state = optimizer.update(downhill, learner.policy_optimizer)

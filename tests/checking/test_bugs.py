@@ -48,6 +48,6 @@ def test_a_report_reads_well():
     text = str(report)
     for part in ("other target", "conventional", "gamma-t-missing", "credit", "variance", "stop, N = 2"):
         assert part in text
-    assert report.credit.to_json()["matrix"][1][0] is None
+    assert report.to_json()["credit"]["matrix"][1][0] is None
     assert report.credit.matrix[1, 1] == pytest.approx(1.0)
     assert report.credit.correct[1, 1] == pytest.approx(0.9)

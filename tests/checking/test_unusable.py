@@ -70,7 +70,7 @@ def check(tmp_path, monkeypatch, capsys):
         ("import torch\ndef loss(log_prob): return torch.log(-log_prob.exp()).sum()", "not finite"),
         ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.log(-jnp.exp(log_prob)).sum()", "not finite"),
         (
-            "import numpy\nimport jax.numpy as jnp\ndef loss(log_prob): return numpy.random.normal() * jnp.sum(log_prob)",
+            "import random\nimport jax.numpy as jnp\ndef loss(log_prob): return random.random() * jnp.sum(log_prob)",
             "consumes randomness",
         ),
         ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.zeros(3)", "returned an array of shape (3,)"),

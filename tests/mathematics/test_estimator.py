@@ -12,6 +12,7 @@ from helpers import as_trajectory, random_mdp, tabular_policy
 from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
+from logpi.baseline import value_baseline
 from logpi.enumeration import enumerate_trajectories
 from logpi.estimator import score_function_surrogate
 from logpi.objective import state_policy
@@ -48,7 +49,8 @@ def library_gradient(config, mdp, logits):
 
     def gradient(trajectory):
         return_ = returns(config, trajectory)
-        weight = weights(config, trajectory, return_, baselines(config, value, trajectory, return_))
+        estimated = None if value is None else value_baseline(value, trajectory)
+        weight = weights(config, trajectory, return_, baselines(config, estimated, trajectory, return_))
         return policy_gradient(policy, trajectory, weight)[0].network.weights[0]
 
     return gradient

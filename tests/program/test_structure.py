@@ -14,6 +14,7 @@ SOURCE = Path(logpi.__file__).parent
 ORDER = [
     "errors",
     "files",
+    "contract",
     "trajectory",
     "distributions",
     "policy",
@@ -23,7 +24,6 @@ ORDER = [
     "enumeration",
     "derivation",
     "derivation_text",
-    "contract",
     "returns",
     "baseline",
     "estimator",
@@ -38,6 +38,7 @@ ORDER = [
     "envs.host",
     "envs.workers",
     "envs.group",
+    "own_estimator",
     "update",
     "rollout",
     "rollout_host",

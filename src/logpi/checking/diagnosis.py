@@ -1,9 +1,10 @@
 """Which known mistakes explain what was found: their exact expected gradients against the estimator's."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -168,25 +169,20 @@ class _Table:
         return total
 
     def _in_one_shape(self, data: Data, case: Cases, all_parts: Sequence[Parts]) -> ndarray:
-        kept: dict[tuple[int, ...], ndarray] = {}
+        @cache
+        def part(entry: Entry) -> ndarray:
+            return entry.weight(data)
 
-        def once(*key: Any, make: Callable[[], ndarray]) -> ndarray:
-            name = tuple(map(id, key))
-            if name not in kept:
-                kept[name] = make()
-            return kept[name]
+        @cache
+        def rated(advantage: Entry, ratio: Ratio | None) -> ndarray:
+            return part(advantage) if ratio is None else ratio.apply(data, part(advantage))
 
         share = case.probability[:, None, None] / (data.mask.shape[1] * (data.mask.shape[2] if data.rollout else 1))
         weights = np.empty((len(all_parts), *data.mask.shape))
         for row, parts in enumerate(all_parts):
-            advantage, ratio = parts.advantage, parts.ratio
-            weight = once(advantage, make=lambda: advantage.weight(data))  # noqa: B023
-            if ratio is not None:
-                plain = weight
-                weight = once(advantage, ratio, make=lambda: ratio.apply(data, plain))  # noqa: B023
-            for part in (parts.power, parts.aggregation):
-                if part is not None:
-                    weight = weight * once(part, make=lambda: part.weight(data))  # noqa: B023
+            weight = rated(parts.advantage, parts.ratio)
+            for factor in (parts.power, parts.aggregation):
+                weight = weight if factor is None else weight * part(factor)
             weights[row] = share * weight
         found = self._scores(case, weights)
         for row, parts in enumerate(all_parts):

@@ -125,6 +125,15 @@ def sample_size(d: Data, mean: Callable[[Data, ndarray], ndarray]) -> ndarray:
     return (group[:, :, None] == group[:, None, :]).sum(2)[:, :, None]
 
 
+def kept_groups(d: Data) -> ndarray:
+    """R(τ) minus the mean of the others of its group, averaged over groups with unequal R(τ) only."""
+    middle = d.over_group(d.whole)
+    size = sample_size(d, Data.over_group)
+    kept = d.over_group((d.whole - middle) ** 2) > 1e-18
+    share = kept.shape[1] / np.maximum(kept.sum(axis=1, keepdims=True), 1)
+    return (d.whole - middle) * size / np.maximum(size - 1, 1) * kept * share * d.mask
+
+
 def forward(d: Data) -> ndarray:
     """Discounted sum of the rewards so far, instead of those to come."""
     out, before = np.zeros_like(d.reward), np.zeros(d.reward.shape[:2])
@@ -202,7 +211,7 @@ def per_decision(d: Data, advantage: ndarray) -> ndarray:
 
 
 def clip(epsilon: float) -> Callable[[Data, ndarray], ndarray]:
-    """∂ min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) / ∂ log π."""
+    """Derivative of PPO's pessimistic surrogate by log π: ρ A, or 0 where the clipped branch is taken."""
 
     def weight(d: Data, advantage: ndarray) -> ndarray:
         stopped = np.where(advantage > 0, d.ratio > 1 + epsilon, d.ratio < 1 - epsilon)

@@ -5,9 +5,8 @@ estimator returned. PyTorch and JAX differentiate; NumPy code is differentiated 
 """
 
 import contextlib
-import traceback
+import inspect
 import types
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from logpi.contract import Estimator, wanted
+from logpi.contract import Estimator, call, shape_of, wanted
 from logpi.errors import LogpiError
 from logpi.numeric import derivative
 
@@ -92,7 +91,7 @@ def _numpy_log_softmax(table: ndarray) -> ndarray:
 
 def _packages(function: Any, seen: set[int]) -> set[str]:
     """Top-level packages that a function's code refers to, helpers in its module included."""
-    inner = getattr(function, "__wrapped__", getattr(function, "func", function))
+    inner = inspect.unwrap(getattr(function, "func", function))
     code, globals_ = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
     if code is None or id(code) in seen:
         return set()
@@ -122,7 +121,7 @@ def find_framework(function: Callable[..., Any]) -> FrameworkName:
 
     **Raises:** `LogpiError` where the code refers to both PyTorch and JAX.
     """
-    function = function if hasattr(function, "__code__") else type(function).__call__
+    function = inspect.unwrap(function if hasattr(function, "__code__") else type(function).__call__)
     used = _packages(function, set())
     if {"torch", "jax"} <= used:
         raise LogpiError("both torch and jax are used here: say which with --framework")
@@ -132,44 +131,6 @@ def find_framework(function: Callable[..., Any]) -> FrameworkName:
             if name in packages:
                 return name
     return "numpy"
-
-
-def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
-    """The user's function, its exceptions turned into one line that says where.
-
-    **Raises:** `LogpiError`.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return function(**inputs)
-    except (Exception, SystemExit) as error:
-        name = getattr(function, "__name__", str(function))
-        file = getattr(getattr(function, "__code__", None), "co_filename", None)
-        frames = traceback.extract_tb(error.__traceback__)
-        where = next((f"line {f.lineno}" for f in reversed(frames) if f.filename == file), "in its code")
-        text = " ".join(str(error).split())
-        if "read-only" in text or "read only" in text:
-            raise LogpiError(f"{name} changes its inputs in place ({where}): work on a copy") from error
-        raise LogpiError(f"{name} raised {type(error).__name__} at {where}: {text}") from error
-
-
-def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """() for a loss, that of `log_prob` for weights.
-
-    **Raises:** `LogpiError` for anything else.
-    """
-    shape = () if isinstance(output, int | float) else getattr(output, "shape", None)
-    if output is None or shape is None or isinstance(output, bool):
-        raise LogpiError(
-            f"{name} returned {'nothing' if output is None else type(output).__name__}: return the scalar loss, or an"
-            " array of weights shaped as log_prob"
-        )
-    if tuple(shape) not in ((), expected):
-        raise LogpiError(
-            f"{name} returned an array of shape {tuple(shape)}: return the scalar loss, or weights of the shape of"
-            f" log_prob, here {expected}"
-        )
-    return tuple(shape)
 
 
 class NumpyFramework:

@@ -1,0 +1,97 @@
+"""Training with a user's own estimator: the function that `logpi check` checks, in JAX."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from logpi.contract import Estimator, call, shape_of, wanted
+from logpi.errors import LogpiError
+from logpi.estimator import score_function_surrogate
+from logpi.files import load_function
+from logpi.policy import Policy
+from logpi.trajectory import AnyArray, Trajectory
+
+# What a training batch of whole episodes does not have.
+MISSING = {
+    "next_value": "the final observations of a batch are not kept",
+    "last_value": "the final observations of a batch are not kept",
+    "reference_log_prob": "there is no reference policy",
+    "group": "there are no prompts",
+}
+
+
+def own_estimator(source: str, has_value: bool) -> tuple[Estimator, tuple[str, ...]]:
+    """The function of `FILE.py:NAME`, and what it asks for.
+
+    **Raises:** `LogpiError` where training cannot give that.
+    """
+    estimator = load_function(source)
+    names = wanted(estimator)
+    for name in names:
+        if name in MISSING:
+            raise LogpiError(f"{source} asks for {name!r}, which training does not have: {MISSING[name]}")
+        if name == "value" and not has_value:
+            raise LogpiError(f"{source} asks for 'value': train with --baseline value")
+    return estimator, names
+
+
+class _Scores:
+    """π as a contract's `policy`: functions of [episodes, time] arrays."""
+
+    def __init__(self, policy: Policy):
+        self._policy = policy
+
+    def log_prob(self, observation: AnyArray, action: AnyArray) -> Array:
+        return self._policy(observation).log_prob(action)
+
+    def logits(self, observation: AnyArray) -> Array:
+        return self._policy(observation).logits  # type: ignore[union-attr]
+
+    def entropy(self, observation: AnyArray) -> Array:
+        return self._policy(observation).entropy()
+
+
+def own_gradient(
+    source: str, discount: float, policy: Policy, trajectory: Trajectory, value: Float[Array, "time env"] | None
+) -> tuple[Policy, dict[str, Float[Array, ""]]]:
+    """Minus the gradient of the user's loss, or Σ weight ∇ log π, mean over episodes, if it returns weights.
+
+    **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced by JAX.
+    """
+    estimator, names = own_estimator(source, value is not None)
+    turned = lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1)  # [time, env] → [episodes, time]
+    constant: dict[str, Any] = {
+        name: turned(getattr(trajectory, name))
+        for name in ("observation", "action", "reward", "terminated", "truncated", "mask", "step")
+    }
+    constant |= {
+        "done": constant["terminated"] | constant["truncated"],
+        "length": jnp.sum(constant["mask"], axis=1),
+        "value": None if value is None else jax.lax.stop_gradient(turned(value)),
+        "discount": discount,
+    }
+
+    def objective(policy: Policy) -> tuple[Float[Array, ""], dict[str, Array]]:
+        distribution = policy(constant["observation"])
+        log_prob, entropy = distribution.log_prob(constant["action"]), distribution.entropy()
+        given = constant | {
+            "log_prob": log_prob,
+            "old_log_prob": jax.lax.stop_gradient(log_prob),
+            "entropy": entropy,
+            "logits": getattr(distribution, "logits", None),
+            "policy": _Scores(policy),
+        }
+        if "logits" in names and given["logits"] is None:
+            raise LogpiError(f"{source} asks for 'logits', which the policy of this action space does not have")
+        output = call(estimator, {name: given[name] for name in names})
+        if shape_of(output, log_prob.shape, source) == ():
+            gain = -jnp.asarray(output)
+        else:
+            mask = constant["mask"]
+            gain = score_function_surrogate(log_prob.T, jnp.asarray(output).T, mask.T)
+        mean_entropy = jnp.sum(jnp.where(constant["mask"], entropy, 0.0))
+        return gain, {"surrogate": gain, "entropy": jax.lax.stop_gradient(mean_entropy)}
+
+    return jax.grad(objective, has_aux=True)(policy)

@@ -1,0 +1,127 @@
+"""What is checked is what is trained: `--estimator` and the library's own estimators under `logpi check`."""
+
+import jax
+import numpy as np
+import pytest
+
+import logpi
+from logpi import LogpiError, Reinforce
+from logpi.update import as_estimator
+
+OWN = """
+import jax.numpy as jnp
+
+def to_go(reward):
+    return jnp.flip(jnp.cumsum(jnp.flip(reward, 1), axis=1), 1)
+
+def loss(log_prob, reward, mask, value):
+    weight = to_go(reward) - value
+    return -jnp.mean(jnp.sum(jnp.where(mask, weight * log_prob, 0.0), axis=1))
+
+def weights(log_prob, reward, value):
+    return to_go(reward) - value
+
+def with_policy(policy, observation, action, reward, mask, value):
+    log_prob = policy.log_prob(observation, action)
+    return loss(log_prob, reward, mask, value)
+
+def entropy_too(log_prob, entropy, logits, length, done, terminated, truncated, step, discount, reward, mask, value):
+    return loss(log_prob, reward, mask, value) - 0.01 * jnp.mean(jnp.sum(entropy * mask, axis=1))
+
+def wrong(log_prob, reward, mask):
+    return jnp.mean(jnp.sum(to_go(reward) * log_prob * mask, axis=1))
+
+def last(log_prob, next_value): ...
+def odd(log_prob): return log_prob.sum(0)
+def broken(log_prob): return log_prob.no_such_thing()
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return lambda name: f"{path}:{name}"
+
+
+def parameters(run):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(run.policy)])
+
+
+@pytest.mark.parametrize("name", ["loss", "weights", "with_policy"])
+def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
+    train = lambda folder, **options: logpi.train(
+        "finite:short-corridor", Reinforce(hidden=(8,), episodes=8, **options), steps=600, seed=3, out=tmp_path / folder
+    )
+    built_in, own = parameters(train("a")), parameters(train("b", estimator=mine(name)))
+    start = parameters(train("c", learning_rate=1e-12))
+    assert np.abs(own - built_in).max() < 1e-3 * np.abs(built_in - start).max()
+
+
+def test_another_formula_trains_another_policy(mine, tmp_path):
+    """The control: the estimator is really used."""
+    train = lambda folder, **options: parameters(
+        logpi.train(
+            "finite:short-corridor", Reinforce(hidden=(8,), episodes=8, **options), steps=300, out=tmp_path / folder
+        )
+    )
+    assert np.abs(train("a") - train("b", estimator=mine("wrong"))).max() > 1e-3
+
+
+def test_it_learns_on_a_host_environment_and_resumes(mine, tmp_path):
+    options = Reinforce(estimator=mine("entropy_too"))
+    whole = logpi.train("CartPole-v1", options, steps=12_000, seed=1, out=tmp_path / "whole")
+    logpi.train("CartPole-v1", options, steps=5_000, seed=1, out=tmp_path / "parts")
+    parts = logpi.resume(tmp_path / "parts", steps=12_000)
+    np.testing.assert_array_equal(parameters(whole), parameters(parts))
+    assert whole.evaluation.mean > 60  # a policy that has learned nothing reaches 9 to 25
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "message"),
+    [
+        ("last", "value", "asks for 'next_value', which training does not have"),
+        ("loss", "none", "asks for 'value': train with --baseline value"),
+        ("odd", "value", "returned an array of shape"),
+        ("broken", "value", "broken raised AttributeError"),
+        ("absent", "value", "has no 'absent'"),
+    ],
+)
+def test_unusable_estimators_are_named(mine, tmp_path, name, baseline, message):
+    with pytest.raises(LogpiError, match=message):
+        logpi.train(
+            "finite:short-corridor",
+            Reinforce(estimator=mine(name), baseline=baseline),
+            steps=100,
+            out=tmp_path / "run",
+        )
+
+
+EXACT = [
+    dict(baseline="none"),
+    dict(baseline="none", returns="whole"),
+    dict(baseline="value"),
+    dict(baseline="value", returns="whole"),
+    dict(baseline="leave-one-out"),
+    dict(baseline="leave-one-out", returns="whole"),
+]
+
+
+@pytest.mark.parametrize("options", EXACT, ids=str)
+def test_our_own_estimators_are_exact(options):
+    report = logpi.check(as_estimator(Reinforce(discount=0.9, **options)))
+    assert report.verdict == "exact", str(report)
+    assert report.relative_bias < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict", "name"),
+    [
+        (dict(baseline="none", drop_discount_power=True), "other-target", "gamma-t-missing"),
+        (dict(baseline="none", whiten=True), "biased", "whiten-batch"),
+    ],
+)
+def test_options_that_say_biased_are_named(options, verdict, name):
+    report = logpi.check(as_estimator(Reinforce(discount=0.9, **options)))
+    assert report.verdict == verdict
+    assert report.diagnosis[0].name == name
