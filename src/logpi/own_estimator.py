@@ -44,13 +44,13 @@ class _Scores:
         self._policy = policy
 
     def log_prob(self, observation: AnyArray, action: AnyArray) -> Array:
-        return self._policy(observation).log_prob(action)
+        return jnp.asarray(self._policy(observation).log_prob(action))
 
     def logits(self, observation: AnyArray) -> Array:
-        return self._policy(observation).logits  # type: ignore[union-attr]
+        return jnp.asarray(self._policy(observation).logits)  # type: ignore[union-attr]
 
     def entropy(self, observation: AnyArray) -> Array:
-        return self._policy(observation).entropy()
+        return jnp.asarray(self._policy(observation).entropy())
 
 
 def own_gradient(

@@ -1,0 +1,38 @@
+"""The pages are those that the program writes, and their examples run."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from logpi.cli import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+sys.path.insert(0, str(DOCS))
+
+
+@pytest.mark.parametrize("page", ["derivation.md", "estimators.md", pytest.param("bugs.md", marks=pytest.mark.slow)])
+def test_pages_are_current(page):
+    import generate
+
+    assert (DOCS / page).read_text() == generate.PAGES[page]()
+
+
+def test_the_guide_to_the_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "check.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    Path("my_loss.py").write_text(blocks[0])
+    assert main(["check", "my_loss.py:loss"]) == 0
+    assert capsys.readouterr().out.startswith("exact: the expected gradient is that of the target")
+    names: dict = {}
+    exec("\n".join(blocks), names)
+    names["test_my_loss"]()
+
+
+def test_every_name_of_the_contract_is_in_the_guide():
+    from logpi.contract import NAMES
+
+    text = (DOCS / "check.md").read_text()
+    assert all(f"`{name}`" in text for name in NAMES)
