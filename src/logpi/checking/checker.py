@@ -342,7 +342,7 @@ class _Check:
         causes += by_law(evidence, self.names) if self.sampler is not None else []
         causes += by_target(judgement, self.target, matches, self.names)
         usable = [e for e in evidence if "shared critic" not in e.situation.name]
-        causes += diagnose(usable, self.names) if judgement.verdict != "zero" else []
+        causes += diagnose(usable, self.names, self.target) if judgement.verdict != "zero" else []
         unique = {cause.name: cause for cause in reversed(causes)}
         return tuple(unique[name] for name in dict.fromkeys(cause.name for cause in causes))
 

@@ -77,14 +77,14 @@ def fitted(
     return factors, left
 
 
-def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], most: int = 5) -> list[Cause]:
+def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], target: str, most: int = 5) -> list[Cause]:
     """Combinations of known mistakes, those that explain most with fewest mistakes first."""
     found, sizes = [e.found for e in evidence], [e.size for e in evidence]
     without = max(fitted(found, [e.target for e in evidence], sizes)[1])
     tables = [_Table(e) for e in evidence]
     floor = [1e-6 * float(np.linalg.norm(e.target)) for e in evidence]
     ranked: list[tuple[tuple[bool, float, bool, float], list[Entry | Ratio | Score], float]] = []
-    combinations = list(_combinations(names))
+    combinations = list(_combinations(names, _accepted(target)))
     every = [table.expected([parts for parts, _ in combinations]) for table in tables]
     for row, (_, wrong) in enumerate(combinations):
         factors, left = fitted(found, [expected[row] for expected in every], sizes, floor)
@@ -119,7 +119,14 @@ class Parts(NamedTuple):
     score: Score | None = None
 
 
-def _combinations(names: tuple[str, ...]) -> Iterator[tuple[Parts, list[Entry | Ratio | Score]]]:
+def _accepted(target: str) -> set[str]:
+    """What is no mistake for this target."""
+    no_power = {"gamma-t-missing"} if target.startswith("conventional") or target == "undiscounted" else set()
+    beyond = {"trunc-bootstrapped"} if "continuing" in target else set()
+    return no_power | beyond | ({"undiscounted-return"} if target == "undiscounted" else set())
+
+
+def _combinations(names: tuple[str, ...], accepted: set[str]) -> Iterator[tuple[Parts, list[Entry | Ratio | Score]]]:
     """Estimators with few wrong factors, and those factors, the most telling first."""
     asks = set(names)
     if "reference_log_prob" in asks and "reward" not in asks:
@@ -132,12 +139,12 @@ def _combinations(names: tuple[str, ...]) -> Iterator[tuple[Parts, list[Entry | 
         if not set(advantage.needs) <= asks:
             continue
         # the right form of each factor is the one without a remedy
-        wrong = [part for part in (score, advantage, ratio, aggregation) if part.remedy]
+        wrong = [part for part in (score, advantage, ratio, aggregation) if part.remedy and part.name not in accepted]
         unusual = bool(advantage.remedy) and advantage.name not in COMMON
         if len(wrong) > 2 or (unusual and (ratio.remedy or score.remedy)):
             continue
         for power in POWERS[1:2] if advantage.whole else POWERS:
-            odd = bool(power.remedy) and not advantage.whole
+            odd = bool(power.remedy) and not advantage.whole and power.name not in accepted
             if wrong or odd:
                 yield Parts(advantage, aggregation, power, ratio, score), [*wrong, *([power] if odd else [])]
 

@@ -216,18 +216,17 @@ class TorchFramework:
         self.function, self.torch = function, torch
         self.flags: Any = torch.bool
 
-    def _tensor(self, array: ndarray) -> Any:
+    def _tensor(self, name: str, array: ndarray) -> Any:
         if array.ndim == 0:
             return array.item()
-        dtype = self.flags if array.dtype == bool and self.flags != self.torch.bool else None
-        return self.torch.tensor(array, dtype=dtype)
+        return self.torch.tensor(array, dtype=self.flags if name in ("done", "terminated", "truncated") else None)
 
     def inputs(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
         """What one call gets, and the leaves to differentiate by. Not leaves themselves: networks give none either."""
         torch = self.torch
         roots = {name: torch.tensor(array, dtype=torch.float64, requires_grad=True) for name, array in leaves.items()}
         given: dict[str, Any] = {"discount": request.discount}
-        given |= {name: self._tensor(array) for name, array in constant.items()}
+        given |= {name: self._tensor(name, array) for name, array in constant.items()}
         for name, root in roots.items():
             given[name] = root.clone()
         if "policy" in roots:

@@ -1,0 +1,60 @@
+"""One table of estimators as public libraries and tutorials compute them: `python examples/audits/audit.py`.
+
+    python -m venv audits && . audits/bin/activate
+    pip install torch==2.13.0 stable-baselines3==2.9.2 torchrl==0.14.1 rlax==0.1.9 '.[torch]'
+
+A bias that authors take on knowingly, for less variance or by convention, is called deliberate.
+"""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import formulas
+import libraries
+import rlax_losses
+
+import logpi
+
+ROLLOUT = {"layout": "rollout", "target": "conventional"}
+GOING_ON = {"layout": "rollout", "target": "conventional-continuing"}  # bootstraps through truncation, by design
+WHOLE = {"discount": 1.0}
+AUDITS = [
+    ("Stable-Baselines3 A2C", "stable-baselines3", libraries.sb3_a2c, ROLLOUT),
+    ("Stable-Baselines3 PPO, first epoch", "stable-baselines3", libraries.sb3_ppo, ROLLOUT),
+    ("TorchRL ReinforceLoss", "torchrl", libraries.torchrl_reinforce, GOING_ON),
+    ("TorchRL A2CLoss", "torchrl", libraries.torchrl_a2c, GOING_ON),
+    ("TorchRL A2CLoss, λ = 1", "torchrl", libraries.torchrl_a2c_lambda_one, GOING_ON),
+    ("TorchRL ClipPPOLoss, first epoch", "torchrl", libraries.torchrl_clip_ppo, GOING_ON),
+    ("rlax policy_gradient_loss, λ = 1", "rlax", rlax_losses.rlax_policy_gradient, ROLLOUT),
+    ("rlax policy_gradient_loss, λ = 0.95", "rlax", rlax_losses.rlax_policy_gradient_095, ROLLOUT),
+    ("PyTorch examples, reinforce.py", None, formulas.pytorch_examples_reinforce, {"layout": "episode"}),
+    ("Gymnasium tutorial before #1336", None, formulas.gymnasium_tutorial, {"layout": "episode"}),
+    ("Spinning Up VPG", None, formulas.spinning_up_vpg, {"target": "conventional"}),
+    ("CleanRL PPO, first epoch", None, formulas.cleanrl_ppo, ROLLOUT),
+    ("Tianshou Reinforce", None, formulas.tianshou_reinforce, {"target": "conventional"}),
+    ("TRL RLOO", None, formulas.trl_rloo, WHOLE),
+    ("TRL GRPO as first published", None, formulas.trl_grpo, WHOLE),
+]
+
+
+def row(name: str, package: str | None, estimator, options: dict) -> str:
+    report = logpi.check(estimator, **options)
+    how = f"{package} {importlib.metadata.version(package)}" if package else "re-implemented from the formula"
+    scale = f", k = {report.scale_name}" if report.scale_name else ""
+    match = f": {report.matches[0]}" if report.verdict == "other-target" else ""
+    bias = f"{report.relative_bias:.2g}" if report.relative_bias > 1e-10 else "0"
+    causes = ", ".join(cause.name for cause in report.diagnosis[:3])
+    return f"| {name} | {how} | {report.target} | {report.verdict}{match}{scale} | {bias} | {causes} |"
+
+
+def main() -> None:
+    print("| implementation | code | target | verdict | relative bias | likely cause |\n|---|---|---|---|---|---|")
+    for audit in AUDITS:
+        print(row(*audit), flush=True)
+
+
+if __name__ == "__main__":
+    main()
