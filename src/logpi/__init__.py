@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logpi.checking.checker import CheckReport as CheckReport, check as check
+    from logpi.checking.checker import check as check
+    from logpi.checking.report import CheckReport as CheckReport
     from logpi.config import Reinforce as Reinforce
     from logpi.errors import LogpiError as LogpiError
     from logpi.evaluation import Evaluation as Evaluation, evaluate as evaluate
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from logpi.training import Run as Run, load as load, resume as resume, train as train
 
 _MODULES = {
-    "CheckReport": "checking.checker",
+    "CheckReport": "checking.report",
     "check": "checking.checker",
     "Reinforce": "config",
     "LogpiError": "errors",

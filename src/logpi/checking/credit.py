@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.expectation import Situation, all_cases, moments
-from logpi.checking.frameworks import Framework
+from logpi.checking.request import Framework
 from logpi.mdp import FiniteMDP
 from logpi.objective import exact_gradient
 

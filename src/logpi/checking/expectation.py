@@ -8,8 +8,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.cases import Cases, Columns, add_law, batches, log_softmax, streams, trajectories
-from logpi.checking.frameworks import Answer, Framework, Request
 from logpi.checking.probes import Probe
+from logpi.checking.request import Answer, Framework, Request
 from logpi.checking.targets import Law
 from logpi.contract import DIFFERENTIABLE, Layout
 from logpi.errors import LogpiError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from logpi.checking.checker import CheckReport
+from logpi.checking.report import CheckReport
 from logpi.errors import LogpiError
 
 

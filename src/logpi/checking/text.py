@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from logpi.checking.checker import CheckReport
+from logpi.checking.report import CheckReport
 from logpi.checking.targets import TARGETS
 
 _WORDS = {

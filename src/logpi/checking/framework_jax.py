@@ -1,0 +1,110 @@
+"""Estimators in JAX: compiled over many batches, in double precision."""
+
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
+from logpi.contract import Estimator, call, shape_of
+from logpi.errors import LogpiError
+
+# Batches that one compiled call takes; the same for all probes, so that equal shapes compile once.
+CHUNK = 64
+
+
+class JaxFramework:
+    """JAX in double precision: compiled over many batches where the function can be traced, else called one by one."""
+
+    name: FrameworkName = "jax"
+
+    def __init__(self, function: Estimator):
+        import jax
+
+        self.function, self.jax = function, jax
+        self.compiled: dict[Any, Any] = {}
+        self.traceable = True
+
+    def _inputs(self, request: Request, constant: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
+        jax = self.jax
+        given = {"discount": request.discount, **constant, **leaves}
+        if "policy" in leaves:
+            given["policy"] = TabularPolicy(leaves["policy"], jax.nn.log_softmax, jax.numpy.exp)
+        return {name: given[name] for name in request.names}
+
+    def output(self, request: Request, index: int) -> ndarray:
+        """What the function returns for one batch, as an array; not compiled."""
+        with self.jax.enable_x64(True):
+            constant, leaves = self._one(request, index)
+            output = call(self.function, self._inputs(request, constant, leaves))
+        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        return np.asarray(output)
+
+    def _one(self, request: Request, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        as_input = lambda array: array.item() if array.ndim == 0 else self.jax.numpy.asarray(array)
+        constant = {name: as_input(array) for name, array in request.one(request.constant, index).items()}
+        leaves = request.one(request.leaves, index)
+        return constant, {name: self.jax.numpy.asarray(array) for name, array in leaves.items()}
+
+    def evaluate(self, request: Request) -> Answer:
+        """All batches, in compiled chunks of one size."""
+        with self.jax.enable_x64(True):
+            if self.traceable:
+                errors = self.jax.errors
+                try:
+                    return self._compiled(request)
+                except LogpiError as error:
+                    untraceable = (
+                        errors.ConcretizationTypeError,
+                        errors.TracerArrayConversionError,
+                        errors.NonConcreteBooleanIndexError,
+                        errors.TracerIntegerConversionError,
+                    )
+                    if not isinstance(error.__cause__, untraceable):
+                        raise
+                    self.traceable = False
+            return self._one_by_one(request)
+
+    def _compiled(self, request: Request) -> Answer:
+        jax = self.jax
+        key = (request.names, request.discount, *((n, a.shape[1:]) for n, a in request.constant.items()))
+        if key not in self.compiled:
+            constant, leaves = self._one(request, 0)
+            function = lambda leaves, constant: call(self.function, self._inputs(request, constant, leaves))
+            seen = jax.eval_shape(function, leaves, constant)
+            shape = shape_of(seen, request.shape, getattr(self.function, "__name__", "the estimator"))
+            one = jax.value_and_grad(function) if shape == () else function
+            axes = {name: None if name == "policy" else 0 for name in leaves}
+            self.compiled[key] = (jax.jit(jax.vmap(one, (axes, 0))), shape, seen.dtype == np.float32)
+        program, shape, single = self.compiled[key]
+        results = [program(*self._chunk(request, start)) for start in range(0, request.count, CHUNK)]
+        join = lambda *parts: np.concatenate([np.asarray(part, np.float64) for part in parts])[: request.count]
+        if shape == ():
+            gradients = {name: join(*(g[name] for _, g in results)) for name in results[0][1]}
+            return Answer(gradients, loss=join(*(value for value, _ in results)), single_precision=single)
+        return Answer({}, join(*results), single_precision=single)
+
+    def _chunk(self, request: Request, start: int) -> tuple[Arrays, Arrays]:
+        """The last chunk is filled up with its first batch."""
+        index = np.arange(start, start + CHUNK)
+        index = np.where(index < request.count, index, start)
+        leaves = {n: a if n == "policy" else a[index] for n, a in request.leaves.items()}
+        return leaves, {name: array[index] for name, array in request.constant.items()}
+
+    def _one_by_one(self, request: Request) -> Answer:
+        jax, name = self.jax, getattr(self.function, "__name__", "the estimator")
+        weights, gradients, losses, single = [], [], [], False
+        for index in range(request.count):
+            constant, leaves = self._one(request, index)
+            function = lambda leaves: call(self.function, self._inputs(request, constant, leaves))  # noqa: B023
+            output, pull = jax.vjp(function, leaves)
+            single |= getattr(output, "dtype", None) == np.float32
+            if shape_of(output, request.shape, name) == ():
+                losses.append(float(output))
+                gradients.append(jax.tree.map(np.asarray, pull(jax.numpy.ones_like(output))[0]))
+            else:
+                weights.append(np.asarray(output, np.float64))
+        if weights:
+            return Answer({}, np.stack(weights), single_precision=single)
+        stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
+        return Answer(stacked, loss=np.array(losses), single_precision=single)

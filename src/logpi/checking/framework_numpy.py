@@ -1,0 +1,69 @@
+"""Estimators in NumPy or plain Python: losses are differentiated by differences, weights are taken as they are."""
+
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
+from logpi.contract import Estimator, call, shape_of
+from logpi.numeric import derivative
+
+
+def _numpy_log_softmax(table: ndarray) -> ndarray:
+    shifted = table - table.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+class NumpyFramework:
+    """Plain NumPy or plain Python. A loss is differentiated by differences, weights are taken as they are."""
+
+    name: FrameworkName = "numpy"
+
+    def __init__(self, function: Estimator):
+        self.function = function
+
+    def inputs(self, request: Request, constant: Arrays, leaves: Arrays) -> dict[str, Any]:
+        """What one call gets; nothing in it can be written to."""
+        given: dict[str, Any] = {"discount": request.discount}
+        for name, array in (constant | leaves).items():
+            if name == "policy":
+                given[name] = TabularPolicy(array, _numpy_log_softmax, np.exp)
+            elif array.ndim == 0:
+                given[name] = array.item()
+            else:
+                given[name] = array.view()
+                given[name].flags.writeable = False
+        return {name: given[name] for name in request.names}
+
+    def output(self, request: Request, index: int) -> ndarray:
+        """What the function returns for one batch, as an array."""
+        constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+        output = call(self.function, self.inputs(request, constant, leaves))
+        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        return np.asarray(output)
+
+    def evaluate(self, request: Request) -> Answer:
+        """Every batch, one after the other."""
+        name = getattr(self.function, "__name__", "the estimator")
+        outputs, gradients, losses = [], [], []
+        for index in range(request.count):
+            constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+            output = call(self.function, self.inputs(request, constant, leaves))
+            if shape_of(output, request.shape, name) == ():
+                losses.append(float(output))
+                gradients.append(self._gradient(request, constant, leaves))
+            else:
+                outputs.append(np.asarray(output))
+        if outputs:
+            single = outputs[0].dtype == np.float32
+            return Answer({}, np.stack(outputs).astype(np.float64), single_precision=single)
+        return Answer({n: np.stack([g[n] for g in gradients]) for n in gradients[0]}, loss=np.array(losses))
+
+    def _gradient(self, request: Request, constant: Arrays, leaves: Arrays) -> Arrays:
+        def by(name: str) -> ndarray:
+            loss = lambda x: call(self.function, self.inputs(request, constant, leaves | {name: x}))
+            return derivative(loss, np.asarray(leaves[name], np.float64))
+
+        # A NumPy author differentiates by hand, and never through the critic.
+        return {name: by(name) for name in leaves if not name.endswith("value")}

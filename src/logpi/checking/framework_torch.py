@@ -1,0 +1,120 @@
+"""Estimators in PyTorch, which is imported only because the user's file does."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
+from logpi.contract import Estimator, call, shape_of
+from logpi.errors import LogpiError
+
+
+@contextlib.contextmanager
+def torch_settings() -> Iterator[None]:
+    """Double precision for tensors that the user's code makes (0.9 ** step is single otherwise), and one thread.
+
+    The arrays are tiny: with several threads each operation waits for them to wake up.
+    """
+    import torch
+
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
+class TorchFramework:
+    """PyTorch, imported only because the user's file does."""
+
+    name: FrameworkName = "torch"
+
+    def __init__(self, function: Estimator):
+        import torch
+
+        self.function, self.torch = function, torch
+        self.flags: Any = torch.bool
+
+    def _tensor(self, name: str, array: ndarray) -> Any:
+        if array.ndim == 0:
+            return array.item()
+        return self.torch.tensor(array, dtype=self.flags if name in ("done", "terminated", "truncated") else None)
+
+    def inputs(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What one call gets, and the leaves to differentiate by. Not leaves themselves: networks give none either."""
+        torch = self.torch
+        roots = {name: torch.tensor(array, dtype=torch.float64, requires_grad=True) for name, array in leaves.items()}
+        given: dict[str, Any] = {"discount": request.discount}
+        given |= {name: self._tensor(name, array) for name, array in constant.items()}
+        for name, root in roots.items():
+            given[name] = root.clone()
+        if "policy" in roots:
+            given["policy"] = TabularPolicy(given["policy"], lambda t: torch.log_softmax(t, -1), torch.exp)
+        return {name: given[name] for name in request.names}, roots
+
+    def output(self, request: Request, index: int) -> ndarray:
+        """What the function returns for one batch, as an array."""
+        constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+        with torch_settings():
+            output = self._call(request, constant, leaves)[0]
+        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        return np.asarray(output.detach() if hasattr(output, "detach") else output)
+
+    def _call(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[Any, dict[str, Any]]:
+        """Flags are bool as environments give them; code that computes 1 - done gets numbers instead."""
+        given, roots = self.inputs(request, constant, leaves)
+        try:
+            output = call(self.function, given)
+        except LogpiError as error:
+            if self.flags != self.torch.bool or "bool" not in str(error).lower():
+                raise
+            self.flags = self.torch.float64
+            given, roots = self.inputs(request, constant, leaves)
+            output = call(self.function, given)
+        # A clone starts at version 0, and so does a fresh tensor; writing counts up.
+        for name, tensor in given.items():
+            if getattr(tensor, "_version", 0):
+                raise LogpiError(f"{self.function.__name__} changes its input {name!r} in place: work on a copy")
+        return output, roots
+
+    def evaluate(self, request: Request) -> Answer:
+        """Every batch, one after the other."""
+        with torch_settings():
+            return self._evaluate(request)
+
+    def _evaluate(self, request: Request) -> Answer:
+        name = getattr(self.function, "__name__", "the estimator")
+        weights, gradients, losses, single = [], [], [], False
+        for index in range(request.count):
+            constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+            output, roots = self._call(request, constant, leaves)
+            shape = shape_of(output, request.shape, name)
+            single |= getattr(output, "dtype", None) == self.torch.float32
+            if shape == () and request.shape != ():
+                if not getattr(output, "requires_grad", False):
+                    raise LogpiError(
+                        f"{name} returned a loss without a gradient: it does not depend on log_prob, logits, entropy or"
+                        " policy, or was detached from them"
+                    )
+                losses.append(float(output.detach()))
+                gradients.append(self._gradient(output, roots))
+            else:
+                weights.append(np.asarray(output.detach()))
+        if weights:
+            return Answer({}, np.stack(weights).astype(np.float64), single_precision=single)
+        stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
+        return Answer(stacked, loss=np.array(losses), single_precision=single)
+
+    def _gradient(self, output: Any, roots: dict[str, Any]) -> Arrays:
+        found = self.torch.autograd.grad(output, [*roots.values()], allow_unused=True)
+        zero = self.torch.zeros_like
+        return {
+            name: (zero(root) if gradient is None else gradient).numpy()
+            for (name, root), gradient in zip(roots.items(), found, strict=True)
+        }

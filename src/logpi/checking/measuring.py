@@ -1,0 +1,156 @@
+"""An estimator in every situation that the check puts it into."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy import ndarray
+
+from logpi.checking.cases import Cases, Columns
+from logpi.checking.expectation import (
+    Moments,
+    NotFinite,
+    Situation,
+    all_cases,
+    ascent,
+    critic_share,
+    make_request,
+    moments,
+)
+from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour
+from logpi.checking.request import Framework
+from logpi.checking.targets import Law, law_of, targets
+from logpi.contract import Layout
+from logpi.errors import LogpiError
+from logpi.objective import softmax
+
+
+@dataclass
+class Measured:
+    """One situation and what the estimator does in it."""
+
+    situation: Situation
+    columns: Columns
+    cases: list[Cases]
+    moments: Moments
+    targets: dict[str, ndarray]
+
+
+@dataclass
+class Trial:
+    """An estimator, how it is called, and what was noticed on the way."""
+
+    framework: Framework
+    names: tuple[str, ...]
+    layout: Layout
+    sign: float
+    """-1 where the function returns an objective."""
+    sampler: Callable[[ndarray], ndarray] | None
+    entropy_coefficient: float
+    notes: list[str] = field(default_factory=list)
+    least_episodes: int = 1
+
+    def situations(self, probes: Probes, critic: str) -> list[Situation]:
+        """Where the estimator is tried; the first is the one whose variance is reported."""
+        least = self.least_episodes
+        of = lambda probe, n: replace(probe, designs=batch_of(n))
+        if self.layout == "episode":
+            tried = [probes.stop, of(probes.short, 1), probes.offset, probes.rare]
+        elif self.layout == "rollout":
+            tried = [of(probes.short, n) for n in (1, 2) if n >= least]
+        else:
+            tried = [*(of(probes.stop, n) for n in (1, 2) if n >= least), probes.short]
+            tried += [of(probe, least) for probe in (probes.offset, probes.rare)]
+            if "group" in self.names and self.sampler is None:
+                tried += [probes.prompts, probes.answers]
+        if self.sampler is not None:
+            tried = [probe for probe in tried if probe.name != "rare"]
+        elif "old_log_prob" in self.names:
+            tried += [with_behaviour(probe) for probe in tried if probe.name in ("stop", "short")]
+        made = [Situation(probe, self.layout, self.law(probe), critic) for probe in tried]
+        if self.layout == "rollout":
+            made.append(replace(made[0], steps=4))
+        return made
+
+    def law(self, probe: Probe) -> Law:
+        """What actions are drawn from."""
+        if probe.behaviour is not None:
+            return Law(softmax(probe.behaviour))
+        if self.sampler is None:
+            return Law(probe.policy)
+        return law_of(probe.logits, self.sampler)
+
+    def measure(self, probes: Probes, critic: str) -> list[Measured]:
+        """Every situation; batches of one are left out for estimators that need two."""
+        if self.layout != "episode" and self.least_episodes == 1:
+            first = self.situations(probes, critic)[0]
+            try:
+                self.measure_one(first)
+            except LogpiError as error:
+                self.least_episodes = 2
+                why = "its loss or gradient is not finite" if isinstance(error, NotFinite) else str(error)
+                measured = [self.measure_one(situation) for situation in self.situations(probes, critic)]
+                self.notes.append(f"batches of one episode are left out: {why}")
+                return measured
+        return [self.measure_one(situation) for situation in self.situations(probes, critic)]
+
+    def measure_one(self, situation: Situation) -> Measured:
+        """E[ĝ], E[|ĝ|²] and all targets."""
+        columns = situation.columns()
+        cases = all_cases(situation, columns)
+        found = moments(self.framework, self.names, situation, cases)
+        if self.sign < 0 and not self._gives_weights(situation, cases):
+            found = found._replace(mean=-found.mean)
+        law, trained = situation.law, Law(situation.probe.policy)
+        fixed = situation.probe.behaviour is not None or (law.jacobian is not None and not np.any(law.jacobian))
+        possible = targets(
+            situation.probe, self.layout, trained if fixed else law, columns, self.names, self.entropy_coefficient
+        )
+        return Measured(situation, columns, cases, found, possible)
+
+    def _gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
+        request = make_request(situation, cases[-1], self.names)
+        return self.framework.output(request, 0).shape == request.shape != ()
+
+    def must_be_a_function(self, probes: Probes) -> None:
+        """The same batch must give the same answer.
+
+        **Raises:** `LogpiError` for an estimator that is random or keeps a state.
+        """
+        situation = Situation(
+            replace(probes.short, designs=batch_of(1 if self.layout == "episode" else 2)),
+            self.layout,
+            self.law(probes.short),
+        )
+        case = all_cases(situation, situation.columns())[-1]
+        request = make_request(situation, case, self.names)
+        with np.errstate(all="ignore"):
+            outputs = [self.framework.output(request, 0) for _ in range(3)]
+        if not all(np.array_equal(outputs[0], other, equal_nan=True) for other in outputs[1:]):
+            raise LogpiError(
+                "two calls with the same batch gave different results: the estimator consumes randomness, or keeps a"
+                " state between calls. Draw outside of it, or freeze its statistics"
+            )
+
+    def leak(self, measured: Measured) -> list[Measured] | None:
+        """The same situation with a critic that shares parameters, if the policy's loss reaches the critic.
+
+        It does where ∂loss/∂value changes with θ while everything else stands still.
+        """
+        if self.framework.name == "numpy" or not {"value", "next_value", "last_value"} & set(self.names):
+            return None
+        situation, mean, second, leaks = measured.situation, np.zeros_like(measured.moments.mean), 0.0, False
+        moved = situation.probe.logits + 0.3 * np.sin(1.0 + np.arange(mean.size)).reshape(mean.shape)
+        for case in measured.cases:
+            answer = self.framework.evaluate(make_request(situation, case, self.names))
+            other = self.framework.evaluate(make_request(situation, case, self.names, moved))
+            for name in answer.cotangents.keys() & {"value", "next_value", "last_value"}:
+                leaks |= not np.allclose(answer.cotangents[name], other.cotangents[name], rtol=1e-9, atol=1e-9)
+            gradient = self.sign * (ascent(situation, case, answer) + critic_share(situation, case, answer))
+            mean += np.tensordot(case.probability, gradient, axes=1)
+            second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
+        if not leaks:
+            return None
+        self.notes.append("the critic is taken to share parameters with the policy, since the loss reaches it")
+        shared = replace(situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic"))
+        return [replace(measured, situation=shared, moments=Moments(mean, second, False))]

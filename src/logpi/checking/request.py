@@ -1,0 +1,87 @@
+"""What a framework is asked, and what it answers: ∂loss/∂(what depends on θ), for every batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy import ndarray
+
+FrameworkName: TypeAlias = Literal["numpy", "torch", "jax"]
+Arrays: TypeAlias = dict[str, ndarray]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Batches to evaluate: arrays with a leading axis [batch], but for the table of logits [O, A]."""
+
+    names: tuple[str, ...]
+    constant: Arrays
+    leaves: Arrays
+    discount: float
+    shape: tuple[int, ...]
+    """Of `log_prob` in one batch."""
+    count: int
+    """Number of batches."""
+
+    def one(self, arrays: Arrays, index: int) -> Arrays:
+        """The arrays of one batch."""
+        return {name: array if name == "policy" else array[index] for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """∂loss/∂leaf of every batch, [batch, …]; or `weights` [batch, …] of ∇ log π, if those were returned."""
+
+    cotangents: Arrays
+    weights: ndarray | None = None
+    loss: ndarray | None = None
+    """[batch] values of the loss, if that was returned."""
+    single_precision: bool = False
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of it is."""
+        return bool(self.finite_batches.all())
+
+    @property
+    def finite_batches(self) -> ndarray:
+        """[batch] the same of each."""
+        parts = [part for part in (*self.cotangents.values(), self.weights, self.loss) if part is not None]
+        return np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0)
+
+
+class TabularPolicy:
+    """π(a|o) = softmax(table[o])_a in the estimator's framework; differentiable."""
+
+    def __init__(self, table: Any, log_softmax: Callable[[Any], Any], exp: Callable[[Any], Any]):
+        self._table, self._log, self._exp = table, log_softmax(table), exp
+
+    def logits(self, observation: Any) -> Any:
+        """[…, actions]."""
+        return self._table[observation]
+
+    def log_prob(self, observation: Any, action: Any) -> Any:
+        """log π(action|observation), of the shape of `action`."""
+        return self._log[observation, action]
+
+    def entropy(self, observation: Any) -> Any:
+        """-Σ_a π log π."""
+        return -(self._exp(self._log) * self._log).sum(-1)[observation]
+
+
+class Framework(Protocol):
+    """An estimator in its own framework."""
+
+    name: FrameworkName
+
+    def output(self, request: Request, index: int) -> ndarray:
+        """What the function returns for one batch, as an array."""
+        ...
+
+    def evaluate(self, request: Request) -> Answer:
+        """Every batch of the request.
+
+        **Raises:** `LogpiError` for a function that fails, or returns neither a loss nor weights.
+        """
+        ...
