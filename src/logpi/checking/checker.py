@@ -175,9 +175,8 @@ class _Check:
             return None
         chain = replace(probes.chain, designs=batch_of(1 if self.trial.layout == "episode" else 2))
         try:
-            found = credit_matrix(
-                self.trial.framework, self.trial.names, Situation(chain, self.trial.layout, self.trial.law(chain))
-            )
+            situation = Situation(chain, self.trial.layout, self.trial.law(chain))
+            found = credit_matrix(self.trial.framework, self.trial.names, situation)
         except NotFinite:
             return None  # such as a division by the deviation of equal returns
         return found if self.trial.sign > 0 else replace(found, matrix=-found.matrix)
