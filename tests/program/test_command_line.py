@@ -332,10 +332,18 @@ def readme_commands():
 def test_the_commands_of_the_readme_run(logpi, tmp_path):
     """Word for word, but that budgets are cut, and that CartPole stands for the environment of another extra."""
     commands = [command.split()[1:] for command in readme_commands()]
-    assert [words[0] for words in commands] == ["train"] * 4 + ["resume", "evaluate", "plot"]
+    assert [words[0] for words in commands] == (
+        ["train"] * 4 + ["resume", "evaluate", "plot"] + ["check"] * 3 + ["train", "derive"]
+    )
+    (tmp_path / "my_loss.py").write_text(
+        "import jax.numpy as jnp\n"
+        "def loss(log_prob, reward):\n"
+        "    return -jnp.mean(log_prob.mean(-1) * reward.sum(-1))\n"
+    )
     (tmp_path / "my.yaml").write_text("steps: 1000\n")
     logpi("train", "CartPole-v1", "--steps", 500, "--out", "runs/other")
     short = {"LunarLander-v3": "CartPole-v1", "3e6": "1000", "5e6": "2000"}
     for words in commands:
         cut = ["--steps", 1000] if words[0] == "train" and not {"--steps", "--config"} & set(words) else []
-        logpi(*(short.get(word, word) for word in words), *cut)
+        logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
+    assert (tmp_path / "credit.png").is_file()
