@@ -67,7 +67,6 @@ ORDER = [
     "checking.remarks",
     "checking.credit",
     "checking.report",
-    "checking.text",
     "checking.picture",
     "checking.measuring",
     "checking.checker",

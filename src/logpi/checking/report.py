@@ -1,13 +1,25 @@
-"""What a check found."""
+"""What a check found, as data and in words."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from logpi.checking.credit import Credit
 from logpi.checking.diagnosis import Cause
 from logpi.checking.request import FrameworkName
+from logpi.checking.targets import TARGETS
 from logpi.checking.verdict import VerdictName
 from logpi.contract import Layout
+
+_WORDS = {
+    "exact": "exact: the expected gradient is that of the target",
+    "scaled": "scaled: exact but for a constant factor",
+    "other-target": "other target: exact for another target than the one asked for",
+    "biased": "biased: the expected gradient is not that of the target, nor a multiple of it",
+    "zero": "zero: the expected gradient vanishes",
+    "reversed": "reversed: the expected gradient points downhill",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,52 @@ class CheckReport:
         }
 
     def __str__(self) -> str:
-        from logpi.checking.text import as_text
-
         return as_text(self)
+
+
+def as_text(report: CheckReport) -> str:
+    """What `logpi check` prints."""
+    lines = [
+        _WORDS[report.verdict] + (f", k = {report.scale_name} (here {report.scale:.4g})" if report.scale_name else ""),
+        f"  target         {report.target}: {TARGETS[report.target]}",
+        f"  relative bias  {report.relative_bias:.2e}, after the best scale {report.residual_after_scale:.2e},"
+        f" cosine {report.cosine:.4f}",
+    ]
+    others = [name for name in report.matches if name != report.target]
+    if others and report.verdict != "exact":
+        lines += [f"  it is exact for {name}: {TARGETS[name]}" for name in others[:2]]
+    if report.diagnosis:
+        lines.append("likely cause, most likely first")
+        for cause in report.diagnosis:
+            how = "explains it exactly" if cause.distance < 1e-7 else f"explains it to {cause.distance:.1%}"
+            lines += [f"  {cause.name}: {cause.explanation} ({how})", f"      {cause.remedy}"]
+    elif report.verdict != "exact":
+        lines.append("no known mistake explains it")
+    if report.variance is not None:
+        lines.append(_variance(report))
+    if report.credit is not None:
+        lines += _credit(report)
+    lines += [f"note: {note}" for note in report.notes]
+    lines.append(f"{report.framework}, {report.layout} layout; relative bias by probe")
+    lines += [f"  {name:<32} {bias:.2e}" for name, bias in report.probes]
+    return "\n".join(lines)
+
+
+def _variance(report: CheckReport) -> str:
+    variance = report.variance
+    assert variance is not None
+    episodes = f"{variance.episodes} episode" + ("s" if variance.episodes > 1 else "")
+    ratio = "" if variance.ratio is None else f", {variance.ratio:.3g} times that of the best state baseline"
+    return f"variance of {episodes} (trace of the covariance) {variance.trace:.4g}{ratio}"
+
+
+def _credit(report: CheckReport) -> list[str]:
+    credit = report.credit
+    assert credit is not None
+    cell = lambda x: "     ." if np.isnan(x) else f"{x:6.3f}"
+    lines = ["credit: how much the reward at k (column) counts for the action at t (row); right beside it"]
+    for found, right in zip(credit.matrix, credit.correct, strict=True):
+        lines.append("  " + " ".join(map(cell, found)) + "     " + " ".join(map(cell, right)))
+    if credit.residual > 1e-6:
+        lines.append(f"  not linear in rewards: the matrix leaves {credit.residual:.1%} unexplained")
+    return lines

@@ -31,23 +31,21 @@ def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
     found, target = [e.found for e in evidence], [e.target for e in evidence]
     sizes = [e.size for e in evidence]
     bias = max(_relative(f - t, t) for f, t in zip(found, target, strict=True))
-    factors, left = fitted(found, target, sizes)
+    factors, _ = fitted(found, target, sizes)
     cosine = min(_cosine(f, t) for f, t in zip(found, target, strict=True))
+    residual = max(_relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True))
     size = 2 if any(n == 2 for n, _ in factors) else max(n for n, _ in factors)
     scale = next(k for (n, _), k in sorted(factors.items()) if n == size)
-    residual, discount = max(left), evidence[0].situation.probe.mdp.discount
+    name = scale_name(factors, evidence[0].situation.probe.mdp.discount)
     if bias < tolerance:
         return Judgement("exact", 1.0, None, bias, residual, cosine)
     if all(_relative(f, t) < tolerance for f, t in zip(found, target, strict=True)):
-        return Judgement("zero", 0.0, "0", bias, 0.0, 0.0)
-    # where k = 0 for one size only (such as (N-1)/N at N = 1) nothing is left to fit there
-    fits = all(r < tolerance or _relative(f, t) < tolerance for r, f, t in zip(left, found, target, strict=True))
-    if fits and all(k > -tolerance for k in factors.values()):
-        return Judgement(
-            "scaled", scale, scale_name(factors, discount), bias, 0.0 if residual == 1 else residual, cosine
-        )
-    if fits and all(k < tolerance for k in factors.values()):
-        return Judgement("reversed", scale, scale_name(factors, discount), bias, residual, cosine)
+        return Judgement("zero", 0.0, "0", bias, residual, 0.0)
+    if residual < tolerance * max(1.0, *map(abs, factors.values())):
+        if all(k > -tolerance for k in factors.values()):
+            return Judgement("scaled", scale, name, bias, residual, cosine)
+        if all(k < tolerance for k in factors.values()):
+            return Judgement("reversed", scale, name, bias, residual, cosine)
     return Judgement("biased", None, None, bias, residual, cosine)
 
 
