@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy import ndarray
@@ -70,6 +70,7 @@ class TabularPolicy:
         return -(self._exp(self._log) * self._log).sum(-1)[observation]
 
 
+@runtime_checkable
 class Framework(Protocol):
     """An estimator in its own framework."""
 
