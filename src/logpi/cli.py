@@ -148,8 +148,8 @@ class Plot:
 class Derive:
     """The derivation, line by line, with both sides of every equation computed on a finite MDP."""
 
-    mdp: str = "stay-or-leave"
-    """A JSON file that describes a finite MDP, or the name of one."""
+    mdp: str | None = None
+    """A JSON file that describes a finite MDP, or the name of one; by default stay-or-leave."""
     random: int | None = None
     """Draw a small MDP from this seed instead; the policy is drawn from it too."""
     json: bool = False
@@ -162,10 +162,12 @@ class Derive:
         from logpi.derivation_text import as_text
         from logpi.mdp import load_mdp, random_mdp
 
+        if self.random is not None and self.mdp is not None:
+            raise LogpiError("--mdp and --random exclude each other")
         if self.random is not None and self.random < 0:
             raise LogpiError(f"random must be a whole number >= 0, got {self.random}")
         generator = np.random.default_rng(self.random or 0)
-        mdp = load_mdp(self.mdp) if self.random is None else random_mdp(generator)
+        mdp = load_mdp(self.mdp or "stay-or-leave") if self.random is None else random_mdp(generator)
         derivation = derive(mdp, generator.normal(size=(mdp.observations, mdp.actions)))
         print(json.dumps(derivation.to_json()) if self.json else as_text(derivation))
 

@@ -41,12 +41,18 @@ NAMES: Mapping[str, str] = {
 DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", "value", "next_value", "last_value")
 
 
+def name_of(function: Any) -> str:
+    """What to call a function, a partial, or a callable object in a message."""
+    inner = getattr(function, "func", function)
+    return getattr(inner, "__name__", None) or type(inner).__name__
+
+
 def wanted(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str, ...]:
     """The names that an estimator asks for; parameters with a default of another name keep their default.
 
     **Raises:** `LogpiError` for a name that does not exist.
     """
-    called = getattr(estimator, "__name__", str(estimator))
+    called = name_of(estimator)
     try:
         parameters = inspect.signature(estimator).parameters.values()
     except (TypeError, ValueError):
@@ -73,14 +79,15 @@ def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
         with warnings.catch_warnings(action="ignore"):
             return function(**inputs)
     except (Exception, SystemExit) as error:
-        name = getattr(function, "__name__", str(function))
-        file = getattr(getattr(function, "__code__", None), "co_filename", None)
+        name, inner = name_of(function), inspect.unwrap(getattr(function, "func", function))
+        code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
+        file = getattr(code, "co_filename", None)
         frames = traceback.extract_tb(error.__traceback__)
-        where = next((f"line {f.lineno}" for f in reversed(frames) if f.filename == file), "in its code")
+        where = next((f" at line {f.lineno}" for f in reversed(frames) if f.filename == file), "")
         text = " ".join(str(error).split())
         if "read-only" in text or "read only" in text:
-            raise LogpiError(f"{name} changes its inputs in place ({where}): work on a copy") from error
-        raise LogpiError(f"{name} raised {type(error).__name__} at {where}: {text}") from error
+            raise LogpiError(f"{name} changes its inputs in place{where}: work on a copy") from error
+        raise LogpiError(f"{name} raised {type(error).__name__}{where}: {text}") from error
 
 
 def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ...]:

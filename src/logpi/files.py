@@ -26,6 +26,8 @@ def load_from_file(source: str) -> Any:
         raise LogpiError(f"{file} is not a file")
     module = sys.modules.get(str(path))
     if module is None:
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))  # as for a script: files may import those beside them
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None

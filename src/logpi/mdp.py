@@ -58,7 +58,7 @@ class FiniteMDP:
         self.reward = np.sum(self.reward_value * self.reward_probability, axis=-1)
         self.terminal = _array("terminal", terminal, np.bool_)
         self.horizon, self.discount = horizon, discount
-        seen = np.arange(len(self.initial)) if observation is None else observation
+        seen = np.arange(self.initial.size) if observation is None else observation
         self.observation = _array("observation", seen, np.int64)
         self._check()
 
@@ -89,9 +89,10 @@ class FiniteMDP:
             raise LogpiError("FiniteMDP.initial starts an episode in a terminal state")
         if self.observation.min() < 0 or set(self.observation) != set(range(self.observation.max() + 1)):
             raise LogpiError("FiniteMDP.observation must number what is seen from 0 without gaps")
-        if not isinstance(self.horizon, int) or self.horizon < 1:
+        if not isinstance(self.horizon, int) or isinstance(self.horizon, bool) or self.horizon < 1:
             raise LogpiError(f"FiniteMDP.horizon must be a whole number of at least 1, got {self.horizon!r}")
-        if not 0 <= self.discount <= 1:
+        number = isinstance(self.discount, int | float) and not isinstance(self.discount, bool)
+        if not number or not 0 <= self.discount <= 1:
             raise LogpiError(f"FiniteMDP.discount must lie in [0, 1], got {self.discount!r}")
 
     @property
@@ -153,7 +154,9 @@ def _reward_law(reward: Any) -> tuple[ndarray, ndarray]:
 
 def _array(field: str, value: Any, dtype: type) -> ndarray:
     try:
-        array = np.array(value, dtype)
+        array, given = np.array(value, dtype), np.array(value)
+        if given.dtype.kind not in "fiub" or not np.array_equal(array, given, equal_nan=True):
+            raise ValueError
         array.flags.writeable = False
         return array
     except (TypeError, ValueError):
@@ -229,4 +232,8 @@ def load_mdp(name: str) -> FiniteMDP:
     path = Path(name)
     if not path.is_file():
         raise LogpiError(f"finite MDP {name!r} is neither a JSON file nor one of {', '.join(NAMED)}")
-    return FiniteMDP.from_json(path.read_text(), source=str(path))
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogpiError(f"{path} cannot be read: {error}") from None
+    return FiniteMDP.from_json(text, source=str(path))

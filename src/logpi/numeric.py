@@ -13,16 +13,16 @@ COEFFICIENTS = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 STEP = 2.0**-5
 
 
-def derivative(function: Callable[[ndarray], Any], x: Float[ndarray, "*shape"]) -> ndarray:
+def derivative(function: Callable[[ndarray], Any], x: Float[ndarray, "*shape"], step: float = STEP) -> ndarray:
     """∂f/∂x of shape [*f(x).shape, *x.shape]; 8 calls per entry of x. Exact to rounding where f is linear."""
     columns = []
     for index in np.ndindex(*x.shape):
         shift = np.zeros_like(x)
-        shift[index] = STEP
+        shift[index] = step
         pairs = [
             c * (np.asarray(function(x + j * shift)) - np.asarray(function(x - j * shift)))
             for j, c in enumerate(COEFFICIENTS, start=1)
         ]
-        columns.append(sum(pairs) / STEP)
+        columns.append(sum(pairs) / step)
     stacked = np.stack(columns, axis=-1)
     return stacked.reshape((*stacked.shape[:-1], *x.shape))

@@ -96,6 +96,8 @@ ADVANTAGES: tuple[Entry, ...] = (
     Entry("no-cut", "the sum runs on into the next episode", "cut at every end of an episode", lambda d: d.scan(d.bootstrapped(d.reward, d.discount), d.discount, d.done & False, across=not d.rollout), R),
     Entry("no-cut", "advantages run on into the next episode, while next values are cut", "cut at every end of an episode", lambda d: d.gae(1.0, cut=d.done & False, across=not d.rollout), (*R, *V)),
     Entry("no-cut", "advantages with λ = 0.95 run on into the next episode", "cut at every end of an episode", lambda d: d.gae(0.95, cut=d.done & False, across=not d.rollout), (*R, *V)),
+    Entry("cut-not-bootstrapped", "what comes after the end of the rollout counts as nothing", "add γ V(s) of the state that the rollout goes on from", lambda d: d.scan(d.reward, d.discount, d.done), R),
+    Entry("done-shifted", "episodes are cut one row too late or too early", "done[t] cuts between t and t + 1", lambda d: d.scan(d.bootstrapped(d.reward, d.discount), d.discount, np.roll(d.done, -1, axis=2)), R),
     Entry("trunc-boundary-ignored", "the sum is cut where an episode terminates, not where it is truncated", "cut at terminated or truncated", lambda d: d.scan(d.bootstrapped(d.reward, d.discount), d.discount, d.terminated, across=not d.rollout), R),
     Entry("trunc-boundary-ignored", "advantages are cut where an episode terminates, not where it is truncated", "cut at terminated or truncated", lambda d: d.gae(1.0, boot=~d.terminated, cut=d.terminated, across=not d.rollout), (*R, *V)),
     *(Entry("gae-lambda", f"advantages with λ = {decay:g} and a critic that is not exact (deliberate: less variance)", "λ = 1, or accept the bias", _gae(decay), (*R, *V)) for decay in (0.0, 0.5, 0.8, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99)),

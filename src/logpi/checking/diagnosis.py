@@ -47,9 +47,11 @@ class Evidence:
     target: Float[ndarray, "O A"]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Situations of one size share a factor such as 1/N."""
-        return self.situation.probe.episodes, self.situation.steps if self.situation.layout == "rollout" else 0
+    def size(self) -> tuple[int, int, int]:
+        """N, the steps of a rollout or 0, and the size of a group: what a factor such as 1/N depends on."""
+        starts = self.situation.probe.designs[0].starts
+        steps = self.situation.steps if self.situation.layout == "rollout" else 0
+        return len(starts), steps, len(starts) // len(set(starts))
 
 
 def fitted(

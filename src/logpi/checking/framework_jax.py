@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import Estimator, call, shape_of
+from logpi.contract import Estimator, call, name_of, shape_of
 from logpi.errors import LogpiError
 
 # Batches that one compiled call takes; the same for all probes, so that equal shapes compile once.
@@ -37,7 +37,7 @@ class JaxFramework:
         with self.jax.enable_x64(True):
             constant, leaves = self._one(request, index)
             output = call(self.function, self._inputs(request, constant, leaves))
-        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
 
     def _one(self, request: Request, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -72,7 +72,7 @@ class JaxFramework:
             constant, leaves = self._one(request, 0)
             function = lambda leaves, constant: call(self.function, self._inputs(request, constant, leaves))
             seen = jax.eval_shape(function, leaves, constant)
-            shape = shape_of(seen, request.shape, getattr(self.function, "__name__", "the estimator"))
+            shape = shape_of(seen, request.shape, name_of(self.function))
             one = jax.value_and_grad(function) if shape == () else function
             axes = {name: None if name == "policy" else 0 for name in leaves}
             self.compiled[key] = (jax.jit(jax.vmap(one, (axes, 0))), shape, seen.dtype == np.float32)
@@ -92,7 +92,7 @@ class JaxFramework:
         return leaves, {name: array[index] for name, array in request.constant.items()}
 
     def _one_by_one(self, request: Request) -> Answer:
-        jax, name = self.jax, getattr(self.function, "__name__", "the estimator")
+        jax, name = self.jax, name_of(self.function)
         weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = self._one(request, index)

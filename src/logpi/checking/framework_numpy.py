@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import Estimator, call, shape_of
+from logpi.contract import Estimator, call, name_of, shape_of
 from logpi.numeric import derivative
 
 
@@ -40,12 +40,12 @@ class NumpyFramework:
         """What the function returns for one batch, as an array."""
         constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
         output = call(self.function, self.inputs(request, constant, leaves))
-        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
 
     def evaluate(self, request: Request) -> Answer:
         """Every batch, one after the other."""
-        name = getattr(self.function, "__name__", "the estimator")
+        name = name_of(self.function)
         outputs, gradients, losses = [], [], []
         for index in range(request.count):
             constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)

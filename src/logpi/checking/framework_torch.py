@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import Estimator, call, shape_of
+from logpi.contract import Estimator, call, name_of, shape_of
 from logpi.errors import LogpiError
 
 
@@ -63,7 +63,7 @@ class TorchFramework:
         constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
         with torch_settings():
             output = self._call(request, constant, leaves)[0]
-        shape_of(output, request.shape, getattr(self.function, "__name__", "the estimator"))
+        shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output.detach() if hasattr(output, "detach") else output)
 
     def _call(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[Any, dict[str, Any]]:
@@ -80,7 +80,7 @@ class TorchFramework:
         # A clone starts at version 0, and so does a fresh tensor; writing counts up.
         for name, tensor in given.items():
             if getattr(tensor, "_version", 0):
-                raise LogpiError(f"{self.function.__name__} changes its input {name!r} in place: work on a copy")
+                raise LogpiError(f"{name_of(self.function)} changes its input {name!r} in place: work on a copy")
         return output, roots
 
     def evaluate(self, request: Request) -> Answer:
@@ -89,7 +89,7 @@ class TorchFramework:
             return self._evaluate(request)
 
     def _evaluate(self, request: Request) -> Answer:
-        name = getattr(self.function, "__name__", "the estimator")
+        name = name_of(self.function)
         weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)

@@ -4,30 +4,44 @@ import contextlib
 import inspect
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Framework, FrameworkName
-from logpi.contract import Estimator, call, wanted
+from logpi.contract import Estimator, call, name_of, wanted
 from logpi.errors import LogpiError
+
+# Packages whose own code says nothing about what the estimator is written in.
+KNOWN = ("torch", "jax", "numpy")
+
+
+def _inner(function: Any) -> Any:
+    """The Python function inside of decorators, partials, compiled functions and callable objects."""
+    inner = inspect.unwrap(getattr(function, "func", function))
+    return inner if hasattr(inner, "__code__") else type(inner).__call__
 
 
 def _packages(function: Any, seen: set[int]) -> set[str]:
-    """Top-level packages that a function's code refers to, helpers in its module included."""
-    inner = inspect.unwrap(getattr(function, "func", function))
+    """Top-level packages that a function's code refers to, its own helpers included, wherever they stand."""
+    inner = _inner(function)
     code, globals_ = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
     if code is None or id(code) in seen:
         return set()
     seen.add(id(code))
-    found: set[str] = set()
-    for name in _names_used(code):
+    found, names = set(), _names_used(code)
+    for name in names:
         value = globals_.get(name)
-        if isinstance(value, types.FunctionType) and value.__globals__ is globals_:
-            found |= _packages(value, seen)
+        package = name if value is None else _package(value)
+        if package in KNOWN or not isinstance(value, types.FunctionType | types.ModuleType | partial):
+            found.add(package)
+        elif isinstance(value, types.ModuleType):
+            inside = [vars(value).get(attribute) for attribute in names]
+            found.update(*(_packages(f, seen) for f in inside if isinstance(f, types.FunctionType)))
         else:
-            found.add(_package(value) if value is not None else name)
+            found |= _packages(value, seen)
     return found
 
 
@@ -46,7 +60,7 @@ def find_framework(function: Callable[..., Any]) -> FrameworkName:
 
     **Raises:** `LogpiError` where the code refers to both PyTorch and JAX.
     """
-    function = inspect.unwrap(function if hasattr(function, "__code__") else type(function).__call__)
+    function = _inner(function)
     used = _packages(function, set())
     if {"torch", "jax"} <= used:
         raise LogpiError("both torch and jax are used here: say which with --framework")
@@ -96,13 +110,18 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
     def law(logits: ndarray) -> ndarray:
         given = {"logits": array(logits), "observation": array(np.arange(len(logits)))}
         with settings():
-            found = np.asarray(call(sampler, {name: given[name] for name in names}), np.float64)
-        if found.shape != logits.shape or not np.isfinite(found).all() or (found < 0).any():
+            found = np.asarray(call(sampler, {name: given[name] for name in names}))
+        if (
+            found.shape != logits.shape
+            or found.dtype.kind not in "fiub"
+            or not np.isfinite(found).all()
+            or (found < 0).any()
+        ):
             raise LogpiError(
-                f"{sampler.__name__} must return probabilities shaped as logits, {logits.shape}, got {found.shape}"
+                f"{name_of(sampler)} must return probabilities shaped as logits, {logits.shape}, got {found.shape}"
             )
         if not np.allclose(found.sum(-1), 1.0, rtol=0, atol=1e-6):
-            raise LogpiError(f"{sampler.__name__} must return probabilities that sum to 1 over the last axis")
+            raise LogpiError(f"{name_of(sampler)} must return probabilities that sum to 1 over the last axis")
         return found
 
     return law

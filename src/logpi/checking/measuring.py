@@ -50,6 +50,11 @@ class Trial:
     notes: list[str] = field(default_factory=list)
     least_episodes: int = 1
 
+    @property
+    def single_precision(self) -> bool:
+        """Whether the sampler's law is."""
+        return self.sampler is not None and self.sampler(np.zeros((8, 3))).dtype == np.float32
+
     def situations(self, probes: Probes, critic: str) -> list[Situation]:
         """Where the estimator is tried; the first is the one whose variance is reported."""
         least = self.least_episodes
@@ -78,7 +83,8 @@ class Trial:
             return Law(softmax(probe.behaviour))
         if self.sampler is None:
             return Law(probe.policy)
-        return law_of(probe.logits, self.sampler)
+        sampler = self.sampler
+        return law_of(probe.logits, lambda logits: sampler(logits).astype(np.float64))
 
     def measure(self, probes: Probes, critic: str) -> list[Measured]:
         """Every situation; batches of one are left out for estimators that need two."""

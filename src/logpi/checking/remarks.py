@@ -15,6 +15,11 @@ _BY_SCALE = {
         "the baseline contains the sample's own return",
         "leave it out, or multiply by N/(N-1)",
     ),
+    "(G-1)/G": (
+        "own-sample-baseline",
+        "the baseline of a group contains the sample's own return",
+        "leave it out, or multiply by G/(G-1)",
+    ),
     "γ": (
         "reward-delayed",
         "everything is discounted once too often: rewards stored one row late",
@@ -103,6 +108,9 @@ def by_target(judgement: Judgement, target: str, matches: tuple[str, ...], names
         return [
             _cause(name, "the term has no gradient: the rest of the loss is all there is", "differentiate the term")
         ]
+    if judgement.verdict == "other-target" and target in _REWARD and matches[0] not in (*_REWARD, "policy"):
+        term, said = matches[0], f"--target {matches[0]} says that it is meant"
+        return [_cause("another-term", f"this is the gradient of another term, {term}", said)]
     if judgement.verdict == "other-target" and target not in matches:
         return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
     return []
@@ -123,7 +131,7 @@ def _zero(names: tuple[str, ...]) -> Cause:
     )
 
 
-def by_law(evidence: Sequence[Evidence], names: tuple[str, ...]) -> list[Cause]:
+def by_law(evidence: Sequence[Evidence]) -> list[Cause]:
     """How the sampler's law differs from the policy's."""
     first = evidence[0].situation
     law, policy = first.law.table, first.probe.policy

@@ -80,7 +80,7 @@ def as_text(report: CheckReport) -> str:
         f" cosine {report.cosine:.4f}",
     ]
     others = [name for name in report.matches if name != report.target]
-    if others and report.verdict != "exact":
+    if report.verdict == "other-target":
         lines += [f"  it is exact for {name}: {TARGETS[name]}" for name in others[:2]]
     if report.diagnosis:
         lines.append("likely cause, most likely first")
@@ -115,5 +115,5 @@ def _credit(report: CheckReport) -> list[str]:
     for found, right in zip(credit.matrix, credit.correct, strict=True):
         lines.append("  " + " ".join(map(cell, found)) + "     " + " ".join(map(cell, right)))
     if credit.residual > 1e-6:
-        lines.append(f"  not linear in rewards: the matrix leaves {credit.residual:.1%} unexplained")
+        lines.append(f"  {credit.residual:.1%} of E[ĝ] does not come from rewards, or is not linear in them")
     return lines

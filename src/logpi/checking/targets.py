@@ -160,6 +160,6 @@ def _with(mdp: FiniteMDP, discount: float | None = None, reward: ndarray | None 
 
 
 def law_of(logits: Float[ndarray, "O A"], sampler: Callable[[ndarray], ndarray]) -> Law:
-    """The sampler's law at these logits, and its derivative."""
-    jacobian = derivative(sampler, logits)
+    """The sampler's law at these logits, and its derivative: in small steps, since laws with argmax have jumps."""
+    jacobian = derivative(sampler, logits, step=2.0**-9)
     return Law(sampler(logits), jacobian)

@@ -32,10 +32,11 @@ def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
     sizes = [e.size for e in evidence]
     bias = max(_relative(f - t, t) for f, t in zip(found, target, strict=True))
     factors, _ = fitted(found, target, sizes)
-    cosine = min(_cosine(f, t) for f, t in zip(found, target, strict=True))
+    usual = [(f, t) for f, t in zip(found, target, strict=True) if _relative(f, t) > tolerance]
+    cosine = min((_cosine(f, t) for f, t in usual), default=0.0)
     residual = max(_relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True))
-    size = 2 if any(n == 2 for n, _ in factors) else max(n for n, _ in factors)
-    scale = next(k for (n, _), k in sorted(factors.items()) if n == size)
+    size = 2 if any(key[0] == 2 for key in factors) else max(key[0] for key in factors)
+    scale = next(k for key, k in sorted(factors.items()) if key[0] == size)
     name = scale_name(factors, evidence[0].situation.probe.mdp.discount)
     if bias < tolerance:
         return Judgement("exact", 1.0, None, bias, residual, cosine)
@@ -49,24 +50,25 @@ def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
     return Judgement("biased", None, None, bias, residual, cosine)
 
 
-def scale_name(factors: Mapping[tuple[int, int], float], discount: float) -> str:
-    """The formula that gives these factors, N being the episodes of a batch and T the steps of a rollout."""
+def scale_name(factors: Mapping[tuple[int, int, int], float], discount: float) -> str:
+    """The formula that gives these factors, N being the episodes of a batch, T the steps of a rollout, G a group."""
     sign = "-" if any(k < 0 for k in factors.values()) else ""
     formulas = {
-        "1": lambda n, t: 1.0,
-        "γ": lambda n, t: discount,
-        "1/γ": lambda n, t: 1 / discount if discount else np.inf,
-        "1/N": lambda n, t: 1 / n,
-        "N": lambda n, t: n,
-        "(N-1)/N": lambda n, t: (n - 1) / n,
-        "N/(N-1)": lambda n, t: n / (n - 1) if n > 1 else np.inf,
-        "1/T": lambda n, t: 1 / t if t else np.inf,
-        "T": lambda n, t: t or np.inf,
-        "N T": lambda n, t: n * t or np.inf,
-        "1/(N T)": lambda n, t: 1 / (n * t) if t else np.inf,
+        "1": lambda n, t, g: 1.0,
+        "γ": lambda n, t, g: discount,
+        "1/γ": lambda n, t, g: 1 / discount if discount else np.inf,
+        "1/N": lambda n, t, g: 1 / n,
+        "N": lambda n, t, g: n,
+        "(N-1)/N": lambda n, t, g: (n - 1) / n,
+        "(G-1)/G": lambda n, t, g: (g - 1) / g,
+        "N/(N-1)": lambda n, t, g: n / (n - 1) if n > 1 else np.inf,
+        "1/T": lambda n, t, g: 1 / t if t else np.inf,
+        "T": lambda n, t, g: t or np.inf,
+        "N T": lambda n, t, g: n * t or np.inf,
+        "1/(N T)": lambda n, t, g: 1 / (n * t) if t else np.inf,
     }
     for name, formula in formulas.items():
-        if all(abs(abs(k) - formula(n, t)) < 1e-6 for (n, t), k in factors.items()):
+        if all(abs(abs(k) - formula(*key)) < 1e-6 for key, k in factors.items()):
             return f"{sign}{name}"
     values = {round(k, 6) for k in factors.values()}
     return f"{values.pop():g}" if len(values) == 1 else "a factor that depends on the size of the batch"
