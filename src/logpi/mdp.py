@@ -135,15 +135,16 @@ class FiniteMDP:
         if missing or unknown:
             wrong = f"lacks {', '.join(missing)}" if missing else f"has the unknown field {unknown[0]!r}"
             raise LogpiError(f"{source} {wrong}; a finite MDP has the fields {', '.join(_FIELDS)}")
-        return FiniteMDP(**fields)
+        reward = fields["reward"]
+        if isinstance(reward, Mapping):
+            if set(reward) != set(RewardLaw._fields):
+                raise LogpiError("FiniteMDP.reward as a law has exactly the fields value and probability")
+            reward = RewardLaw(**reward)
+        return FiniteMDP(**{**fields, "reward": reward})
 
 
 def _reward_law(reward: Any) -> tuple[ndarray, ndarray]:
     """Values and probabilities [S, A, S, K]; a plain array is one certain value for each (s, a, s')."""
-    if isinstance(reward, Mapping):
-        if set(reward) != set(RewardLaw._fields):
-            raise LogpiError("FiniteMDP.reward as a law has exactly the fields value and probability")
-        reward = RewardLaw(**reward)
     if isinstance(reward, RewardLaw):
         return _array("reward_value", reward.value, np.float64), _array(
             "reward_probability", reward.probability, np.float64

@@ -51,7 +51,7 @@ def check(tmp_path, monkeypatch, capsys):
         ("def loss(log_prob): exit(3)", "loss raised SystemExit"),
         (
             "def loss(log_prob, reward):\n    reward += 1\n    return log_prob.sum()",
-            "changes its inputs in place (line 2)",
+            "changes its inputs in place at line 2",
         ),
         (
             "import numpy as np\ndef loss(log_prob): return np.random.normal() * log_prob.sum()",
@@ -156,6 +156,81 @@ def test_single_precision_is_said(check):
     status, out, _ = check(text)
     assert status == 0
     assert "single precision" in out
+
+
+IMPORTING = """
+    import functools
+    import jax
+    import numpy as np
+    from beside import to_go
+
+    @jax.jit
+    def compiled(log_prob, reward, discount, step, mask):
+        return -((discount**step * reward).sum(1) * (log_prob * mask).sum(1)).mean()
+
+    def shifted(log_prob, reward, discount, step, mask, shift):
+        return -(((discount**step * reward).sum(1) - shift) * (log_prob * mask).sum(1)).mean()
+
+    partial = functools.partial(shifted, shift=2.0)
+
+    def imported(log_prob, reward, discount, step, mask):
+        return -(discount**step * to_go(reward, discount) * log_prob * mask).sum(1).mean()
+
+    class Changing:
+        def __call__(self, log_prob, reward):
+            reward *= 2
+            return log_prob.sum()
+
+    changing = Changing()
+
+    def hard(logits):
+        best = np.eye(3)[logits.argmax(-1)]
+        return 0.8 * best + 0.2 / 3
+
+    def single(logits):
+        exponential = np.exp(logits / 0.5)
+        return (exponential / exponential.sum(-1, keepdims=True)).astype(np.float32)
+
+    def weighted(log_prob, old_log_prob, reward, discount, step, mask):
+        ratio = np.exp(np.cumsum((log_prob - old_log_prob) * mask, axis=1))
+        return -(ratio * discount**step * reward * mask).sum(1).mean()
+
+    def at_half(logits, action, reward, discount, step, mask):
+        scaled = logits / 0.5
+        log_policy = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+        log_prob = np.take_along_axis(log_policy, action[:, :, None], 2)[:, :, 0]
+        return -((discount**step * reward).sum(1) * (log_prob * mask).sum(1)).mean()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "framework"),
+    [
+        ("compiled", [], "jax"),
+        ("partial", ["--framework", "torch"], "torch"),
+        ("imported", [], "torch"),
+        ("weighted", ["--sampler", "mine.py:hard"], "numpy"),
+        ("at_half", ["--sampler", "mine.py:single"], "numpy"),
+    ],
+)
+def test_ways_in_which_people_write_functions(check, tmp_path, name, options, framework):
+    (tmp_path / "beside.py").write_text(
+        "import torch\n\ndef to_go(reward, discount):\n    returns, later = torch.zeros_like(reward), 0.0\n"
+        "    for t in reversed(range(reward.shape[1])):\n        later = reward[:, t] + discount * later\n"
+        "        returns[:, t] = later\n    return returns\n"
+    )
+    sys.modules.pop("beside", None)
+    status, out, err = check(IMPORTING, *options, name=name)
+    assert status == 0, out + err
+    assert f"{framework}, batch layout" in out
+
+
+def test_a_callable_object_that_changes_its_input(check, tmp_path):
+    (tmp_path / "beside.py").write_text("to_go = None\n")
+    sys.modules.pop("beside", None)
+    status, _, err = check(IMPORTING, "--framework", "numpy", name="changing")
+    assert status == 2
+    assert "Changing changes its inputs in place at line" in err
 
 
 def test_torch_and_jax_stay_out_unless_used():

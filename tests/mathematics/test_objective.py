@@ -118,6 +118,10 @@ def test_softmax_is_stable_for_large_logits():
         ({"horizon": 0}, "horizon must be a whole number"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
         ({"observation": [0, 2, 2]}, "without gaps"),
+        ({"observation": [0, 0.5, 1]}, "observation is not an array of numbers"),
+        ({"horizon": True}, "horizon must be a whole number"),
+        ({"terminal": ["false", "true", "true"]}, "terminal is not an array of numbers"),
+        ({"reward": {"value": [1.0]}}, "exactly the fields value and probability"),
         ({"colour": 1}, "unknown field 'colour'"),
     ],
 )

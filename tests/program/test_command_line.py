@@ -325,6 +325,30 @@ def test_a_full_disk(logpi, run_folder):
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"discount": "0.9"}, "discount must lie in [0, 1]"),
+        ({"discount": True}, "discount must lie in [0, 1]"),
+        ({"initial": 1}, "initial has shape ()"),
+        ({"reward": {"value": [1.0]}}, "exactly the fields value and probability"),
+        (None, "cannot be read"),
+    ],
+)
+def test_derive_names_what_is_wrong_with_a_process(logpi, tmp_path, change, message):
+    from logpi.mdp import stay_or_leave
+
+    path = tmp_path / "mdp.json"
+    path.write_text(stay_or_leave().to_json())
+    assert "[D4.4]" in logpi("derive", "--mdp", path).stdout
+    if change is None:
+        path.write_bytes(b"\xff\xfe")
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert message in logpi("derive", "--mdp", path, status=2).stderr
+    assert "exclude each other" in logpi("derive", "--mdp", path, "--random", 3, status=2).stderr
+
+
 def readme_commands():
     return re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", README.read_text(), re.MULTILINE)
 

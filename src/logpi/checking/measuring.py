@@ -83,8 +83,7 @@ class Trial:
             return Law(softmax(probe.behaviour))
         if self.sampler is None:
             return Law(probe.policy)
-        sampler = self.sampler
-        return law_of(probe.logits, lambda logits: sampler(logits).astype(np.float64))
+        return law_of(probe.logits, self.sampler)
 
     def measure(self, probes: Probes, critic: str) -> list[Measured]:
         """Every situation; batches of one are left out for estimators that need two."""

@@ -14,7 +14,7 @@ from logpi.checking.cases import Columns
 from logpi.checking.probes import Probe
 from logpi.contract import Layout
 from logpi.mdp import FiniteMDP
-from logpi.numeric import derivative
+from logpi.numeric import STEP, derivative
 from logpi.objective import continuing_values, occupancy, policy_values, through_softmax
 
 TARGETS: Mapping[str, str] = {
@@ -160,6 +160,10 @@ def _with(mdp: FiniteMDP, discount: float | None = None, reward: ndarray | None 
 
 
 def law_of(logits: Float[ndarray, "O A"], sampler: Callable[[ndarray], ndarray]) -> Law:
-    """The sampler's law at these logits, and its derivative: in small steps, since laws with argmax have jumps."""
-    jacobian = derivative(sampler, logits, step=2.0**-9)
-    return Law(sampler(logits), jacobian)
+    """The sampler's law at these logits, and its derivative: in small steps, since laws with argmax have jumps.
+
+    Steps are large where the law is in single precision, whose rounding a small step would blow up.
+    """
+    law = sampler(logits)
+    step = STEP if law.dtype == np.float32 else 2.0**-9
+    return Law(law.astype(np.float64), derivative(lambda x: sampler(x).astype(np.float64), logits, step))
