@@ -64,10 +64,10 @@ def p_value(mdp, logits, batches):
 
 
 def test_trajectories_follow_their_law(draw, random):
-    mdp, logits = random_mdp(random, discount=1.0, rewards=2), random.normal(size=(3, 2))
+    mdp, logits = random_mdp(random, horizon=2, discount=1.0, rewards=2), random.normal(size=(3, 2))
     batches = draw(mdp, logits, seed=int(random.integers(2**32)))
     assert p_value(mdp, logits, batches) > LEVEL
-    assert p_value(mdp, logits + np.array([1.5, 0.0]), batches) < LEVEL  # the control: another policy
+    assert p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL  # the control: another policy
 
 
 def test_every_started_episode_is_finished_and_counted(draw, random):
