@@ -21,6 +21,33 @@ def leave_one_out(return_: Float[Array, "time env"], mask: Bool[AnyArray, "time 
     return total / jnp.maximum(others, 1)
 
 
+def shrunk_value(
+    value: Float[Array, "time env"],
+    trust: Float[Array, ""],
+    return_: Float[Array, "time env"],
+    mask: Bool[AnyArray, "time env"],
+) -> Float[Array, "time env"]:
+    """b_t = c V(s_t, t) + (1 - c) leave-one-out mean, c being the `trust` in V.
+
+    While V explains nothing, trajectories that are all paid the same weigh exactly 0, where V's error would weigh them
+    at random and Adam would take that noise for a direction.
+    """
+    return trust * value + (1 - trust) * leave_one_out(return_, mask)
+
+
+def trust(
+    value: Float[Array, "time env"], return_: Float[Array, "time env"], mask: Bool[AnyArray, "time env"]
+) -> Float[Array, ""]:
+    """c in [0, 1], the slope of R on V, both as differences to the other trajectories at the same t.
+
+    For use in the next batch: it comes from other samples than those it is used on, so the baseline stays independent
+    of the action.
+    """
+    value, return_ = (jnp.where(mask, x - leave_one_out(x, mask), 0.0) for x in (value, return_))
+    spread = jnp.sum(value * value)
+    return jnp.clip(jnp.sum(value * return_) / jnp.where(spread > 0, spread, 1.0), 0.0, 1.0)
+
+
 def value_baseline(value: ValueFunction, trajectory: Trajectory) -> Float[Array, "time env"]:
     """b_t = V(s_t, t; w), with the w of before this batch was seen."""
     return map_over_time(lambda chunk: value(chunk.observation, chunk.step), trajectory, trajectory.used)

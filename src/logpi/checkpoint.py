@@ -4,6 +4,7 @@ Readable with `numpy.load(path)`; nothing is pickled, and loading one runs no co
 """
 
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -21,13 +22,21 @@ _COUNTERS = "counters"
 
 @dataclass
 class Counters:
-    """How far a run has come. `recent` holds [mean return, mean length] of the latest batches."""
+    """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest batches."""
 
     steps: int = 0
     episodes: int = 0
     updates: int = 0
     seconds: float = 0.0
     recent: list[list[float]] = field(default_factory=list)
+
+    def recent_means(self) -> tuple[float, float]:
+        """Mean return and mean length of the recent episodes; NaN before any has ended."""
+        count = sum(episodes for *_, episodes in self.recent)
+        if not count:
+            return math.nan, math.nan
+        total = [sum(row[i] * row[2] for row in self.recent) for i in (0, 1)]
+        return total[0] / count, total[1] / count
 
 
 class DamagedCheckpoint(Exception):

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from logpi.config import ALGORITHMS, Algorithm, Reinforce, Settings, step_count
+from logpi.algorithm import ALGORITHMS, Reinforce, name_of_algorithm
+from logpi.config import Settings, step_count
 from logpi.errors import LogpiError
 
 
@@ -36,6 +37,9 @@ Steps = Annotated[
 ]
 
 
+_UNPREFIXED = tyro.conf.arg(name="", prefix_name=False)
+
+
 @dataclass
 class Train:
     """Train a policy, evaluate it, and leave everything in a run folder.
@@ -45,9 +49,9 @@ class Train:
     """
 
     environment: tyro.conf.Positional[str]
-    options: Annotated[Algorithm, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Reinforce)
-    algorithm: Literal["reinforce"] = "reinforce"
-    """What is added to ∇ log π."""
+    options: Annotated[Reinforce, _UNPREFIXED] = field(default_factory=Reinforce)
+    algorithm: Literal["reinforce", "a2c", "ppo", "npg", "trpo"] = "reinforce"
+    """What is added to ∇ log π. Each has its own options: `logpi train --algorithm ppo --help`."""
     steps: Steps = 100_000
     """Environment steps; training stops after the batch that reaches them."""
     seed: int = 0
@@ -260,18 +264,25 @@ def _number(value: Any) -> Any:
 
 
 def _train_default(command: list[str]) -> Train | None:
-    """What `train --config FILE` starts from, before the options given on the command line."""
+    """What `train` starts from if it names a file or an algorithm, before the other options of the command line."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
-    found = parser.parse_known_args(command)[0].config
-    if command[:1] != ["train"] or found is None:
+    parser.add_argument("--algorithm")
+    given = parser.parse_known_args(command)[0]
+    found, chosen = given.config, given.algorithm if given.algorithm in ALGORITHMS else None
+    if command[:1] != ["train"] or (found is None and chosen is None):
         return None
-    fields = dict(_read_config(found))
+    fields = {} if found is None else dict(_read_config(found))
     named = "environment" in fields
+    if chosen is not None and fields.setdefault("algorithm", chosen) != chosen:
+        raise LogpiError(f"{found} is for {fields['algorithm']}, --algorithm asks for {chosen}")
     settings = Settings.from_json({"environment": "", **fields}, source=str(found))
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "algorithm"}
-    name = next(name for name, kind in ALGORITHMS.items() if isinstance(settings.algorithm, kind))
-    default = Train(**values, options=settings.algorithm, algorithm=name, config=found)  # type: ignore[arg-type]
+    kind = type(settings.algorithm)
+    options: Any = ("options", Annotated[kind, _UNPREFIXED], field(default_factory=kind))
+    with_options: Any = dataclasses.make_dataclass("Train", [options], bases=(Train,))
+    name = name_of_algorithm(settings.algorithm)
+    default = with_options(**values, options=settings.algorithm, algorithm=name, config=found)
     default.environment = settings.environment if named else tyro.MISSING
     return default
 
@@ -295,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         default = _train_default(command)
         if default is not None:
-            chosen = tyro.cli(Train, prog="logpi train", args=command[1:], default=default)
+            chosen = tyro.cli(type(default), prog="logpi train", args=command[1:], default=default)
         else:
             description = "Policy gradients done exactly and fast."
             chosen = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="logpi", description=description, args=command)

@@ -2,7 +2,9 @@
 
 import csv
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -30,22 +32,22 @@ class Tracker(Protocol):
         ...
 
 
-def row(counters: Counters, updates: list[dict[str, float]], learning_rate: float) -> dict[str, float | int]:
+def row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, float | int]:
     """The counters, the means over the recent episodes, and the means over `updates`, under their tags."""
 
     def mean(name: str) -> float:
-        values = [update[name] for update in updates if name in update]
+        values = [update[name] for update in updates if name in update and not math.isnan(update[name])]
         return sum(values) / len(values) if values else math.nan
 
-    returns, lengths = zip(*counters.recent, strict=True)
+    episode_return, episode_length = counters.recent_means()
     return {
         STEPS: counters.steps,
         "time/episodes": counters.episodes,
         "time/iterations": counters.updates,
         "time/time_elapsed": counters.seconds,
         "time/fps": counters.steps / max(counters.seconds, 1e-9),
-        RETURN: sum(returns) / len(returns),
-        LENGTH: sum(lengths) / len(lengths),
+        RETURN: episode_return,
+        LENGTH: episode_length,
         "train/policy_gradient_loss": -mean("surrogate"),
         "train/value_loss": mean("value_loss"),
         "train/entropy_loss": -mean("entropy"),
@@ -53,7 +55,7 @@ def row(counters: Counters, updates: list[dict[str, float]], learning_rate: floa
         "train/approx_kl": mean("kl"),
         "train/gradient_norm": mean("gradient_norm"),
         "train/step_scale": mean("step_scale"),
-        "train/learning_rate": learning_rate,
+        "train/learning_rate": mean("learning_rate"),
         "train/n_updates": counters.updates,
     }
 
@@ -79,12 +81,25 @@ class CsvTracker:
         self._file.close()
 
 
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Imports of a package that is not loaded yet fail as if it were not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 class TensorBoardTracker:
     """TensorBoard events in the run folder."""
 
     def __init__(self, path: Path, resumed_at: int):
-        from tensorboardX import SummaryWriter
-
+        with _hidden("torch"):  # tensorboardX imports it where it is installed, which takes a second
+            from tensorboardX import SummaryWriter
         self._writer = SummaryWriter(str(path), purge_step=resumed_at + 1 if resumed_at else None)
 
     def write(self, step: int, metrics: Mapping[str, float | int]) -> None:

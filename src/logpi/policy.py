@@ -12,7 +12,7 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from logpi.distributions import Categorical, Distribution, NoiseLaw, Normal, TanhNormal
@@ -58,21 +58,58 @@ def _orthogonal(into: int, out: int, gain: float, random: np.random.Generator) -
     return _parameter(gain * (q if into >= out else q.T))
 
 
+# Standardised features are cut here: an outlier says no more.
+FEATURE_LIMIT = 10.0
+
+
+class Standardiser(eqx.Module):
+    """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in the policy."""
+
+    mean: Float[AnyArray, " features"]
+    variance: Float[AnyArray, " features"]
+    count: Float[AnyArray, ""]
+
+    def __call__(self, x: Float[AnyArray, "*batch features"]) -> Any:
+        """Standard units, cut at ±`FEATURE_LIMIT`."""
+        xp = x.__array_namespace__()
+        return xp.clip((x - self.mean) / xp.sqrt(self.variance + 1e-8), -FEATURE_LIMIT, FEATURE_LIMIT)
+
+    def observe(self, x: Float[AnyArray, "time env features"], mask: Bool[AnyArray, "time env"]) -> "Standardiser":
+        """With the steps of another batch counted in (Chan et al. 1979)."""
+        weight = mask[..., None]
+        count = jnp.sum(mask)
+        mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / count
+        squares = jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1))
+        total, distance = self.count + count, mean - self.mean
+        variance = (self.variance * self.count + squares + distance**2 * self.count * count / total) / total
+        return Standardiser(self.mean + distance * count / total, variance, total)
+
+
 class Encoder(eqx.Module):
     """An observation of the declared space as one feature vector: a Box flattened, a Discrete one-hot."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
     categories: int | None = eqx.field(static=True)
     start: int = eqx.field(static=True)
+    standardiser: Standardiser | None
 
-    def __init__(self, space: gym.Space):
+    def __init__(self, space: gym.Space, standardise: bool = False):
+        self.standardiser = None
         match space:
             case gym.spaces.Box():
                 self.shape, self.categories, self.start = space.shape, None, 0
+                if standardise:
+                    zeros, ones = _parameter(np.zeros(self.size)), _parameter(np.ones(self.size))
+                    self.standardiser = Standardiser(zeros, ones, _parameter(np.zeros(())))
             case gym.spaces.Discrete():
                 self.shape, self.categories, self.start = (), int(space.n), int(space.start)
             case _:
                 raise LogpiError(f"observation space {space} is not supported; supported: Box, Discrete")
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], int | None, int]:
+        """What observations look like."""
+        return self.shape, self.categories, self.start
 
     @property
     def size(self) -> int:
@@ -84,8 +121,19 @@ class Encoder(eqx.Module):
         real = jnp.result_type(float)
         if self.categories is not None:
             return (observation[..., None] - self.start == np.arange(self.categories)).astype(real)
+        features = self.flat(observation)
+        return features if self.standardiser is None else self.standardiser(features)
+
+    def flat(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
+        """The numbers of a Box in one row."""
         batch = observation.shape[: observation.ndim - len(self.shape)]
-        return observation.reshape(*batch, self.size).astype(real)
+        return observation.reshape(*batch, self.size).astype(jnp.result_type(float))
+
+    def observe(self, observation: AnyArray, mask: Bool[AnyArray, "time env"]) -> "Encoder":
+        """With the steps of another batch in its statistics, if it keeps any."""
+        if self.standardiser is None:
+            return self
+        return eqx.tree_at(lambda e: e.standardiser, self, self.standardiser.observe(self.flat(observation), mask))
 
 
 @runtime_checkable
@@ -202,6 +250,10 @@ class Policy(eqx.Module):
         """What the environment receives for a sampled action."""
         return self.head.execute(action)
 
+    def statistics_fixed(self) -> "Policy":
+        """The same policy whose encoder is not differentiated."""
+        return eqx.tree_at(lambda p: p.encoder, self, jax.lax.stop_gradient(self.encoder))
+
     def on_host(self) -> "Policy":
         """The same policy with NumPy parameters, to act from Python."""
         return jax.tree.map(np.asarray, self)
@@ -225,20 +277,25 @@ class ValueFunction(eqx.Module):
     """V(s, t; w), the expected return from step t: offset + scale * network(s, t / horizon).
 
     A baseline may depend on anything but the action, so V is told the time: with a time limit, the undiscounted return
-    depends on how many steps are left (Pardo et al. 2018). `offset` and `scale` are those of the returns last fitted,
-    so that the network works in standard units whatever the size of the rewards.
+    depends on how many steps are left (Pardo et al. 2018). Where V looks beyond the limit there is no `horizon`, and V
+    is of the state alone. `offset` and `scale` are those of the returns last fitted,
+    so that the network works in standard units whatever the size of the rewards. `trust` is the share of V's variation
+    that the returns last met had too: 0 before any were met, 1 for a V that explains them (see `shrunk_value`).
     """
 
     encoder: Encoder
     network: MLP
     offset: Float[AnyArray, ""]
     scale: Float[AnyArray, ""]
-    horizon: int = eqx.field(static=True)
+    trust: Float[AnyArray, ""]
+    horizon: int | None = eqx.field(static=True)
 
     def __call__(self, observation: AnyArray, step: Int[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
         """V for observations with any leading dimensions, `step` being t."""
-        time = (step / self.horizon).astype(jnp.result_type(float))
-        features = jnp.concatenate([self.encoder(observation), time[..., None]], axis=-1)
+        features = self.encoder(observation)
+        if self.horizon is not None:
+            time = (step / self.horizon).astype(jnp.result_type(float))
+            features = jnp.concatenate([features, time[..., None]], axis=-1)
         return self.offset + self.scale * self.network(features)[..., 0]
 
 
@@ -248,16 +305,22 @@ def make_policy(
     hidden: Sequence[int],
     actions: Literal["normal", "tanh-normal"],
     random: np.random.Generator,
+    standardise: bool = False,
 ) -> Policy:
     """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
-    encoder, head = Encoder(observation_space), action_head(action_space, squash=actions == "tanh-normal")
+    encoder, head = Encoder(observation_space, standardise), action_head(action_space, squash=actions == "tanh-normal")
     return Policy(encoder, MLP([encoder.size, *hidden, head.size], 0.01, random), head)
 
 
 def make_value_function(
-    observation_space: gym.Space, hidden: Sequence[int], horizon: int, random: np.random.Generator
+    observation_space: gym.Space,
+    hidden: Sequence[int],
+    horizon: int | None,
+    random: np.random.Generator,
+    standardise: bool = False,
 ) -> ValueFunction:
     """A value function that starts at 0 with scale 1."""
-    encoder = Encoder(observation_space)
-    network = MLP([encoder.size + 1, *hidden, 1], 1.0, random)
-    return ValueFunction(encoder, network, _parameter(np.zeros(())), _parameter(np.ones(())), horizon)
+    encoder = Encoder(observation_space, standardise)
+    network = MLP([encoder.size + (horizon is not None), *hidden, 1], 1.0, random)
+    zero, one = _parameter(np.zeros(())), _parameter(np.ones(()))
+    return ValueFunction(encoder, network, offset=zero, scale=one, trust=zero, horizon=horizon)

@@ -13,6 +13,7 @@ class Stream(IntEnum):
     INITIALISATION = 0
     TRAINING = 1
     EVALUATION = 2
+    MINIBATCHES = 3
 
 
 def numpy_generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from logpi.algorithm import name_of_algorithm
 from logpi.checkpoint import Counters
 from logpi.config import Settings
 from logpi.evaluation import Evaluation
@@ -63,7 +64,9 @@ class LineReporter(SilentReporter):
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         self._tenth = 10 * counters.steps // settings.steps
         resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
-        print(f"{settings.environment} reinforce seed {settings.seed}, {settings.steps:,} steps{resumed}, in {folder}")
+        algorithm = name_of_algorithm(settings.algorithm)
+        what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
+        print(f"{what}{resumed}, in {folder}")
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
         tenth = 10 * counters.steps // settings.steps
@@ -94,9 +97,9 @@ class LineReporter(SilentReporter):
 def _state(counters: Counters) -> str:
     if not counters.recent:
         return "no episode yet"
-    returns, lengths = (sum(column) / len(counters.recent) for column in zip(*counters.recent, strict=True))
+    episode_return, length = counters.recent_means()
     return (
-        f"step {counters.steps:,}, {counters.episodes:,} episodes, return {returns:.1f} and length {lengths:.1f} "
+        f"step {counters.steps:,}, {counters.episodes:,} episodes, return {episode_return:.1f} and length {length:.1f} "
         f"over the last {min(WINDOW, counters.episodes)}"
     )
 
@@ -122,9 +125,9 @@ class BarReporter(LineReporter):
         self._progress.start()
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
-        returns = sum(r for r, _ in counters.recent) / len(counters.recent)
+        episode_return, _ = counters.recent_means()
         speed = counters.steps / max(counters.seconds, 1e-9)
-        text = f"episodes {counters.episodes:,}  return {returns:.1f}  {speed:,.0f} steps/s"
+        text = f"episodes {counters.episodes:,}  return {episode_return:.1f}  {speed:,.0f} steps/s"
         self._progress.update(self._task, completed=min(counters.steps, settings.steps), description=text)
 
     def evaluating(self, episodes: int) -> None:

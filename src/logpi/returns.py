@@ -1,4 +1,4 @@
-"""R(τ) and reward-to-go [D0.2, D0.3, D4.2]."""
+"""R(τ), reward-to-go [D0.2, D0.3, D4.2], and what looks beyond the end of a rollout with a critic."""
 
 import jax
 import jax.numpy as jnp
@@ -34,3 +34,54 @@ def whole_return(trajectory: Trajectory, discount: float) -> Float[Array, "time 
 def discount_power(step: Int[AnyArray, "time env"], discount: float) -> Float[Array, "time env"]:
     """γ^t, with 0^0 = 1 [D4.3]."""
     return jnp.power(jnp.asarray(discount, jnp.result_type(float)), step)
+
+
+def advantages(
+    trajectory: Trajectory, value: Float[Array, "time env"], discount: float, trace_decay: float
+) -> Float[Array, "time env"]:
+    """A_t = δ_t + γλ A_{t+1}, δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t): GAE(λ) (Schulman et al. 2016, eq. 16).
+
+    Rows are those of a stream: the row after a step holds the observation that it led to, with `mask` False where an
+    episode or the rollout has ended there. So V(s_{t+1}) is the next row of `value`, the true successor's even after a
+    truncation; after a termination it is 0; and A is 0 in a row that is no step, which ends the sum there.
+    """
+    future = jnp.where(trajectory.terminated, 0.0, jnp.roll(value, -1, axis=0))
+    error = jnp.asarray(trajectory.reward) + discount * future - value
+    steps = (error, jnp.asarray(trajectory.mask))
+
+    def step(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        error, mask = now
+        advantage = jnp.where(mask, error + discount * trace_decay * later, 0.0)
+        return advantage, advantage
+
+    return jax.lax.scan(step, jnp.zeros_like(error[0]), steps, reverse=True)[1]
+
+
+def v_trace(
+    trajectory: Trajectory,
+    value: Float[Array, "time env"],
+    log_ratio: Float[Array, "time env"],
+    discount: float,
+    trace_decay: float = 1.0,
+    clip: float = 1.0,
+) -> tuple[Float[Array, "time env"], Float[Array, "time env"]]:
+    """Targets v_t and the weights of ∇ log π of V-trace (Espeholt et al. 2018, eq. 1), for a stream of an older policy.
+
+    v_t - V_t = ρ_t δ_t + γ λ c_t (v_{t+1} - V_{t+1}) and the weight is ρ_t (r_{t+1} + γ v_{t+1} - V_t), with
+    ρ_t = c_t = min(π/π_old, `clip`) [D1.3]. On-policy v_t - V_t is GAE(λ).
+    """
+    ratio = jnp.minimum(jnp.exp(log_ratio), clip)
+    continues = ~trajectory.terminated
+    future = jnp.where(continues, jnp.roll(value, -1, axis=0), 0.0)
+    error = ratio * (trajectory.reward + discount * future - value)
+
+    def step(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        error, ratio, mask = now
+        correction = jnp.where(mask, error + discount * trace_decay * ratio * later, 0.0)
+        return correction, correction
+
+    start = jnp.zeros_like(error[0])
+    correction = jax.lax.scan(step, start, (error, ratio, jnp.asarray(trajectory.mask)), reverse=True)[1]
+    beyond = jnp.where(continues, jnp.roll(value + correction, -1, axis=0), 0.0)
+    weight = ratio * (trajectory.reward + discount * beyond - value)
+    return value + correction, jnp.where(trajectory.mask, weight, 0.0)

@@ -1,7 +1,8 @@
 """Sampling trajectories and learning from them [D4.1]: the seam between the program and the two kinds of environment.
 
-A batch is N episodes that were *started*, one per environment copy; all of them are finished and counted, so that which
-episodes count does not depend on how they end.
+For REINFORCE a batch is N episodes that were *started*, one per environment copy; all of them are finished and counted,
+so that which episodes count does not depend on how they end. For the actor-critic methods it is a rollout: N streams of
+episodes, cut after a fixed number of rows.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -9,9 +10,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from logpi.config import Reinforce
+from logpi.algorithm import Algorithm
+from logpi.learner import Learner
 from logpi.policy import Policy
-from logpi.update import Learner
 
 
 class Interrupted(Exception):
@@ -42,8 +43,12 @@ class Sampler(Protocol):
         """Fresh episodes, from seeds that training never uses."""
         ...
 
-    def advance(self, config: Reinforce, learner: Learner) -> Advance:
-        """The training program for learners like `learner`."""
+    def begin(self, config: Algorithm, learner: Learner) -> Learner:
+        """The learner before the first step, with the episodes under way if a batch leaves them unfinished."""
+        ...
+
+    def advance(self, config: Algorithm, learner: Learner, budget: int) -> Advance:
+        """The training program for learners like `learner`, which a run of `budget` steps goes on from."""
         ...
 
     def close(self) -> None:

@@ -2,24 +2,37 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from numpy import ndarray
 
-from logpi.config import Reinforce
+from logpi.algorithm import Algorithm, Reinforce
 from logpi.envs.base import CompiledEnvironment
 from logpi.errors import LogpiError
+from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, batch_key
 from logpi.rollout import Advance, Episodes, Interrupted
 from logpi.trajectory import Trajectory
-from logpi.update import Learner, update
+from logpi.update import update
 
 # Updates whose metrics one call of the compiled program can hold.
 UPDATES_PER_CALL = 64
+
+
+class Unfinished(NamedTuple):
+    """The episodes under way, one per copy; `ended` where the next row begins another."""
+
+    state: Any
+    observation: Array
+    ended: Bool[Array, " env"]
+    step: Int[Array, " env"]
+    paid: Float[Array, " env"]
 
 
 class CompiledSampler:
@@ -69,6 +82,45 @@ class CompiledSampler:
         start = (jnp.int32(0), state, observation, running, rows)
         return jax.lax.while_loop(lambda c: (c[0] < horizon) & jnp.any(c[3]), body, start)[4]
 
+    def begin(self, config: Algorithm, learner: Learner) -> Learner:
+        if isinstance(config, Reinforce):
+            return learner
+        key = batch_key(jnp.uint32(self._seed), Stream.TRAINING, jnp.int32(-1))
+        state, observation = jax.jit(jax.vmap(self._environment.reset))(jax.random.split(key, self._count))
+        count = self._count
+        paid, flag, step = jnp.zeros(count), jnp.zeros(count, bool), jnp.zeros(count, jnp.int32)
+        return with_environment(learner, Unfinished(state, observation, flag, step, paid))
+
+    def rollout(
+        self, policy: Policy, unfinished: Unfinished, rows: int, key: PRNGKeyArray
+    ) -> tuple[Trajectory, Unfinished]:
+        """`rows` steps of every stream, arrays `[rows + 1, env]`; where an episode has ended, the row after resets."""
+        environment, count = self._environment, self._count
+        draw = {"gumbel": jax.random.gumbel, "normal": jax.random.normal}[policy.head.noise_law]
+        noise = draw(jax.random.fold_in(key, rows), (rows, count, policy.head.size))
+
+        def step(now: Unfinished, at: tuple[Array, Array]) -> tuple[Unfinished, Trajectory]:
+            t, noise = at
+            step_key, reset_key = jax.random.split(jax.random.fold_in(key, t))
+            running = ~now.ended
+            action = policy(now.observation).sample(noise)
+            state, observation, reward, terminated, truncated = jax.vmap(environment.step)(
+                jax.random.split(step_key, count), now.state, policy.execute(action)
+            )
+            fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, count))
+            choose = lambda new, old: jnp.where(now.ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            state, observation = jax.tree.map(choose, fresh, (state, observation))
+            reward, terminated, truncated = jnp.where(running, reward, 0.0), terminated & running, truncated & running
+            paid = jnp.where(running, now.paid + reward, 0.0)
+            row = Trajectory(now.observation, action, reward, terminated, truncated, running, now.step, paid)
+            steps = jnp.where(running, now.step + 1, 0)
+            return Unfinished(state, observation, terminated | truncated, steps, paid), row
+
+        after, body = jax.lax.scan(step, unfinished, (jnp.arange(rows), noise))
+        last = jax.tree.map(lambda x: jnp.zeros_like(x[0]), body)
+        last = eqx.tree_at(lambda x: (x.observation, x.step), last, (after.observation, after.step))
+        return jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), body, last), after
+
     def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
         @jax.jit
         def run(policy: Policy, batch: Array) -> tuple[Array, Array]:
@@ -80,9 +132,11 @@ class CompiledSampler:
         returns, lengths = (np.concatenate([np.asarray(batch[part]) for batch in batches]) for part in (0, 1))
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
 
-    def advance(self, config: Reinforce, learner: Learner) -> Advance:
+    def advance(self, config: Algorithm, learner: Learner, budget: int) -> Advance:
         """One program that samples and updates until a number of steps is made."""
-        compiled = jax.jit(partial(self._many_updates, config)).lower(learner, np.uint32(0), np.int32(0)).compile()
+        compiled = (
+            jax.jit(partial(self._many_updates, config, budget)).lower(learner, np.uint32(0), np.int32(0)).compile()
+        )
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             if self._interrupted():
@@ -96,12 +150,19 @@ class CompiledSampler:
 
         return advance
 
-    def _many_updates(self, config: Reinforce, learner: Learner, seed: UInt32[Array, ""], limit: Int[Array, ""]):
+    def _many_updates(
+        self, config: Algorithm, budget: int, learner: Learner, seed: UInt32[Array, ""], limit: Int[Array, ""]
+    ):
         """Updates until `limit` steps are made, the table of metrics is full, or a value is not finite."""
 
         def one(learner: Learner):
-            trajectory = self.sample(learner.policy, batch_key(seed, Stream.TRAINING, learner.batch))
-            return *update(config, learner, trajectory), _first_fault(trajectory)
+            key = batch_key(seed, Stream.TRAINING, learner.batch)
+            if isinstance(config, Reinforce):
+                trajectory, unfinished = self.sample(learner.policy, key), None
+            else:
+                trajectory, unfinished = self.rollout(learner.policy, learner.environment, config.rollout_steps, key)
+            learner, metrics = update(config, learner, trajectory, budget)
+            return with_environment(learner, unfinished), metrics, _first_fault(trajectory)
 
         def body(carry):
             learner, count, steps, table, _ = carry

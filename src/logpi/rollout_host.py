@@ -1,31 +1,27 @@
 """Episodes of Gymnasium environments, stepped from Python."""
 
-import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
-import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy import ndarray
 
-from logpi.config import Reinforce
+from logpi.algorithm import Algorithm, Reinforce
 from logpi.envs.base import HostEnvironment
 from logpi.envs.group import make_group
 from logpi.envs.host import EnvironmentFailure
-from logpi.errors import LogpiError
+from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
-from logpi.randomness import Stream, episode_seed, numpy_generator
+from logpi.randomness import Stream, episode_seed
 from logpi.rollout import Advance, Episodes, Interrupted
+from logpi.rollout_streams import HostStreams, fault, first_episodes, first_invalid, standard_noise
 from logpi.trajectory import Trajectory
-from logpi.update import Learner, update
-
-# Time steps for which noise is drawn at once.
-NOISE_ROWS = 64
+from logpi.update import update
 
 
 class HostSampler:
@@ -41,8 +37,12 @@ class HostSampler:
     ):
         self._spec, self._count, self._seed, self._interrupted = environment.spec, count, seed, interrupted
         self._group = make_group(environment, count, workers, os.cpu_count() or 1)
-        canonical = jax.dtypes.canonicalize_dtype(self._group.observation.dtype)
-        self._observation = np.zeros((self._spec.max_episode_steps, *self._group.observation.shape), canonical)
+
+    @cached_property
+    def _observation(self) -> ndarray:
+        """Where the observations of whole episodes are written."""
+        row = self._group.observation
+        return np.zeros((self._spec.max_episode_steps, *row.shape), jax.dtypes.canonicalize_dtype(row.dtype))
 
     def close(self) -> None:
         self._group.close()
@@ -60,12 +60,12 @@ class HostSampler:
         action, reward = None, np.zeros((horizon, count))
         terminated = np.zeros((horizon, count), bool)
         lengths, active = np.zeros(count, int), list(range(started))
-        noise = self._noise(policy, stream, batch, deterministic)
+        noise = standard_noise(policy, count, self._seed, stream, batch, deterministic)
         policy = policy.on_host()
         execute = policy.head.execute
         group, t = self._group, 0
         try:
-            group.reset([episode_seed(self._seed, stream, i, batch) for i in range(count)])
+            group.reset([episode_seed(self._seed, stream, i, batch) for i in range(count)], range(count))
             while active:
                 if self._interrupted():
                     raise Interrupted
@@ -80,11 +80,11 @@ class HostSampler:
                 lengths[active] = t = t + 1
                 active = [i for i in active if not (group.terminated[i] or group.truncated[i] or t == horizon)]
         except EnvironmentFailure as failure:
-            self._require_valid(t, reward, lengths, batch)
-            raise self._fault(failure.index, batch, t, failure.message) from failure
-        self._require_valid(t, reward, lengths, batch)
+            self._require_valid(reward, np.arange(t + 1)[:, None] < lengths, batch)
+            raise fault(self._spec, failure.index, batch, t, failure.message) from failure
         step = np.arange(horizon, dtype=np.int32)[:, None]
         mask, last = step < lengths, step == lengths - 1
+        self._require_valid(reward, mask, batch)
         assert action is not None
         return Trajectory(
             observation=self._observation.copy(),
@@ -96,36 +96,12 @@ class HostSampler:
             step=np.broadcast_to(step, mask.shape),
         )
 
-    def _noise(self, policy: Policy, stream: Stream, batch: int, deterministic: bool) -> Iterator[ndarray]:
-        shape, dtype = (NOISE_ROWS, self._count, policy.head.size), jnp.result_type(float)
-        if deterministic:
-            yield from itertools.repeat(np.zeros(shape[1:], dtype))
-        random = numpy_generator(self._seed, stream, batch)
-        draw = {"gumbel": random.gumbel, "normal": random.normal}[policy.head.noise_law]
-        while True:
-            yield from draw(size=shape).astype(dtype)
-
-    def _require_valid(self, rows: int, reward: ndarray, lengths: ndarray, batch: int) -> None:
-        """Raise for the first value, in time, that is not finite or lies outside its Discrete space."""
-        mask = np.arange(rows + 1)[:, None] < lengths
-        observation, reward = self._observation[: rows + 1], reward[: rows + 1]
-        checks: list[tuple[str, Any, Any]] = [
-            ("observation", observation, np.isfinite(observation)),
-            ("reward", reward, np.isfinite(reward)),
-        ]
-        space = self._spec.observation_space
-        if isinstance(space, gym.spaces.Discrete):
-            inside = (observation >= space.start) & (observation < space.start + space.n)
-            checks.append(("observation", observation, inside))
-        for field, values, valid in checks:
-            wrong = ~valid.reshape(*valid.shape[:2], -1).all(-1) & mask[: len(values)]
-            if wrong.any():
-                t, i = map(int, np.argwhere(wrong)[0])
-                what = "is not finite" if np.issubdtype(values.dtype, np.floating) else f"lies outside {space}"
-                raise self._fault(i, batch, t, f"{field} {what}: {np.take(values[t], i, axis=0)}")
-
-    def _fault(self, index: int, batch: int, t: int, message: str) -> LogpiError:
-        return LogpiError(f"{self._spec.name}: environment {index}, episode {batch}, step {t}: {message}")
+    def _require_valid(self, reward: ndarray, mask: ndarray, batch: int) -> None:
+        rows = len(mask)
+        wrong = first_invalid(self._spec, self._observation[:rows], reward[:rows], mask)
+        if wrong is not None:
+            t, i, message = wrong
+            raise fault(self._spec, i, batch, t, message)
 
     def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
         returns, lengths = [], []
@@ -136,27 +112,49 @@ class HostSampler:
             lengths.append(np.asarray(trajectory.mask).sum(axis=0)[:started])
         return Episodes(np.concatenate(returns), np.concatenate(lengths))
 
-    def advance(self, config: Reinforce, learner: Learner) -> Advance:
+    def advance(self, config: Algorithm, learner: Learner, budget: int) -> Advance:
         """Sampling from Python, then the compiled update, which is compiled while the first batch is sampled."""
-        shapes = self._shapes(learner.policy)
+        streams = None
+        time = self._spec.max_episode_steps
+        if not isinstance(config, Reinforce):
+            time = config.rollout_steps + 1
+            streams = HostStreams(self._spec, self._group, config.rollout_steps, self._seed, self._interrupted)
+            streams.restore(learner.policy, learner.environment)
+        parameters = with_environment(learner, None)
+        shapes = self._shapes(learner.policy, time, streams is not None)
         thread = ThreadPoolExecutor(1)
-        compiling = thread.submit(lambda: jax.jit(partial(update, config)).lower(learner, shapes).compile())
+        program = jax.jit(partial(update, config, budget=budget))
+        compiling = thread.submit(lambda: program.lower(parameters, shapes).compile())
         thread.shutdown(wait=False)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
-            trajectory = self.sample(learner.policy, Stream.TRAINING, int(learner.batch))
-            learner, metrics = compiling.result()(learner, trajectory)
+            batch = int(learner.batch)
+            if streams is None:
+                trajectory, unfinished = self.sample(learner.policy, Stream.TRAINING, batch), None
+            else:
+                trajectory, unfinished = streams.sample(learner.policy, batch)
+            parameters = with_environment(learner, None)
+            learner, metrics = compiling.result()(parameters, trajectory)
+            learner = with_environment(learner, unfinished)
             return learner, [{name: float(value) for name, value in metrics.items()}]
 
         return advance
 
-    def _shapes(self, policy: Policy) -> Any:
-        """What `sample` returns, as shapes."""
-        time_env = self._observation.shape[:2]
+    def begin(self, config: Algorithm, learner: Learner) -> Learner:
+        if isinstance(config, Reinforce):
+            return learner
+        unfinished = first_episodes(self._spec, learner.policy, self._count)
+        return with_environment(learner, unfinished)
+
+    def _shapes(self, policy: Policy, time: int, streams: bool) -> Any:
+        """What sampling returns, as shapes."""
+        row = self._group.observation
 
         def example(policy: Policy) -> Trajectory:
-            action = policy(self._observation).sample(jnp.zeros((*time_env, policy.head.size)))
+            observation = jnp.zeros((time, *row.shape), jax.dtypes.canonicalize_dtype(row.dtype))
+            time_env = observation.shape[:2]
+            action = policy(observation).sample(jnp.zeros((*time_env, policy.head.size)))
             reward, flag, step = jnp.zeros(time_env), jnp.zeros(time_env, bool), jnp.zeros(time_env, jnp.int32)
-            return Trajectory(jnp.asarray(self._observation), action, reward, flag, flag, flag, step)
+            return Trajectory(observation, action, reward, flag, flag, flag, step, reward if streams else None)
 
         return jax.eval_shape(example, policy)

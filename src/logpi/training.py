@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from logpi.algorithm import Algorithm, Reinforce
 from logpi.checkpoint import Counters
-from logpi.config import Reinforce, Settings, step_count
+from logpi.config import Settings, step_count
 from logpi.envs import make_environment
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment, space_from_json
 from logpi.envs.registry import EnvironmentLike
 from logpi.errors import LogpiError
 from logpi.evaluation import Evaluation, evaluate_with
 from logpi.folder import RunFolder
+from logpi.learner import Learner, make_learner
 from logpi.metrics import ROWS_PER_RUN, WINDOW, CsvTracker, TensorBoardTracker, Tracker, row
 from logpi.policy import Policy
 from logpi.report import Reporter, SilentReporter
 from logpi.rollout import Interrupted, Sampler
 from logpi.sampler import make_sampler
-from logpi.update import Learner, make_learner
 
 EVALUATION_EPISODES = 100
 CHECKPOINTS_PER_RUN = 10
@@ -45,7 +46,7 @@ class Run:
 
 def train(
     environment: EnvironmentLike,
-    algorithm: Reinforce | None = None,
+    algorithm: Algorithm | None = None,
     *,
     steps: int | float = 100_000,
     seed: int = 0,
@@ -147,8 +148,11 @@ def _run(
 ) -> Run:
     reporter.start(settings, folder.path, counters)
     with _stop_signals() as interrupted:
-        sampler = make_sampler(environment, settings.algorithm.episodes, settings.seed, settings.workers, interrupted)
+        sampler = make_sampler(environment, settings.algorithm.copies, settings.seed, settings.workers, interrupted)
         try:
+            learner = sampler.begin(settings.algorithm, learner)
+            if counters.updates:
+                learner, _, _ = folder.load(learner)
             csv, events = folder.path / "metrics.csv", folder.path
             trackers = [CsvTracker(csv, counters.steps), TensorBoardTracker(events, counters.steps)]
             try:
@@ -187,7 +191,7 @@ def _learn(
     """Update until the budget is spent. However it ends, the last whole state is saved."""
     every = settings.checkpoint_every or max(1, settings.steps // CHECKPOINTS_PER_RUN)
     row_every = max(1, settings.steps // ROWS_PER_RUN)
-    advance = sampler.advance(settings.algorithm, learner)
+    advance = sampler.advance(settings.algorithm, learner, settings.steps)
     saved, last_row, pending = counters.steps, counters.steps, []
     speed = 0.0
     try:
@@ -200,10 +204,10 @@ def _learn(
             learner = new
             seconds, before = time.perf_counter() - started, counters.steps
             for update in updates:
-                _count(counters, update, settings.algorithm.episodes, seconds / len(updates))
+                _count(counters, update, seconds / len(updates))
                 pending.append(update)
                 if counters.steps - last_row >= row_every or counters.steps >= settings.steps:
-                    metrics = row(counters, pending, settings.algorithm.learning_rate)
+                    metrics = row(counters, pending)
                     for tracker in trackers:
                         tracker.write(counters.steps, metrics)
                     pending, last_row = [], counters.steps
@@ -218,13 +222,16 @@ def _learn(
     return learner
 
 
-def _count(counters: Counters, update: dict[str, float], episodes: int, seconds: float) -> None:
+def _count(counters: Counters, update: dict[str, float], seconds: float) -> None:
     counters.steps += int(update["steps"])
-    counters.episodes += episodes
+    counters.episodes += int(update["episodes"])
     counters.updates += 1
     counters.seconds += seconds
-    batches = -(-WINDOW // episodes)
-    counters.recent = [*counters.recent, [update["episode_return"], update["episode_length"]]][-batches:]
+    if update["episodes"]:
+        newest = [update[name] for name in ("episode_return", "episode_length", "episodes")]
+        counters.recent = [*counters.recent, newest]
+    while len(counters.recent) > 1 and sum(count for *_, count in counters.recent[1:]) >= WINDOW:
+        del counters.recent[0]
 
 
 def _require_finite(updates: list[dict[str, float]], done: int) -> None:

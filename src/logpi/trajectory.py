@@ -25,6 +25,10 @@ class Trajectory(eqx.Module):
     `terminated` and `truncated` mark the last step of an episode and are never merged: a terminated episode has no
     future, a truncated one was cut. `mask` is True where a step belongs to the trajectory, `step` is t within its
     episode.
+
+    A stream is a column of several episodes, cut into rollouts: after the last step of an episode, and after the last
+    of the rollout, one row that is no step holds the observation that was reached. `paid` is the sum of an episode's
+    rewards up to each step, which may have begun in an earlier rollout.
     """
 
     observation: AnyArray
@@ -34,6 +38,7 @@ class Trajectory(eqx.Module):
     truncated: Bool[AnyArray, "time env"]
     mask: Bool[AnyArray, "time env"]
     step: Int[AnyArray, "time env"]
+    paid: Float[AnyArray, "time env"] | None = None
 
     @property
     def used(self) -> Int[Array, ""]:

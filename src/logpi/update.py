@@ -1,60 +1,36 @@
 """The one step of learning: (learner, τ) → (learner, metrics) [D4.3]."""
 
-from typing import Any, TypeAlias
+import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from logpi.baseline import leave_one_out, value_baseline
-from logpi.config import Reinforce
+from logpi.actor_critic import actor_critic_update
+from logpi.algorithm import Algorithm, Reinforce
+from logpi.baseline import leave_one_out, shrunk_value, trust, value_baseline
 from logpi.contract import Estimator
-from logpi.envs.base import EnvironmentSpec
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
-from logpi.own_estimator import own_estimator, own_gradient
-from logpi.policy import Policy, ValueFunction, make_policy, make_value_function
-from logpi.randomness import Stream, numpy_generator
+from logpi.learner import Learner, Metrics, Scalar
+from logpi.own_estimator import own_gradient
+from logpi.policy import Policy
 from logpi.returns import discount_power, reward_to_go, whole_return
 from logpi.trajectory import Trajectory, masked_variance, sum_over_time
 from logpi.value import fit_value
 
-Scalar: TypeAlias = Float[Array, ""]
-Metrics: TypeAlias = dict[str, Scalar]
+
+def update(
+    config: Algorithm, learner: Learner, trajectory: Trajectory, budget: int | float = math.inf
+) -> tuple[Learner, Metrics]:
+    """One update by the configured algorithm; `budget` is the number of steps over which step sizes are annealed."""
+    if isinstance(config, Reinforce):
+        return reinforce_update(config, learner, trajectory)
+    return actor_critic_update(config, learner, trajectory, jnp.minimum(learner.steps / budget, 1.0))
 
 
-class Learner(eqx.Module):
-    """What the next update needs, and nothing else: parameters, optimiser states, and the number of the next batch."""
-
-    policy: Policy
-    value: ValueFunction | None
-    policy_optimizer: optax.OptState
-    value_optimizer: optax.OptState
-    batch: Int[Array, ""]
-
-
-def make_learner(config: Reinforce, spec: EnvironmentSpec, seed: int) -> Learner:
-    """The learner before its first batch."""
-    if config.estimator is not None:
-        own_estimator(config.estimator, config.baseline == "value")  # before anything is sampled
-    random = numpy_generator(seed, Stream.INITIALISATION)
-    policy = make_policy(spec.observation_space, spec.action_space, config.hidden, config.actions, random)
-    value = None
-    if config.baseline == "value":
-        value = make_value_function(spec.observation_space, config.hidden, spec.max_episode_steps, random)
-    network = None if value is None else value.network
-    return Learner(policy, value, _adam_state(policy), _adam_state(network), jax.device_put(np.int32(0)))
-
-
-def _adam_state(parameters: Any) -> optax.OptState:
-    """Adam's state before the first step, which is all zeros: made without compiling anything."""
-    shapes = jax.eval_shape(optax.adam(1.0).init, parameters)
-    return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
-
-
-def update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
+def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
     """θ ← θ + α · 1/N Σ_i Σ_t γ^t (R_t - b_t) ∇ log π(a_t|s_t; θ), then b is fitted to the returns it has just met.
 
     The baseline is used before it sees the batch: a baseline fitted to a return is not independent of the action.
@@ -62,16 +38,24 @@ def update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple
     return_ = returns(config, trajectory)
     estimated = None if learner.value is None else value_baseline(learner.value, trajectory)
     baseline = baselines(config, estimated, trajectory, return_)
+    if learner.value is not None and estimated is not None:
+        baseline = shrunk_value(baseline, jnp.asarray(learner.value.trust), return_, trajectory.mask)
     if config.estimator is None:
         gradient, sums = policy_gradient(learner.policy, trajectory, weights(config, trajectory, return_, baseline))
     else:
-        gradient, sums = own_gradient(config.estimator, config.discount, learner.policy, trajectory, estimated)
+        gradient, sums = own_gradient(
+            config.estimator, config.discount, learner.policy, trajectory, None if estimated is None else baseline
+        )
     policy, policy_optimizer, metrics = policy_step(config, learner, trajectory, gradient, sums)
     metrics |= batch_metrics(trajectory, return_, baseline)
     value, value_optimizer = learner.value, learner.value_optimizer
-    if value is not None:
+    if value is not None and estimated is not None:
+        value = eqx.tree_at(lambda v: v.trust, value, trust(estimated, return_, trajectory.mask))
         value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, return_)
-    return Learner(policy, value, policy_optimizer, value_optimizer, learner.batch + 1), metrics
+    metrics["learning_rate"] = jnp.asarray(config.learning_rate)
+    parts = (policy, value, policy_optimizer, value_optimizer, learner.batch + 1)
+    steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
+    return Learner(*parts, steps=steps, seed=learner.seed), metrics
 
 
 def returns(config: Reinforce, trajectory: Trajectory) -> Float[Array, "time env"]:
@@ -141,8 +125,8 @@ def policy_step(
 ) -> tuple[Policy, optax.OptState, Metrics]:
     """One Adam step uphill, shortened to the KL limit: KL grows with the square of a small step."""
     downhill = jax.tree.map(jnp.negative, gradient)  # Optax minimises
-    optimizer = optax.adam(config.learning_rate)
-    step, state = optimizer.update(downhill, learner.policy_optimizer)
+    direction, state = optax.scale_by_adam().update(downhill, learner.policy_optimizer)
+    step = jax.tree.map(lambda d: -config.learning_rate * d, direction)
     policy = eqx.apply_updates(learner.policy, step)
     kl = mean_kl(learner.policy, policy, trajectory)
     scale = jnp.ones_like(kl)
@@ -180,4 +164,5 @@ def batch_metrics(
         "episode_length": jnp.sum(mask) / mask.shape[1],
         "explained_variance": jnp.where(spread > 0, 1 - unexplained / spread, jnp.nan),
         "steps": jnp.sum(mask),
+        "episodes": jnp.asarray(mask.shape[1]),
     }

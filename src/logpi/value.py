@@ -1,5 +1,7 @@
 """Fitting V(s, t; w) to the returns of a batch."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from logpi.config import Reinforce
+from logpi.algorithm import Reinforce
 from logpi.policy import MLP, ValueFunction
 from logpi.trajectory import Trajectory, masked_mean, masked_variance
 
@@ -21,7 +23,7 @@ def fit_value(
 ) -> tuple[ValueFunction, optax.OptState, Float[Array, ""]]:
     """`value_steps` Adam steps on the squared error of V in units of the returns' deviation; the last loss."""
     value = restandardise(value, return_, trajectory)
-    optimizer = optax.adam(config.value_learning_rate)
+    optimizer = optax.scale_by_adam()
 
     def loss(network: MLP, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
         predicted = with_network(network)(trajectory.observation[at], trajectory.step[at])
@@ -33,7 +35,8 @@ def fit_value(
     def step(carry, at):
         network, state = carry
         error, gradient = jax.value_and_grad(loss)(network, at)
-        change, state = optimizer.update(gradient, state)
+        direction, state = optimizer.update(gradient, state)
+        change = jax.tree.map(lambda d: -config.value_learning_rate * d, direction)
         return (eqx.apply_updates(network, change), state), error
 
     minibatches = spread_rows(trajectory, (config.value_steps, config.value_batch))
@@ -56,10 +59,15 @@ def spread_rows(trajectory: Trajectory, shape: tuple[int, int]) -> tuple[Int[Arr
     return row - (ends - lengths)[env], env
 
 
-def restandardise(value: ValueFunction, return_: Float[Array, "time env"], trajectory: Trajectory) -> ValueFunction:
-    """The same function V, its offset and scale those of the new returns (PopArt, van Hasselt et al. 2016)."""
-    offset = masked_mean(return_, trajectory.mask)
-    scale = jnp.sqrt(masked_variance(return_, trajectory.mask))
+def restandardise(
+    value: ValueFunction, return_: Float[Array, "time env"], trajectory: Trajectory, rate: Any = 1.0
+) -> ValueFunction:
+    """The same function V, its offset and scale moved by `rate` to those of the new returns (PopArt, van Hasselt et al.
+    2016).
+    """
+    mean, variance = masked_mean(return_, trajectory.mask), masked_variance(return_, trajectory.mask)
+    offset = value.offset + rate * (mean - value.offset)
+    scale = jnp.sqrt((1 - rate) * (value.scale**2 + rate * (mean - value.offset) ** 2) + rate * variance)
     scale = jnp.maximum(scale, 1e-3 * (1 + jnp.abs(offset)))  # returns that are all equal have no scale of their own
     weight, bias = value.network.weights[-1], value.network.biases[-1]
     return eqx.tree_at(

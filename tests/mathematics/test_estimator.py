@@ -12,7 +12,7 @@ from helpers import as_trajectory, random_mdp, tabular_policy
 from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
-from logpi.baseline import value_baseline
+from logpi.baseline import shrunk_value, value_baseline
 from logpi.enumeration import enumerate_trajectories
 from logpi.estimator import score_function_surrogate
 from logpi.objective import state_policy
@@ -50,7 +50,10 @@ def library_gradient(config, mdp, logits):
     def gradient(trajectory):
         return_ = returns(config, trajectory)
         estimated = None if value is None else value_baseline(value, trajectory)
-        weight = weights(config, trajectory, return_, baselines(config, estimated, trajectory, return_))
+        baseline = baselines(config, estimated, trajectory, return_)
+        if value is not None:
+            baseline = shrunk_value(baseline, jnp.asarray(0.4), return_, trajectory.mask)
+        weight = weights(config, trajectory, return_, baseline)
         return policy_gradient(policy, trajectory, weight)[0].network.weights[0]
 
     return gradient

@@ -11,10 +11,11 @@ from hypothesis import given, settings, strategies as st
 from logpi import Reinforce, trajectory as trajectory_module
 from logpi.baseline import leave_one_out
 from logpi.envs.base import EnvironmentSpec
+from logpi.learner import make_learner
 from logpi.policy import make_value_function
 from logpi.returns import discount_power, reward_to_go, whole_return
 from logpi.trajectory import Trajectory, map_over_time, sum_over_time
-from logpi.update import make_learner, mean_kl, update
+from logpi.update import mean_kl, update
 from logpi.value import fit_value, restandardise, spread_rows
 
 seeds = st.integers(0, 2**32 - 1)
@@ -127,7 +128,7 @@ def test_value_function_learns_what_can_be_known(random):
     value = make_value(random, 30)
     import optax
 
-    state = optax.adam(1.0).init(value.network)
+    state = optax.scale_by_adam().init(value.network)
     fit = eqx.filter_jit(lambda v, s, r: fit_value(config, v, s, trajectory, r)[0])
     mask = np.asarray(trajectory.mask)
 
@@ -144,7 +145,7 @@ def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
     import optax
 
     value = make_value(random, 30)
-    state = optax.adam(1.0).init(value.network)
+    state = optax.scale_by_adam().init(value.network)
     config = Reinforce(value_steps=20, value_batch=64, value_learning_rate=0.01)
     fit = eqx.filter_jit(lambda v, s, t, r: fit_value(config, v, s, t, r)[:2])
     for _ in range(60):
@@ -194,12 +195,34 @@ def test_update_is_the_equation_for_a_table():
     assert int(after.batch) == 1
 
 
+def test_episodes_that_are_all_paid_alike_move_nothing(random):
+    """While V explains nothing, its errors must not become a direction; control: a V that is trusted."""
+    trajectory = random_trajectory(random)
+    trajectory = eqx.tree_at(lambda x: x.reward, trajectory, jnp.where(trajectory.mask, -1.0, 0.0))
+    ended = trajectory.mask & (trajectory.step == trajectory.mask.sum(0).min() - 1)
+    mask = trajectory.step < trajectory.mask.sum(0).min()
+    trajectory = eqx.tree_at(
+        lambda x: (x.mask, x.terminated, x.truncated), trajectory, (mask, jnp.zeros_like(ended), ended)
+    )
+    config = Reinforce()
+    learner = make_learner(config, spec(TWO), seed=1)
+    for _ in range(3):
+        after, metrics = update(config, learner, trajectory)
+        assert metrics["gradient_norm"] < 1e-12
+        assert after.value.trust == 0
+        learner = after
+    trusting = eqx.tree_at(lambda x: x.value.trust, learner, jnp.ones(()))
+    assert update(config, trusting, trajectory)[1]["gradient_norm"] > 1e-6
+
+
 def test_the_baseline_is_used_before_it_is_fitted(random):
     """b must not have seen the batch: the weights are those of the old value function."""
     trajectory = random_trajectory(random)
     config = Reinforce(value_learning_rate=0.1)
     learner = make_learner(config, spec(TWO), seed=1)
+    learner = eqx.tree_at(lambda x: x.value.trust, learner, jnp.ones(()))
     after, _ = update(config, learner, trajectory)
+    after = eqx.tree_at(lambda x: x.value.trust, after, jnp.ones(()))
     refit = eqx.tree_at(lambda x: x.value, learner, after.value)
     step = lambda start: update(config, start, trajectory)[1]["gradient_norm"]
     assert step(learner) == pytest.approx(float(update(config, learner, trajectory)[1]["gradient_norm"]))

@@ -17,9 +17,8 @@ from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
 from logpi.checking.verdict import SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
-from logpi.config import real, require
 from logpi.contract import NAMES, Estimator, Layout, wanted
-from logpi.errors import LogpiError
+from logpi.errors import LogpiError, real, require
 
 
 def check(

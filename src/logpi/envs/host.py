@@ -29,8 +29,8 @@ class Group(Protocol):
     terminated: Bool[ndarray, "n"]
     truncated: Bool[ndarray, "n"]
 
-    def reset(self, seeds: Sequence[int]) -> None:
-        """Start one episode in every copy."""
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        """Start one episode in each of the copies `rows`, from the seed beside it."""
         ...
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
@@ -65,10 +65,10 @@ class LocalGroup:
         self.reward = np.zeros(count)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
 
-    def reset(self, seeds: Sequence[int]) -> None:
-        for i, (environment, seed) in enumerate(zip(self._environments, seeds, strict=True)):
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        for seed, i in zip(seeds, rows, strict=True):
             try:
-                observation, _ = environment.reset(seed=seed)
+                observation, _ = self._environments[i].reset(seed=seed)
             except Exception as error:
                 raise EnvironmentFailure(i, f"reset raised {_describe(error)}") from error
             self.observation[i] = self._checked(i, observation)

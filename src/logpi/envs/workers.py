@@ -62,8 +62,8 @@ class _Worker:
         code = self._process.wait()
         raise EnvironmentFailure(self.first, f"its worker process ended with exit status {code}")
 
-    def reset(self, seeds: Sequence[int]) -> None:
-        self._send(RESET + np.array(seeds, np.uint64).tobytes())
+    def reset(self, seeds: ndarray, fresh: ndarray) -> None:
+        self._send(RESET + fresh.tobytes() + seeds.tobytes())
 
     def step(self, actions: ndarray, active: ndarray) -> None:
         self._send(STEP + active.tobytes() + actions.tobytes())
@@ -108,19 +108,26 @@ class WorkerGroup:
         self.reward = np.zeros(count)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
 
-    def reset(self, seeds: Sequence[int]) -> None:
-        for worker in self._workers:
-            worker.reset(seeds[worker.rows])
-        self._receive(self._workers)
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        fresh, seed_of = self._flags(rows), np.zeros(len(self.reward), np.uint64)
+        seed_of[list(rows)] = seeds
+        busy = [worker for worker in self._workers if fresh[worker.rows].any()]
+        for worker in busy:
+            worker.reset(seed_of[worker.rows], fresh[worker.rows])
+        self._receive(busy)
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
         actions = np.ascontiguousarray(actions, self._action_dtype)
-        running = np.zeros(len(self.reward), bool)
-        running[list(active)] = True
+        running = self._flags(active)
         busy = [worker for worker in self._workers if running[worker.rows].any()]
         for worker in busy:
             worker.step(actions[worker.rows], running[worker.rows])
         self._receive(busy)
+
+    def _flags(self, rows: Sequence[int]) -> ndarray:
+        flags = np.zeros(len(self.reward), bool)
+        flags[list(rows)] = True
+        return flags
 
     def _receive(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:
@@ -153,10 +160,10 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     dtype, shape = _action_layout(environment.spec.action_space)
     while kind := requests.read(1):
         try:
+            active = np.flatnonzero(np.frombuffer(_read(requests, count), bool)).tolist()
             if kind == RESET:
-                group.reset(np.frombuffer(_read(requests, 8 * count), np.uint64).tolist())
+                group.reset(np.frombuffer(_read(requests, 8 * count), np.uint64)[active].tolist(), active)
             else:
-                active = np.flatnonzero(np.frombuffer(_read(requests, count), bool)).tolist()
                 size = count * dtype.itemsize * int(np.prod(shape))
                 group.step(np.frombuffer(_read(requests, size), dtype).reshape(count, *shape), active)
         except EnvironmentFailure as failure:

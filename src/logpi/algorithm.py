@@ -1,0 +1,242 @@
+"""The named algorithms as plain data: what each adds to ∇ log π, and every option that it has."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from logpi.errors import real, require, whole
+
+
+def _is_choice(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) is Literal
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What every algorithm has: γ, and how its policy and its value function look.
+
+    **Raises:** `LogpiError` for a value out of its range.
+    """
+
+    discount: float = 1.0
+    """γ of the objective J = E[Σ γ^t r_{t+1}]; the gradient then carries γ^t."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden tanh layers of policy and value function; none: linear, which on a Discrete observation is
+    a table."""
+    actions: Literal["normal", "tanh-normal"] = "normal"
+    """Law of Box actions: a Gaussian, clipped to the bounds when executed, or a Gaussian squashed by tanh."""
+
+    # Names of options by the range that they must be in.
+    _WHOLE = ()
+    _POSITIVE = ()
+    _NOT_NEGATIVE = ()
+    _FRACTIONS = ("discount",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        require(all(whole(w) and w >= 1 for w in self.hidden), "hidden", "whole numbers >= 1", self.hidden)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if _is_choice(field.type):
+                choices = field.type.__args__  # type: ignore[union-attr]
+                require(value in choices, field.name, " or ".join(choices), value)
+            if field.type is bool:
+                require(isinstance(value, bool), field.name, "true or false", value)
+        self._require(self._WHOLE, lambda v: whole(v) and v >= 1, "a whole number >= 1")
+        self._require(self._POSITIVE, lambda v: real(v) and 0 < v < math.inf, "a positive number")
+        self._require(self._NOT_NEGATIVE, lambda v: real(v) and 0 <= v < math.inf, "a number >= 0")
+        self._require(self._FRACTIONS, lambda v: real(v) and 0 <= v <= 1, "a number in [0, 1]")
+
+    def _require(self, names: tuple[str, ...], valid: Any, expected: str) -> None:
+        for name in names:
+            require(valid(getattr(self, name)), name, expected, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Reinforce(Networks):
+    """REINFORCE (Williams 1992): θ ← θ + α Σ_t γ^t (R_t - b(s_t)) ∇ log π(a_t|s_t; θ), mean over episodes [D4.3, D4.4].
+
+    With the defaults the expected gradient is exactly ∇J of the undiscounted return. An option that makes it biased
+    says BIASED.
+
+    **Raises:** `LogpiError` for a value out of its range.
+    """
+
+    episodes: int = 32
+    """Episodes started in a batch, one per environment copy; all are finished and counted."""
+    returns: Literal["reward-to-go", "whole"] = "reward-to-go"
+    """What weights ∇ log π at t: the rewards after t, or the whole R(τ) (also exact, usually noisier)."""
+    baseline: Literal["value", "leave-one-out", "none"] = "value"
+    """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
+    learning_rate: float = 0.005
+    """Adam's step size for the policy."""
+    kl_limit: float = 0.003
+    """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned. 0: no limit."""
+    value_learning_rate: float = 0.002
+    """Adam's step size for the value function."""
+    value_steps: int = 100
+    """Minibatch steps of the value function after each update of the policy."""
+    value_batch: int = 512
+    """Steps drawn for each of them."""
+    estimator: str | None = None
+    """FILE.py:NAME of a JAX function as `logpi check` takes it, batch layout, in place of REINFORCE's own weights:
+    what is checked is what is trained."""
+    whiten: bool = False
+    """BIASED: shift and scale the weights of a batch to mean 0 and deviation 1."""
+    drop_discount_power: bool = False
+    """BIASED where discount < 1: leave out γ^t, as most libraries do. Not the gradient of any objective (Nota & Thomas
+    2020)."""
+
+    _WHOLE = ("value_steps", "value_batch")
+    _POSITIVE = ("learning_rate", "value_learning_rate")
+    _NOT_NEGATIVE = ("kl_limit",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = 2 if self.baseline == "leave-one-out" else 1
+        valid = whole(self.episodes) and self.episodes >= least
+        require(valid, "episodes", f"a whole number >= {least}", self.episodes)
+        valid = self.estimator is None or ".py:" in str(self.estimator)
+        require(valid, "estimator", "FILE.py:NAME", self.estimator)
+
+    @property
+    def copies(self) -> int:
+        """Environment copies that are stepped side by side."""
+        return self.episodes
+
+
+@dataclass(frozen=True)
+class ActorCritic(Networks):
+    """What the actor-critic methods share: streams of episodes cut into rollouts, a critic that looks beyond the cut.
+
+    The weight of ∇ log π(a_t|s_t) is GAE(λ) (Schulman et al. 2016): A_t = Σ_k (γλ)^k δ_{t+k},
+    δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t), V being 0 after termination and never after truncation. BIASED twice, as in
+    every such method: by V where λ < 1 or a rollout is cut, and because γ^t is left out where γ < 1.
+    """
+
+    discount: float = 0.99
+    """γ of the returns that the critic predicts."""
+    environments: int = 8
+    """Environment copies that are stepped side by side."""
+    rollout_steps: int = 256
+    """Steps of each copy between two updates; an episode may go on in the next rollout."""
+    trace_decay: float = 0.95
+    """λ of GAE: 1 trusts the rewards of the rollout, 0 the critic."""
+    learning_rate: float = 0.0003
+    """Adam's step size; for TRPO and NPG that of the critic alone."""
+    anneal: bool = True
+    """Let the step size fall linearly to 0 at the end of the budget."""
+    max_gradient_norm: float = 0.5
+    """A longer gradient is shortened to this norm."""
+    entropy_coefficient: float = 0.0
+    """BIASED: how much of the entropy's gradient is added; keeps the policy random."""
+    whiten: bool = False
+    """BIASED: shift and scale the advantages of a batch to mean 0 and deviation 1."""
+    normalize_observations: bool = True
+    """Standardise observations by running statistics, frozen within a batch and kept in the policy."""
+    normalize_returns: bool = True
+    """Measure rewards in units of the running deviation of the returns, so that step sizes suit any reward."""
+
+    _WHOLE = ("environments", "rollout_steps")
+    _POSITIVE = ("learning_rate", "max_gradient_norm")
+    _NOT_NEGATIVE = ("entropy_coefficient",)
+    _FRACTIONS = ("discount", "trace_decay")
+
+    @property
+    def copies(self) -> int:
+        """Environment copies that are stepped side by side."""
+        return self.environments
+
+
+@dataclass(frozen=True)
+class A2C(ActorCritic):
+    """Advantage actor-critic (Mnih et al. 2016): one step along the mean of A_t ∇ log π(a_t|s_t) for every rollout."""
+
+    rollout_steps: int = 16
+    """Steps of each copy between two updates; an episode may go on in the next rollout."""
+    learning_rate: float = 0.001
+    """Adam's step size."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's squared error beside the policy's surrogate."""
+
+    _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "value_coefficient")
+
+
+@dataclass(frozen=True)
+class PPO(ActorCritic):
+    """PPO (Schulman et al. 2017): several epochs on min(ρ A, clip(ρ, 1 ± ε) A), ρ = π(a|s) / π_old(a|s) [D1.3]."""
+
+    epochs: int = 10
+    """Passes over a rollout."""
+    minibatches: int = 32
+    """Parts into which each pass divides it."""
+    clip: float = 0.2
+    """ε: how far ρ may move before a step gains nothing; inf: no clipping. BIASED beyond the first step."""
+    value_clip: float | None = None
+    """How far, in deviations of the returns, the critic may move from its old prediction; by default any distance."""
+    kl_stop: float | None = None
+    """Mean KL(old, new) beyond which the rest of the epochs is skipped; by default none."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's squared error beside the policy's surrogate."""
+
+    _WHOLE = (*ActorCritic._WHOLE, "epochs", "minibatches")
+    _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "value_coefficient")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(real(self.clip) and self.clip > 0, "clip", "a positive number", self.clip)
+        for name in ("value_clip", "kl_stop"):
+            value = getattr(self, name)
+            require(value is None or (real(value) and value > 0), name, "a positive number", value)
+        rows = self.environments * self.rollout_steps
+        expected = f"a divisor of environments * rollout_steps = {rows}"
+        require(rows % self.minibatches == 0, "minibatches", expected, self.minibatches)
+
+
+@dataclass(frozen=True)
+class NPG(ActorCritic):
+    """Natural policy gradient (Kakade 2002): θ ← θ + β F⁻¹ĝ, F the Fisher matrix, β such that KL = `kl_limit`."""
+
+    learning_rate: float = 0.001
+    """Adam's step size for the critic."""
+    kl_limit: float = 0.01
+    """Mean KL(old, new) of an update, to second order."""
+    conjugate_gradient_steps: int = 10
+    """Products with the Fisher matrix with which F x = ĝ is solved."""
+    damping: float = 0.1
+    """Added to the diagonal of the Fisher matrix."""
+    value_epochs: int = 10
+    """The critic's passes over a rollout."""
+    value_minibatches: int = 16
+    """Parts into which each pass divides it."""
+
+    _WHOLE = (*ActorCritic._WHOLE, "conjugate_gradient_steps", "value_epochs", "value_minibatches")
+    _POSITIVE = (*ActorCritic._POSITIVE, "kl_limit")
+    _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "damping")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rows = self.environments * self.rollout_steps
+        expected = f"a divisor of environments * rollout_steps = {rows}"
+        require(rows % self.value_minibatches == 0, "value_minibatches", expected, self.value_minibatches)
+
+
+@dataclass(frozen=True)
+class TRPO(NPG):
+    """TRPO (Schulman et al. 2015): NPG's step, halved until the surrogate has grown and KL(old, new) <= `kl_limit`."""
+
+    backtracks: int = 10
+    """Halvings that are tried before the step is given up."""
+
+    _WHOLE = (*NPG._WHOLE, "backtracks")
+
+
+Algorithm: TypeAlias = Reinforce | A2C | PPO | NPG | TRPO
+ALGORITHMS: Mapping[str, type[Algorithm]] = {"reinforce": Reinforce, "a2c": A2C, "ppo": PPO, "npg": NPG, "trpo": TRPO}
+
+
+def name_of_algorithm(algorithm: Algorithm) -> str:
+    """Its key in `ALGORITHMS`."""
+    return next(name for name, kind in ALGORITHMS.items() if type(algorithm) is kind)

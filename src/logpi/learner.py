@@ -1,0 +1,76 @@
+"""What learning carries from one batch to the next."""
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree, UInt32
+
+from logpi.algorithm import NPG, Algorithm, Reinforce
+from logpi.envs.base import EnvironmentSpec
+from logpi.own_estimator import own_estimator
+from logpi.policy import Policy, ValueFunction, make_policy, make_value_function
+from logpi.randomness import Stream, numpy_generator
+
+Scalar: TypeAlias = Float[Array, ""]
+Metrics: TypeAlias = dict[str, Scalar]
+
+
+class Learner(eqx.Module):
+    """What the next update needs, and nothing else: parameters, optimiser states, how far, and where the episodes are.
+
+    A2C and PPO descend one loss of policy and value function: `policy_optimizer` is then that of both. `environment`
+    is the sampler's, who leaves its unfinished episodes there; None where episodes end with the batch.
+    """
+
+    policy: Policy
+    value: ValueFunction | None
+    policy_optimizer: optax.OptState
+    value_optimizer: optax.OptState
+    batch: Int[Array, ""]
+    steps: UInt32[Array, ""]
+    seed: UInt32[Array, ""]
+    environment: PyTree = None
+
+    @property
+    def critic(self) -> ValueFunction:
+        """The value function of a learner that has one."""
+        assert self.value is not None
+        return self.value
+
+
+def with_environment(learner: Learner, unfinished: PyTree) -> Learner:
+    """The same learner, elsewhere in its episodes."""
+    return dataclasses.replace(learner, environment=unfinished)
+
+
+def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner:
+    """The learner before its first batch."""
+    random = numpy_generator(seed, Stream.INITIALISATION)
+    spaces, standardise, horizon = spec.observation_space, False, spec.max_episode_steps
+    if isinstance(config, Reinforce):
+        with_value = config.baseline == "value"
+        if config.estimator is not None:
+            own_estimator(config.estimator, with_value)  # before anything is sampled
+    else:
+        with_value, standardise, horizon = True, config.normalize_observations, None
+    policy = make_policy(spaces, spec.action_space, config.hidden, config.actions, random, standardise)
+    value = make_value_function(spaces, config.hidden, horizon, random, standardise) if with_value else None
+    network = None if value is None else value.network
+    if isinstance(config, Reinforce):
+        moments = _adam_state(policy), _adam_state(network)
+    elif isinstance(config, NPG):
+        moments = (), _adam_state(network)
+    else:
+        moments = _adam_state((policy, network)), ()
+    zero, steps, number = (jax.device_put(x) for x in (np.int32(0), np.uint32(0), np.uint32(seed)))
+    return Learner(policy, value, *moments, batch=zero, steps=steps, seed=number)
+
+
+def _adam_state(parameters: Any) -> optax.OptState:
+    """Adam's state before the first step, which is all zeros: made without compiling anything."""
+    shapes = jax.eval_shape(optax.scale_by_adam().init, parameters)
+    return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)

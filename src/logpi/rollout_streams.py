@@ -1,0 +1,170 @@
+"""Streams of episodes of Gymnasium environments, cut into rollouts of one length [D4.1].
+
+An episode that is under way when a rollout ends goes on in the next one. What a resumed run needs to stand where it
+stood is kept with the learner: the number of each copy's episode and the actions taken in it, which are taken again.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from logpi.envs.base import EnvironmentSpec
+from logpi.envs.host import EnvironmentFailure, Group
+from logpi.errors import LogpiError
+from logpi.policy import Policy
+from logpi.randomness import Stream, episode_seed, numpy_generator
+from logpi.rollout import Interrupted
+from logpi.trajectory import Trajectory
+
+# Time steps for which noise is drawn at once.
+NOISE_ROWS = 64
+
+
+class Unfinished(NamedTuple):
+    """The episodes under way, one per copy; `ended` where the next row begins another."""
+
+    episode: Int[ndarray, " env"]
+    step: Int[ndarray, " env"]
+    paid: Float[ndarray, " env"]
+    ended: Bool[ndarray, " env"]
+    action: ndarray
+
+
+def first_episodes(spec: EnvironmentSpec, policy: Policy, count: int) -> Unfinished:
+    """Episode 0 of every copy, before its first action."""
+    noise = np.zeros((count, policy.head.size), jnp.result_type(float))
+    action = jax.eval_shape(lambda p, n: p.head(n).sample(n), policy, noise)
+    log = np.zeros((count, spec.max_episode_steps, *action.shape[1:]), action.dtype)
+    zeros = np.zeros(count, np.int32)
+    return Unfinished(zeros, zeros, np.zeros(count), np.zeros(count, bool), log)
+
+
+class HostStreams:
+    """Steps every copy for a fixed number of rows; a copy whose episode has ended is reset in the row after."""
+
+    def __init__(self, spec: EnvironmentSpec, group: Group, rows: int, seed: int, interrupted: Callable[[], bool]):
+        self._spec, self._group, self._rows = spec, group, rows
+        self._seed, self._interrupted = seed, interrupted
+
+    def restore(self, policy: Policy, unfinished: Unfinished) -> None:
+        """Bring the environments to where `unfinished` left them, by taking its actions again.
+
+        **Raises:** `LogpiError` where an environment fails.
+        """
+        self._now = now = Unfinished(*(np.array(x) for x in unfinished))
+        self._reset(range(len(now.step)))
+        for t in range(int(now.step.max())):
+            self._step(policy.head.execute(now.action[:, t]), np.flatnonzero(t < now.step).tolist())
+
+    def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, Unfinished]:
+        """One rollout, arrays `[rows + 1, env]`, and the episodes under way at its end.
+
+        **Raises:** `LogpiError` that names environment, episode and step where the environment fails or gives a value
+        that is not finite; `Interrupted`.
+        """
+        group, now, count = self._group, self._now, len(self._now.step)
+        shape = (self._rows + 1, count)
+        dtype = jax.dtypes.canonicalize_dtype(group.observation.dtype)
+        observation = np.zeros((*shape, *group.observation.shape[1:]), dtype)
+        action = np.zeros((*shape, *now.action.shape[2:]), now.action.dtype)
+        reward, paid, step = np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int32)
+        terminated, truncated, mask = (np.zeros(shape, bool) for _ in range(3))
+        noise = standard_noise(policy, count, self._seed, Stream.TRAINING, batch)
+        policy = policy.on_host()
+        for t in range(self._rows):
+            if self._interrupted():
+                raise Interrupted
+            observation[t] = group.observation
+            action[t] = policy(observation[t]).sample(next(noise))
+            mask[t], step[t] = ~now.ended, now.step
+            running, over = np.flatnonzero(mask[t]), np.flatnonzero(now.ended)
+            now.action[running, now.step[running]] = action[t, running]
+            self._step(policy.execute(action[t]), running.tolist())
+            reward[t] = np.where(mask[t], group.reward, 0.0)
+            terminated[t] = mask[t] & group.terminated
+            late = now.step + 1 == self._spec.max_episode_steps
+            truncated[t] = mask[t] & (group.truncated | late) & ~terminated[t]
+            paid[t] = now.paid + reward[t]
+            now.paid[:] = np.where(mask[t], paid[t], 0.0)
+            now.step[:] = np.where(mask[t], now.step + 1, 0)
+            now.episode[over] += 1
+            now.ended[:] = terminated[t] | truncated[t]
+            self._reset(over.tolist())
+        observation[-1], step[-1] = group.observation, now.step
+        self._require_valid(observation, reward, mask)
+        real = jnp.result_type(float)
+        flags = (terminated, truncated, mask)
+        rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real))
+        return rollout, Unfinished(*(x.copy() for x in now))
+
+    def _reset(self, copies: Any) -> None:
+        if not len(copies):
+            return
+        try:
+            seeds = [episode_seed(self._seed, Stream.TRAINING, i, int(self._now.episode[i])) for i in copies]
+            self._group.reset(seeds, copies)
+        except EnvironmentFailure as failure:
+            raise self._fault(failure) from failure
+
+    def _step(self, actions: Any, copies: list[int]) -> None:
+        try:
+            self._group.step(actions, copies)
+        except EnvironmentFailure as failure:
+            raise self._fault(failure) from failure
+
+    def _fault(self, failure: EnvironmentFailure) -> LogpiError:
+        i = failure.index
+        return fault(self._spec, i, int(self._now.episode[i]), int(self._now.step[i]), failure.message)
+
+    def _require_valid(self, observation: ndarray, reward: ndarray, mask: ndarray) -> None:
+        """The observations that were reached are looked at too: the critic values them."""
+        wrong = first_invalid(self._spec, observation, reward, np.ones_like(mask))
+        if wrong is not None:
+            t, i, message = wrong
+            raise LogpiError(f"{self._spec.name}: environment {i}, row {t} of a rollout: {message}")
+
+
+def standard_noise(
+    policy: Policy, count: int, seed: int, stream: Stream, batch: int, deterministic: bool = False
+) -> Iterator[ndarray]:
+    """Noise of the policy's law, a row `[env, size]` for each time step; zeros for the most probable action."""
+    shape, dtype = (NOISE_ROWS, count, policy.head.size), jnp.result_type(float)
+    if deterministic:
+        yield from itertools.repeat(np.zeros(shape[1:], dtype))
+    random = numpy_generator(seed, stream, batch)
+    draw = {"gumbel": random.gumbel, "normal": random.normal}[policy.head.noise_law]
+    while True:
+        yield from draw(size=shape).astype(dtype)
+
+
+def first_invalid(
+    spec: EnvironmentSpec, observation: ndarray, reward: ndarray, mask: ndarray
+) -> tuple[int, int, str] | None:
+    """(time, environment, message) of the first value that is not finite or lies outside its Discrete space."""
+    checks: list[tuple[str, Any, Any]] = [
+        ("observation", observation, np.isfinite(observation)),
+        ("reward", reward, np.isfinite(reward)),
+    ]
+    space = spec.observation_space
+    if isinstance(space, gym.spaces.Discrete):
+        inside = (observation >= space.start) & (observation < space.start + space.n)
+        checks.append(("observation", observation, inside))
+    for field, values, valid in checks:
+        wrong = ~valid.reshape(*valid.shape[:2], -1).all(-1) & mask
+        if wrong.any():
+            t, i = map(int, np.argwhere(wrong)[0])
+            what = "is not finite" if np.issubdtype(values.dtype, np.floating) else f"lies outside {space}"
+            return t, i, f"{field} {what}: {np.take(values[t], i, axis=0)}"
+    return None
+
+
+def fault(spec: EnvironmentSpec, index: int, episode: int, t: int, message: str) -> LogpiError:
+    """The error that says where."""
+    return LogpiError(f"{spec.name}: environment {index}, episode {episode}, step {t}: {message}")

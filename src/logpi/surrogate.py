@@ -1,0 +1,17 @@
+"""Objectives whose gradient at π = π_old is Σ A ∇ log π, for steps that move away from π_old [D1.3]."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def importance_surrogate(log_ratio: Float[Array, " row"], weight: Float[Array, " row"]) -> Float[Array, " row"]:
+    """ρ A, ρ = π(a|s) / π_old(a|s): its gradient is A ρ ∇ log π, and A ∇ log π where π is still π_old."""
+    return jnp.exp(log_ratio) * weight
+
+
+def clipped_surrogate(
+    log_ratio: Float[Array, " row"], weight: Float[Array, " row"], clip: float
+) -> Float[Array, " row"]:
+    """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) (Schulman et al. 2017, eq. 7): no gain for moving ρ further than ε."""
+    ratio = jnp.exp(log_ratio)
+    return jnp.minimum(ratio * weight, jnp.clip(ratio, 1 - clip, 1 + clip) * weight)
