@@ -11,6 +11,7 @@ from logpi.policy import Policy, make_policy
 from logpi.trajectory import Trajectory
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
+BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 
 def random_mdp(random, states=3, actions=2, horizon=3, discount=0.9, rewards=1):
@@ -79,3 +80,19 @@ class FiniteEnv(gym.Env):
         law = self.mdp.reward_probability[before, action, self.state]
         reward = float(self.np_random.choice(self.mdp.reward_value[before, action, self.state], p=law))
         return int(self.mdp.observation[self.state]), reward, bool(self.mdp.terminal[self.state]), False, {}
+
+
+def random_trajectory(random, time=7, env=4, discrete=True):
+    lengths = random.integers(1, time + 1, env)
+    step = np.arange(time)[:, None]
+    mask, last = step < lengths, step == lengths - 1
+    cut = random.random(env) < 0.5
+    return Trajectory(
+        observation=jnp.asarray(random.normal(size=(time, env, 3))),
+        action=jnp.asarray(random.integers(0, 2, (time, env)) if discrete else random.normal(size=(time, env, 2))),
+        reward=jnp.asarray(random.normal(size=(time, env))),  # junk after the end, which nothing may see
+        terminated=jnp.asarray(last & ~cut),
+        truncated=jnp.asarray(last & cut),
+        mask=jnp.asarray(mask),
+        step=jnp.broadcast_to(jnp.asarray(step), mask.shape),
+    )

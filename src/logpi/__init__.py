@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logpi.algorithm import A2C as A2C, NPG as NPG, PPO as PPO, TRPO as TRPO, Reinforce as Reinforce
     from logpi.checking.checker import check as check
     from logpi.checking.report import CheckReport as CheckReport
-    from logpi.config import Reinforce as Reinforce
     from logpi.errors import LogpiError as LogpiError
     from logpi.evaluation import Evaluation as Evaluation, evaluate as evaluate
     from logpi.mdp import FiniteMDP as FiniteMDP
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 _MODULES = {
     "CheckReport": "checking.report",
     "check": "checking.checker",
-    "Reinforce": "config",
+    "A2C": "algorithm",
+    "NPG": "algorithm",
+    "PPO": "algorithm",
+    "Reinforce": "algorithm",
+    "TRPO": "algorithm",
     "LogpiError": "errors",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",

@@ -28,6 +28,7 @@ from logpi.value import restandardise
 UNITS_RATE = 0.03
 
 Parameters: TypeAlias = tuple[Policy, MLP]
+History: TypeAlias = dict[str, Float[Array, "*steps"]]
 
 
 class Rows(NamedTuple):
@@ -143,7 +144,7 @@ def _ppo_step(config: PPO, learner: Learner, rows: Rows, rate: Any) -> tuple[Lea
 
     descend = _descend(config, loss, rate)
 
-    def epoch(state: Any, parts: Rows) -> tuple[Any, Metrics]:
+    def epoch(state: Any, parts: Rows) -> tuple[Any, History]:
         run = lambda state: jax.lax.scan(descend, state, parts)
         if config.kl_stop is None:
             return run(state)
@@ -157,16 +158,16 @@ def _ppo_step(config: PPO, learner: Learner, rows: Rows, rate: Any) -> tuple[Lea
 
 
 def _epochs(
-    epoch: Callable[[Any, Rows], tuple[Any, Metrics]],
+    epoch: Callable[[Any, Rows], tuple[Any, History]],
     state: Any,
     rows: Rows,
     epochs: int,
     minibatches: int,
     learner: Learner,
-) -> tuple[Any, Metrics]:
+) -> tuple[Any, History]:
     """`epoch` on the rows in a new order each time, divided into minibatches."""
 
-    def shuffled(state: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+    def shuffled(state: Any, key: PRNGKeyArray) -> tuple[Any, History]:
         order = jax.random.permutation(key, len(rows.mask)).reshape(minibatches, -1)
         return epoch(state, jax.tree.map(lambda x: x[order], rows))
 

@@ -156,7 +156,7 @@ class A2C(ActorCritic):
 
     rollout_steps: int = 16
     """Steps of each copy between two updates; an episode may go on in the next rollout."""
-    learning_rate: float = 0.001
+    learning_rate: float = 0.002
     """Adam's step size."""
     value_coefficient: float = 0.5
     """Weight of the critic's squared error beside the policy's surrogate."""
@@ -199,6 +199,8 @@ class PPO(ActorCritic):
 class NPG(ActorCritic):
     """Natural policy gradient (Kakade 2002): θ ← θ + β F⁻¹ĝ, F the Fisher matrix, β such that KL = `kl_limit`."""
 
+    rollout_steps: int = 128
+    """Steps of each copy between two updates; an episode may go on in the next rollout."""
     learning_rate: float = 0.001
     """Adam's step size for the critic."""
     kl_limit: float = 0.01

@@ -73,6 +73,39 @@ class Categorical(NamedTuple):
         return jnp.sum(jnp.exp(log_prob) * (log_prob - jax.nn.log_softmax(other.logits)), axis=-1)
 
 
+class MultiCategorical(NamedTuple):
+    """Independent categoricals: an action is a vector of d choices, the j-th of `sizes[j]`."""
+
+    logits: Float[AnyArray, "*batch n"]
+    sizes: tuple[int, ...]
+
+    def _parts(self, x: AnyArray) -> list[Any]:
+        ends = np.cumsum(self.sizes)
+        return [x[..., end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
+
+    def _factors(self) -> list[Categorical]:
+        return [Categorical(part) for part in self._parts(self.logits)]
+
+    def sample(self, noise: Float[AnyArray, "*batch n"]) -> Any:
+        """Each choice by its own part of the noise."""
+        xp = self.logits.__array_namespace__()
+        pairs = zip(self._factors(), self._parts(noise), strict=True)
+        return xp.stack([factor.sample(part) for factor, part in pairs], axis=-1)
+
+    def log_prob(self, action: Int[AnyArray, "*batch d"]) -> Array:
+        """Σ_j log π_j(a_j)."""
+        return jnp.asarray(sum(factor.log_prob(action[..., j]) for j, factor in enumerate(self._factors())))
+
+    def entropy(self) -> Array:
+        """Σ_j of the entropies."""
+        return jnp.asarray(sum(factor.entropy() for factor in self._factors()))
+
+    def kl(self, other: "MultiCategorical") -> Array:
+        """Σ_j of the divergences."""
+        pairs = zip(self._factors(), other._factors(), strict=True)
+        return jnp.asarray(sum(mine.kl(theirs) for mine, theirs in pairs))
+
+
 class Normal(NamedTuple):
     """Diagonal Gaussian: independent N(mean_j, exp(log_std_j)²) in each of d dimensions."""
 

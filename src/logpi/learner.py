@@ -57,7 +57,7 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
             own_estimator(config.estimator, with_value)  # before anything is sampled
     else:
         with_value, standardise, horizon = True, config.normalize_observations, None
-    policy = make_policy(spaces, spec.action_space, config.hidden, config.actions, random, standardise)
+    policy = make_policy(spaces, spec.action_space, config.hidden, config.actions, random, standardise, spec.masked)
     value = make_value_function(spaces, config.hidden, horizon, random, standardise) if with_value else None
     network = None if value is None else value.network
     if isinstance(config, Reinforce):

@@ -33,7 +33,7 @@ def _dot(a: PyTree, b: PyTree) -> Scalar:
 def conjugate_gradient(product: Product, target: PyTree, steps: int) -> PyTree:
     """x with A x ≈ target after `steps` steps from 0, A positive definite; fewer where it is found exactly."""
 
-    def step(_: int, state: tuple[PyTree, PyTree, PyTree, Scalar]) -> tuple[PyTree, PyTree, PyTree, Scalar]:
+    def step(_: Any, state: tuple[PyTree, PyTree, PyTree, Scalar]) -> tuple[PyTree, PyTree, PyTree, Scalar]:
         x, residual, direction, size = state
         moved = product(direction)
         curvature = _dot(direction, moved)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from logpi.distributions import Categorical, Distribution, NoiseLaw, Normal, TanhNormal
+from logpi.distributions import Categorical, Distribution, MultiCategorical, NoiseLaw, Normal, TanhNormal
 from logpi.errors import LogpiError
 from logpi.trajectory import AnyArray
 
@@ -175,6 +175,28 @@ class CategoricalHead(eqx.Module):
         return action + self.start
 
 
+class MultiCategoricalHead(eqx.Module):
+    """Logits for `MultiDiscrete(nvec, start)`, and for `MultiBinary(n)`, which is n choices of two."""
+
+    sizes: tuple[int, ...] = eqx.field(static=True)
+    starts: tuple[int, ...] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    noise_law: NoiseLaw = eqx.field(static=True, default="gumbel")
+
+    @property
+    def size(self) -> int:
+        """Number of logits."""
+        return sum(self.sizes)
+
+    def __call__(self, output: Float[AnyArray, "*batch n"]) -> MultiCategorical:
+        """One softmax for each choice."""
+        return MultiCategorical(output, self.sizes)
+
+    def execute(self, action: Int[AnyArray, "*batch d"]) -> Any:
+        """Counted from the space's own starts, in its shape."""
+        return (action + np.asarray(self.starts, action.dtype)).reshape(*action.shape[:-1], *self.shape)
+
+
 class NormalHead(eqx.Module):
     """Mean from the network, one learned log standard deviation per dimension, in units of the Box's half range.
 
@@ -229,22 +251,41 @@ def action_head(space: gym.Space, squash: bool) -> Head:
     match space:
         case gym.spaces.Discrete():
             return CategoricalHead(int(space.n), int(space.start))
+        case gym.spaces.MultiDiscrete():
+            sizes, starts = (tuple(map(int, x.ravel())) for x in (space.nvec, space.start))
+            return MultiCategoricalHead(sizes, starts, space.shape)
+        case gym.spaces.MultiBinary():
+            count = int(np.prod(space.shape))
+            return MultiCategoricalHead((2,) * count, (0,) * count, space.shape)
         case gym.spaces.Box() if np.issubdtype(space.dtype, np.floating):
             return NormalHead(space, squash)
         case _:
-            raise LogpiError(f"action space {space} is not supported; supported: Discrete, Box of floats")
+            supported = "Discrete, MultiDiscrete, MultiBinary, Box of floats"
+            raise LogpiError(f"action space {space} is not supported; supported: {supported}")
+
+
+# The logit of an action that is not allowed: its probability is exactly 0, and nothing is infinite.
+FORBIDDEN = -1e9
 
 
 class Policy(eqx.Module):
-    """π(·|s; θ): encoder, network, head."""
+    """π(·|s; θ): encoder, network, head.
+
+    If `masked`, an observation begins with the action mask, one number per logit: where it is 0 the action has
+    probability 0. Sampling, log π, entropy and KL are those of this one law.
+    """
 
     encoder: Encoder
     network: MLP
     head: Head
+    masked: bool = eqx.field(static=True, default=False)
 
     def __call__(self, observation: AnyArray) -> Distribution:
         """The action distribution for observations with any leading dimensions."""
-        return self.head(self.network(self.encoder(observation)))
+        output = self.network(self.encoder(observation))
+        if self.masked:
+            output = output.__array_namespace__().where(observation[..., : self.head.size] > 0, output, FORBIDDEN)
+        return self.head(output)
 
     def execute(self, action: AnyArray) -> Any:
         """What the environment receives for a sampled action."""
@@ -268,9 +309,9 @@ class Policy(eqx.Module):
         array, shape = np.asarray(observation), self.encoder.shape
         if array.shape[array.ndim - len(shape) :] != shape:
             raise LogpiError(f"the observation has shape {array.shape}, the policy was made for {shape}")
-        output = self.network(self.encoder(array))
-        noise = np.zeros(output.shape) if random is None else getattr(random, self.head.noise_law)(size=output.shape)
-        return np.asarray(self.execute(np.asarray(self.head(output).sample(noise))))
+        shape = (*array.shape[: array.ndim - len(shape)], self.head.size)
+        noise = np.zeros(shape) if random is None else getattr(random, self.head.noise_law)(size=shape)
+        return np.asarray(self.execute(np.asarray(self(array).sample(noise))))
 
 
 class ValueFunction(eqx.Module):
@@ -306,10 +347,11 @@ def make_policy(
     actions: Literal["normal", "tanh-normal"],
     random: np.random.Generator,
     standardise: bool = False,
+    masked: bool = False,
 ) -> Policy:
     """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
     encoder, head = Encoder(observation_space, standardise), action_head(action_space, squash=actions == "tanh-normal")
-    return Policy(encoder, MLP([encoder.size, *hidden, head.size], 0.01, random), head)
+    return Policy(encoder, MLP([encoder.size, *hidden, head.size], 0.01, random), head, masked)
 
 
 def make_value_function(

@@ -156,10 +156,15 @@ def first_invalid(
     if isinstance(space, gym.spaces.Discrete):
         inside = (observation >= space.start) & (observation < space.start + space.n)
         checks.append(("observation", observation, inside))
+    if spec.masked:
+        actions = observation[..., : spec.action_space.n] > 0  # type: ignore[attr-defined]
+        checks.append(("action_mask", observation, actions.any(-1, keepdims=True)))
     for field, values, valid in checks:
         wrong = ~valid.reshape(*valid.shape[:2], -1).all(-1) & mask
         if wrong.any():
             t, i = map(int, np.argwhere(wrong)[0])
+            if field == "action_mask":
+                return t, i, "action_mask allows no action"
             what = "is not finite" if np.issubdtype(values.dtype, np.floating) else f"lies outside {space}"
             return t, i, f"{field} {what}: {np.take(values[t], i, axis=0)}"
     return None

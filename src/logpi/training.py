@@ -125,7 +125,8 @@ def _stored_learner(run: RunFolder) -> Learner:
     settings, stored = run.settings(), run.config().get("environment", {})
     try:
         observation, action = (space_from_json(stored[name]) for name in ("observation_space", "action_space"))
-        spec = EnvironmentSpec(settings.environment, observation, action, stored["max_episode_steps"], None, {})
+        limit, masked = stored["max_episode_steps"], stored["masked"]
+        spec = EnvironmentSpec(settings.environment, observation, action, limit, None, {}, masked)
     except (KeyError, TypeError, ValueError) as error:
         raise LogpiError(f"{run.path / 'config.json'} does not describe its environment: {error!r}") from None
     return make_learner(settings.algorithm, spec, settings.seed)

@@ -90,11 +90,11 @@ def map_over_time(
     return jax.lax.fori_loop(0, count, write, jnp.zeros((padded, env), dtype))[:time]
 
 
-def masked_mean(x: Float[AnyArray, "time env"], mask: Bool[AnyArray, "time env"]) -> Float[Array, ""]:
+def masked_mean(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) -> Float[Array, ""]:
     """Mean over the steps that belong to a trajectory."""
     return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask)
 
 
-def masked_variance(x: Float[AnyArray, "time env"], mask: Bool[AnyArray, "time env"]) -> Float[Array, ""]:
+def masked_variance(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) -> Float[Array, ""]:
     """Variance over the steps that belong to a trajectory."""
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)

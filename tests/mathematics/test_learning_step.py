@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BOX, TWO, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import Reinforce, trajectory as trajectory_module
@@ -19,23 +20,6 @@ from logpi.update import mean_kl, update
 from logpi.value import fit_value, restandardise, spread_rows
 
 seeds = st.integers(0, 2**32 - 1)
-BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
-
-
-def random_trajectory(random, time=7, env=4, discrete=True):
-    lengths = random.integers(1, time + 1, env)
-    step = np.arange(time)[:, None]
-    mask, last = step < lengths, step == lengths - 1
-    cut = random.random(env) < 0.5
-    return Trajectory(
-        observation=jnp.asarray(random.normal(size=(time, env, 3))),
-        action=jnp.asarray(random.integers(0, 2, (time, env)) if discrete else random.normal(size=(time, env, 2))),
-        reward=jnp.asarray(random.normal(size=(time, env))),  # junk after the end, which nothing may see
-        terminated=jnp.asarray(last & ~cut),
-        truncated=jnp.asarray(last & cut),
-        mask=jnp.asarray(mask),
-        step=jnp.broadcast_to(jnp.asarray(step), mask.shape),
-    )
 
 
 @given(seeds, st.integers(1, 20), st.integers(1, 5), st.integers(1, 12))

@@ -34,6 +34,7 @@ ORDER = [
     "value",
     "randomness",
     "envs.base",
+    "envs.views",
     "envs.finite",
     "envs.gymnax",
     "envs.registry",

@@ -24,6 +24,8 @@ class EnvironmentSpec:
     max_episode_steps: int
     reward_threshold: float | None
     identity: Mapping[str, Any]
+    masked: bool = False
+    """Whether an observation begins with the action mask."""
 
     def to_json(self) -> dict[str, Any]:
         """The part that is compared when a run is resumed."""
@@ -31,6 +33,7 @@ class EnvironmentSpec:
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
             "max_episode_steps": self.max_episode_steps,
+            "masked": self.masked,
             **self.identity,
         }
 
@@ -68,17 +71,26 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
     match space:
         case gym.spaces.Discrete():
             return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        case gym.spaces.MultiDiscrete():
+            return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        case gym.spaces.MultiBinary():
+            return {"kind": "MultiBinary", "n": list(space.shape)}
         case gym.spaces.Box():
             bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
             return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
         case _:
-            raise LogpiError(f"space {space} is not supported; supported: Box, Discrete")
+            supported = "Box, Discrete, MultiDiscrete, MultiBinary"
+            raise LogpiError(f"space {space} is not supported; supported: {supported}")
 
 
 def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     """What `space_to_json` wrote."""
     if fields["kind"] == "Discrete":
         return gym.spaces.Discrete(fields["n"], start=fields["start"])
+    if fields["kind"] == "MultiDiscrete":
+        return gym.spaces.MultiDiscrete(np.array(fields["nvec"]), start=np.array(fields["start"]))
+    if fields["kind"] == "MultiBinary":
+        return gym.spaces.MultiBinary(fields["n"])
     shape, dtype = tuple(fields["shape"]), np.dtype(fields["dtype"])
     low, high = (np.array(fields[bound], float).astype(dtype) for bound in ("low", "high"))
     return gym.spaces.Box(np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type)

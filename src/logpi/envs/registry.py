@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.envs.views import MaskFirst, observation_view
 from logpi.errors import LogpiError
 from logpi.files import is_file_source, load_from_file
 from logpi.mdp import FiniteMDP, load_mdp
@@ -78,6 +79,8 @@ def _host(
     first = _called(factory, name)
     if not isinstance(first, gym.Env):
         raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
+    view = observation_view(first)
+    first = view(first)
     declared = first.spec.max_episode_steps if first.spec else None
     limit = max_episode_steps or declared or UNDECLARED_LIMIT
     spec = EnvironmentSpec(
@@ -87,11 +90,12 @@ def _host(
         max_episode_steps=limit,
         reward_threshold=first.spec.reward_threshold if first.spec else None,
         identity={"gymnasium": version("gymnasium"), **identity},
+        masked=isinstance(first, MaskFirst),
     )
     first.close()
 
     def make() -> gym.Env:
-        environment = _called(factory, name)
+        environment = view(_called(factory, name))
         return environment if limit == declared else _limited(environment, limit)
 
     return HostEnvironment(spec, make, source)

@@ -145,7 +145,7 @@ def _action_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
     if isinstance(space, gym.spaces.Discrete):
         return np.dtype(np.int32), ()
     assert space.shape is not None
-    return np.dtype(np.float32), space.shape
+    return np.dtype(np.float32 if isinstance(space, gym.spaces.Box) else np.int32), space.shape
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:

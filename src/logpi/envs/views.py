@@ -1,0 +1,64 @@
+"""Observations of any Gymnasium space as one array, an action mask first."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces.utils import flatten, flatten_space
+
+MASK = "action_mask"
+
+
+class MaskFirst(gym.ObservationWrapper):
+    """[action mask, flattened observation]; the mask comes from `info["action_mask"]` or a Dict observation."""
+
+    def __init__(self, environment: gym.Env):
+        super().__init__(environment)
+        space = environment.observation_space
+        assert isinstance(environment.action_space, gym.spaces.Discrete)
+        self._inside = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
+        if isinstance(space, gym.spaces.Dict) and self._inside:
+            space = gym.spaces.Dict({key: part for key, part in space.spaces.items() if key != MASK})
+        self._rest = space
+        flat, count = flatten_space(space), int(environment.action_space.n)
+        assert isinstance(flat, gym.spaces.Box)
+        low, high = (np.append(np.full(count, x), bound) for x, bound in ((0, flat.low), (1, flat.high)))
+        self.observation_space = gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def reset(self, **options: Any) -> Any:
+        observation, info = self.env.reset(**options)
+        return self._joined(observation, info), info
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._joined(observation, info), reward, terminated, truncated, info
+
+    def _joined(self, observation: Any, info: dict[str, Any]) -> Any:
+        if self._inside:
+            mask, observation = observation[MASK], {k: v for k, v in observation.items() if k != MASK}
+        else:
+            mask = info[MASK]
+        parts = np.asarray(mask, np.float32).ravel(), np.asarray(flatten(self._rest, observation), np.float32)
+        return np.concatenate(parts)
+
+
+def observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
+    """The wrapper, if any, through which policies look at environments like this one.
+
+    A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened; an action mask is put in front.
+    """
+    space = environment.observation_space
+    masked = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
+    discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+    if not masked and discrete:
+        try:
+            masked = MASK in environment.reset(seed=0)[1]
+        except Exception:  # whatever is wrong is reported by the first rollout, with its place
+            masked = False
+    if masked and discrete:
+        return MaskFirst
+    nested = gym.spaces.Dict | gym.spaces.Tuple | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary
+    if isinstance(space, nested) and space.is_np_flattenable:
+        return gym.wrappers.FlattenObservation
+    return lambda environment: environment

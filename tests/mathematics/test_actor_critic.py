@@ -1,0 +1,265 @@
+"""Advantages, surrogates, the natural gradient, and the algorithms that are made of them."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import BOX, TWO, random_trajectory
+from hypothesis import given, settings, strategies as st
+
+from logpi import A2C, NPG, PPO, TRPO
+from logpi.actor_critic import actor_critic_update
+from logpi.algorithm import name_of_algorithm
+from logpi.envs.base import EnvironmentSpec
+from logpi.learner import make_learner
+from logpi.natural import conjugate_gradient, fisher_vector_product, scale_by_natural_gradient
+from logpi.returns import advantages, reward_to_go, v_trace
+from logpi.surrogate import clipped_surrogate, importance_surrogate
+from logpi.trajectory import Trajectory
+
+seeds = st.integers(0, 2**32 - 1)
+SMALL = dict(environments=4, rollout_steps=12, hidden=(8,), anneal=False)
+
+
+def random_stream(random, rows=12, env=4, terminated=0.2, truncated=0.2):
+    """A rollout whose episodes end at random, with the row of the reached observation after each end."""
+    shape = (rows + 1, env)
+    mask, ends, cuts = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
+    for t in range(rows):
+        ends[t] = mask[t] & (random.random(env) < terminated)
+        cuts[t] = mask[t] & ~ends[t] & (random.random(env) < truncated)
+        mask[t + 1] = ~(ends[t] | cuts[t])
+    mask[-1] = False
+    return Trajectory(
+        observation=jnp.asarray(random.normal(size=(*shape, 3))),
+        action=jnp.asarray(random.integers(0, 2, shape)),
+        reward=jnp.asarray(random.normal(size=shape) * mask),
+        terminated=jnp.asarray(ends),
+        truncated=jnp.asarray(cuts),
+        mask=jnp.asarray(mask),
+        step=jnp.zeros(shape, jnp.int32),
+        paid=jnp.zeros(shape),
+    )
+
+
+def by_hand(stream, value, discount, trace_decay):
+    """A_t = Σ_k (γλ)^k δ_{t+k}, a loop over each stretch of steps."""
+    reward, mask, terminated = (np.asarray(x) for x in (stream.reward, stream.mask, stream.terminated))
+    value = np.asarray(value)
+    out = np.zeros(reward.shape)
+    for t, i in np.argwhere(mask):
+        for k in range(t, len(mask)):
+            if not mask[k, i]:
+                break
+            delta = reward[k, i] + discount * (0 if terminated[k, i] else value[k + 1, i]) - value[k, i]
+            out[t, i] += (discount * trace_decay) ** (k - t) * delta
+    return out
+
+
+@given(seeds, st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.0, 0.7, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_advantages_are_their_sums(seed, discount, trace_decay):
+    random = np.random.default_rng(seed)
+    stream, value = random_stream(random), jnp.asarray(random.normal(size=(13, 4)))
+    found = advantages(stream, value, discount, trace_decay)
+    np.testing.assert_allclose(found, by_hand(stream, value, discount, trace_decay), atol=1e-12)
+
+
+def test_a_truncation_is_valued_and_a_termination_is_not(random):
+    """The control of the sums: with the two exchanged every stretch that ends inside the rollout changes."""
+    stream, value = random_stream(random), jnp.asarray(1 + random.random((13, 4)))
+    exchanged = dataclasses.replace(stream, terminated=stream.truncated, truncated=stream.terminated)
+    assert np.abs(advantages(exchanged, value, 0.9, 0.5) - by_hand(stream, value, 0.9, 0.5)).max() > 0.1
+
+
+def test_a_cut_inside_equals_the_two_trajectories_apart(random):
+    """A stream of two episodes gives each step what the episode alone gives it, whatever follows."""
+    value = random.normal(size=(9, 1))
+    mask = np.array([1, 1, 1, 0, 1, 1, 1, 1, 0], bool)[:, None]
+    for terminated in (True, False):
+        end = (np.arange(9) == 2)[:, None]
+        flags = dict(terminated=jnp.asarray(end & terminated), truncated=jnp.asarray(end & (not terminated)))
+        zeros, reward = jnp.zeros((9, 1)), random.normal(size=(9, 1)) * mask
+        whole = Trajectory(zeros, zeros, jnp.asarray(reward), mask=jnp.asarray(mask), step=zeros.astype(int), **flags)
+        parts = [jax.tree.map(lambda x, rows=rows: x[rows], whole) for rows in (slice(0, 4), slice(4, 9))]
+        values = [jnp.asarray(value[:4]), jnp.asarray(value[4:])]
+        apart = [advantages(part, v, 0.9, 0.8) for part, v in zip(parts, values, strict=True)]
+        np.testing.assert_allclose(advantages(whole, jnp.asarray(value), 0.9, 0.8), np.concatenate(apart))
+
+
+def test_the_value_beyond_a_cut_is_that_of_the_episode_that_was_cut():
+    """V_A = 1, V_B = 100, r = 0, γ = 1, cut between: the advantage is 0, not 99 (pytorch/rl #4209)."""
+    value = jnp.array([[1.0], [1.0], [100.0], [100.0]])  # A, where A was cut, B, where the rollout was cut
+    off, mask = jnp.zeros((4, 1), bool), jnp.array([[True], [False], [True], [False]])
+    zeros = jnp.zeros((4, 1))
+    stream = Trajectory(zeros, zeros, zeros, off, mask & (jnp.arange(4)[:, None] == 0), mask, zeros.astype(int))
+    np.testing.assert_allclose(advantages(stream, value, 1.0, 0.95), 0.0)
+
+
+def test_with_trust_in_rewards_alone_the_advantage_is_the_return_less_the_baseline(random):
+    """GAE(1) of whole episodes is R_t - V(s_t) [D4.2]."""
+    trajectory = random_trajectory(random)
+    trajectory = eqx.tree_at(
+        lambda x: (x.terminated, x.reward),
+        trajectory,
+        (trajectory.terminated | trajectory.truncated, jnp.where(trajectory.mask, trajectory.reward, 0.0)),
+    )
+    value = jnp.asarray(random.normal(size=trajectory.reward.shape))
+    expected = jnp.where(trajectory.mask, reward_to_go(trajectory, 0.9) - value, 0.0)
+    np.testing.assert_allclose(advantages(trajectory, value, 0.9, 1.0), expected, atol=1e-12)
+
+
+def test_v_trace_on_policy_is_gae_and_corrects_off_policy(random):
+    stream, value = random_stream(random), jnp.asarray(random.normal(size=(13, 4)))
+    target, _ = v_trace(stream, value, jnp.zeros((13, 4)), 0.9, 0.8)
+    np.testing.assert_allclose(target - value, advantages(stream, value, 0.9, 0.8), atol=1e-12)
+    np.testing.assert_allclose(
+        v_trace(stream, value, jnp.zeros((13, 4)), 0.9)[1], advantages(stream, value, 0.9, 1.0), atol=1e-12
+    )
+    other, _ = v_trace(stream, value, jnp.asarray(random.normal(size=(13, 4))), 0.9, 0.8)
+    assert np.abs(other - target).max() > 0.01
+
+
+def test_v_trace_is_exact_where_nothing_is_clipped():
+    """E over the old policy of the corrected target of one step is V of the new one: importance sampling [D1.3]."""
+    old, new, reward = np.array([0.7, 0.3]), np.array([0.4, 0.6]), np.array([1.0, 3.0])
+    found = 0.0
+    for action in (0, 1):
+        rows = jnp.array([[True], [False]])
+        zeros = jnp.zeros((2, 1))
+        ends = jnp.array([[True], [False]])
+        stream = Trajectory(
+            zeros, zeros, jnp.array([[reward[action]], [0.0]]), ends, ends & False, rows, zeros.astype(int)
+        )
+        log_ratio = jnp.full((2, 1), np.log(new[action] / old[action]))
+        found += old[action] * v_trace(stream, jnp.full((2, 1), 0.5), log_ratio, 1.0, clip=np.inf)[0][0, 0]
+    assert found == pytest.approx(new @ reward)
+
+
+def test_surrogates_agree_until_the_clip(random):
+    weight, log_ratio = jnp.asarray(random.normal(size=50)), jnp.asarray(0.05 * random.normal(size=50))
+    np.testing.assert_allclose(clipped_surrogate(log_ratio, weight, 0.9), importance_surrogate(log_ratio, weight))
+    gradient = jax.grad(lambda x: clipped_surrogate(x, jnp.array([2.0, 2.0, -2.0, -2.0]), 0.2).sum())
+    np.testing.assert_allclose(gradient(jnp.array([0.3, -0.3, 0.3, -0.3])) != 0, [False, True, True, False])
+
+
+def test_conjugate_gradient_solves(random):
+    a = random.normal(size=(6, 6))
+    matrix, target = jnp.asarray(a @ a.T + np.eye(6)), jnp.asarray(random.normal(size=6))
+    solve = lambda steps: conjugate_gradient(lambda v: matrix @ v, target, steps)
+    np.testing.assert_allclose(solve(6), np.linalg.solve(matrix, target), atol=1e-9)
+    assert np.abs(solve(1) - np.linalg.solve(matrix, target)).max() > 1e-3
+    assert not np.isnan(conjugate_gradient(lambda v: matrix @ v, jnp.zeros(6), 6)).any()
+
+
+def test_fisher_products_are_those_of_the_scores(random):
+    """F = E[∇ log π ∇ log πᵀ], summed over the actions of a softmax."""
+    logits, vector = jnp.asarray(random.normal(size=4)), jnp.asarray(random.normal(size=4))
+    kl = lambda new: jnp.sum(jax.nn.softmax(logits) * (jax.nn.log_softmax(logits) - jax.nn.log_softmax(new)))
+    scores = jax.jacobian(jax.nn.log_softmax)(logits)
+    fisher = jnp.einsum("a,ai,aj->ij", jax.nn.softmax(logits), scores, scores)
+    found = fisher_vector_product(kl, logits, 0.1)(vector)
+    np.testing.assert_allclose(found, fisher @ vector + 0.1 * vector, atol=1e-12)
+
+
+def test_the_natural_gradient_of_a_softmax_is_its_advantages(random):
+    """F⁻¹∇J = A(a) up to a constant (Kakade 2002), at the length that costs KL = `kl_limit`."""
+    logits, reward = jnp.asarray(random.normal(size=4)), jnp.asarray(random.normal(size=4))
+    kl = lambda new: jnp.sum(jax.nn.softmax(logits) * (jax.nn.log_softmax(logits) - jax.nn.log_softmax(new)))
+    gradient = jax.grad(lambda x: jax.nn.softmax(x) @ reward)(logits)
+    natural = scale_by_natural_gradient(1e-6, 30, 1e-10)
+    step, _ = natural.update(gradient, optax.EmptyState(), logits, kl=kl)
+    step, advantage = np.asarray(step), np.asarray(reward - jax.nn.softmax(logits) @ reward)
+    step, advantage = step - step.mean(), advantage - advantage.mean()
+    assert step @ advantage / np.linalg.norm(step) / np.linalg.norm(advantage) == pytest.approx(1, abs=1e-6)
+    assert kl(logits + step) == pytest.approx(1e-6, rel=1e-2)
+    plain = np.asarray(gradient - gradient.mean())
+    assert plain @ advantage / np.linalg.norm(plain) / np.linalg.norm(advantage) < 0.999
+
+
+def spec():
+    return EnvironmentSpec("test", BOX, TWO, 7, None, {})
+
+
+def updated(config, stream, progress=0.0):
+    learner = make_learner(config, spec(), seed=1)
+    return actor_critic_update(config, learner, stream, jnp.asarray(progress))
+
+
+def largest_difference(one, other):
+    leaves = zip(jax.tree.leaves(eqx.filter(one, eqx.is_array)), jax.tree.leaves(other), strict=True)
+    return max(float(jnp.abs(a - b).max()) for a, b in leaves)
+
+
+def test_a2c_is_ppo_with_one_epoch_and_no_clip(random):
+    """Parameter for parameter (Huang et al. 2022); control: two epochs."""
+    stream = random_stream(random)
+    common = dict(**SMALL, learning_rate=0.01, entropy_coefficient=0.01)
+    a2c, _ = updated(A2C(**common), stream)
+    ppo, _ = updated(PPO(**common, epochs=1, minibatches=1, clip=np.inf), stream)
+    start = make_learner(A2C(**common), spec(), seed=1)
+    assert largest_difference((a2c.policy, a2c.value), (ppo.policy, ppo.value)) < 1e-12
+    assert largest_difference(a2c.policy, start.policy) > 1e-3
+    twice, _ = updated(PPO(**common, epochs=2, minibatches=1, clip=np.inf), stream)
+    assert largest_difference(a2c.policy, twice.policy) > 1e-3
+
+
+@pytest.mark.parametrize("config", [A2C(**SMALL), PPO(**SMALL, minibatches=4), NPG(**SMALL, value_minibatches=4)])
+def test_rows_that_are_no_steps_change_nothing(config, random):
+    """What stands in the rows between episodes is seen by the critic alone, as the state that was reached."""
+    stream = random_stream(random)
+    junk = jnp.where(stream.mask, stream.action, 1 - stream.action)
+    one, _ = updated(config, stream)
+    other, _ = updated(config, eqx.tree_at(lambda x: x.action, stream, junk))
+    assert largest_difference(one, other) < 1e-12
+
+
+def test_trpo_keeps_its_limit_and_npg_may_not(random):
+    stream = random_stream(random)
+    options = dict(**SMALL, value_minibatches=4, kl_limit=0.3, damping=1e-3)
+    _, bounded = updated(TRPO(**options), stream)
+    assert 0 < bounded["step_scale"] <= 1
+    _, none = updated(TRPO(**options, backtracks=1), eqx.tree_at(lambda x: x.reward, stream, 0 * stream.reward))
+    assert np.isfinite(none["step_scale"])
+    learner = make_learner(TRPO(**options), spec(), seed=1)
+    after, _ = updated(TRPO(**options), stream)
+    rows = stream.observation[:-1]
+    fixed = lambda policy: eqx.tree_at(lambda p: p.encoder, policy, learner.policy.encoder)
+    kl = learner.policy(rows).kl(fixed(after.policy)(rows))
+    assert float(kl[stream.mask[:-1]].mean()) <= 0.3
+
+
+def test_statistics_are_those_of_all_that_was_observed(random):
+    """And the batch is treated by those of before it."""
+    config = A2C(**SMALL)
+    first, second = random_stream(random), random_stream(random)
+    learner, _ = updated(config, first)
+    learner, _ = actor_critic_update(config, learner, second, jnp.zeros(()))
+    seen = np.concatenate([np.asarray(s.observation)[np.asarray(s.mask)] for s in (first, second)])
+    found = learner.policy.encoder.standardiser
+    np.testing.assert_allclose(found.mean, seen.mean(0), atol=1e-12)
+    np.testing.assert_allclose(found.variance, seen.var(0), atol=1e-12)
+    assert float(found.count) == len(seen)
+
+
+def test_the_step_size_falls_with_progress(random):
+    stream, config = random_stream(random), dataclasses.replace(A2C(**SMALL), anneal=True)
+    assert updated(config, stream, 0.25)[1]["learning_rate"] == pytest.approx(0.75 * config.learning_rate)
+    start = make_learner(config, spec(), seed=1)
+    assert largest_difference(updated(config, stream, 1.0)[0].policy.network, start.policy.network) == 0
+
+
+def test_ppo_stops_at_its_kl(random):
+    stream = random_stream(random)
+    options = dict(**SMALL, learning_rate=0.05, minibatches=1, clip=np.inf)
+    _, free = updated(PPO(**options, epochs=20), stream)
+    _, stopped = updated(PPO(**options, epochs=20, kl_stop=0.01), stream)
+    assert stopped["kl"] < free["kl"] / 2
+
+
+def test_every_algorithm_has_its_name():
+    assert [name_of_algorithm(a) for a in (A2C(), PPO(), NPG(), TRPO())] == ["a2c", "ppo", "npg", "trpo"]
