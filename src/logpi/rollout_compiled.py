@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,7 +98,7 @@ class CompiledSampler:
         draw = {"gumbel": jax.random.gumbel, "normal": jax.random.normal}[policy.head.noise_law]
         noise = draw(jax.random.fold_in(key, rows), (rows, count, policy.head.size))
 
-        def step(now: Unfinished, at: tuple[Array, Array]) -> tuple[Unfinished, Trajectory]:
+        def step(now: Unfinished, at: tuple[Array, Array]) -> tuple[Unfinished, tuple[Array, ...]]:
             t, noise = at
             step_key, reset_key = jax.random.split(jax.random.fold_in(key, t))
             running = ~now.ended
@@ -112,14 +111,14 @@ class CompiledSampler:
             state, observation = jax.tree.map(choose, fresh, (state, observation))
             reward, terminated, truncated = jnp.where(running, reward, 0.0), terminated & running, truncated & running
             paid = jnp.where(running, now.paid + reward, 0.0)
-            row = Trajectory(now.observation, action, reward, terminated, truncated, running, now.step, paid)
+            row = (now.observation, action, reward, terminated, truncated, running, now.step, paid)
             steps = jnp.where(running, now.step + 1, 0)
             return Unfinished(state, observation, terminated | truncated, steps, paid), row
 
         after, body = jax.lax.scan(step, unfinished, (jnp.arange(rows), noise))
-        last = jax.tree.map(lambda x: jnp.zeros_like(x[0]), body)
-        last = eqx.tree_at(lambda x: (x.observation, x.step), last, (after.observation, after.step))
-        return jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), body, last), after
+        nothing = [jnp.zeros_like(x[0]) for x in body]
+        last = (after.observation, *nothing[1:-2], after.step, nothing[-1])
+        return Trajectory(*(jnp.concatenate([x, end[None]]) for x, end in zip(body, last, strict=True))), after
 
     def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
         @jax.jit

@@ -43,7 +43,7 @@ def first_episodes(spec: EnvironmentSpec, policy: Policy, count: int) -> Unfinis
     action = jax.eval_shape(lambda p, n: p.head(n).sample(n), policy, noise)
     log = np.zeros((count, spec.max_episode_steps, *action.shape[1:]), action.dtype)
     zeros = np.zeros(count, np.int32)
-    return Unfinished(zeros, zeros, np.zeros(count), np.zeros(count, bool), log)
+    return Unfinished(zeros, zeros, np.zeros(count, jnp.result_type(float)), np.zeros(count, bool), log)
 
 
 class HostStreams:
@@ -91,8 +91,7 @@ class HostStreams:
             terminated[t] = mask[t] & group.terminated
             late = now.step + 1 == self._spec.max_episode_steps
             truncated[t] = mask[t] & (group.truncated | late) & ~terminated[t]
-            paid[t] = now.paid + reward[t]
-            now.paid[:] = np.where(mask[t], paid[t], 0.0)
+            now.paid[:] = paid[t] = np.where(mask[t], now.paid + reward[t], 0.0)
             now.step[:] = np.where(mask[t], now.step + 1, 0)
             now.episode[over] += 1
             now.ended[:] = terminated[t] | truncated[t]

@@ -349,6 +349,20 @@ def test_derive_names_what_is_wrong_with_a_process(logpi, tmp_path, change, mess
     assert "exclude each other" in logpi("derive", "--mdp", path, "--random", 3, status=2).stderr
 
 
+def test_each_algorithm_has_its_options(logpi, tmp_path):
+    assert "--clip" in logpi("train", "--algorithm", "ppo", "--help").stdout
+    assert "--clip" not in logpi("train", "--algorithm", "trpo", "--help").stdout
+    logpi("train", "CartPole-v1", "--algorithm", "a2c", "--backtracks", 3, status=2)
+    wrong = logpi("train", "CartPole-v1", "--algorithm", "ppo", "--minibatches", 7, status=2).stderr
+    assert "minibatches must be a divisor of environments * rollout_steps = 2048, got 7" in wrong
+    (tmp_path / "trpo.yaml").write_text("algorithm: trpo\nkl_limit: 0.02\n")
+    wrong = logpi("train", "CartPole-v1", "--config", "trpo.yaml", "--algorithm", "ppo", status=2).stderr
+    assert "trpo.yaml is for trpo, --algorithm asks for ppo" in wrong
+    logpi("train", "CartPole-v1", "--config", "trpo.yaml", "--steps", 100, "--out", "run")
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert (settings["algorithm"], settings["kl_limit"]) == ("trpo", 0.02)
+
+
 def readme_commands():
     return re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", README.read_text(), re.MULTILINE)
 
@@ -357,7 +371,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     """Word for word, but that budgets are cut, and that CartPole stands for the environment of another extra."""
     commands = [command.split()[1:] for command in readme_commands()]
     assert [words[0] for words in commands] == (
-        ["train"] * 4 + ["resume", "evaluate", "plot"] + ["check"] * 3 + ["train", "derive"]
+        ["train"] * 5 + ["resume", "evaluate", "plot"] + ["check"] * 3 + ["train", "derive"]
     )
     (tmp_path / "my_loss.py").write_text(
         "import jax.numpy as jnp\n"

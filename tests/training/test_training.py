@@ -1,6 +1,7 @@
 """Training against a number, and runs against their replay."""
 
 import csv
+import dataclasses
 import json
 import logging
 
@@ -96,10 +97,46 @@ def test_random_processes_reach_their_optimum(tmp_path, baseline):
     assert logpi.exact_objective(mdp, logits_of(run.policy)) > best - 0.01 * (best - start)
 
 
-@pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])
-def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, environment):
-    """Bit for bit, parameters, optimiser states and counters."""
-    train = lambda name, steps, seed=3: logpi.train(environment, steps=steps, seed=seed, out=tmp_path / name)
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        logpi.A2C(hidden=(), learning_rate=0.05, normalize_observations=False),
+        logpi.PPO(
+            hidden=(), learning_rate=0.03, rollout_steps=16, epochs=4, minibatches=1, normalize_observations=False
+        ),
+        logpi.NPG(hidden=(), kl_limit=0.05),
+        logpi.TRPO(hidden=(), kl_limit=0.05),
+    ],
+)
+def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
+    """As above, from streams; the control is a step that is too small to matter."""
+    mdp = random_mdp(np.random.default_rng(4), states=3, horizon=1, discount=1.0)
+    run = logpi.train(mdp, algorithm, steps=4e4, seed=0, out=tmp_path / "run")
+    start, best = logpi.exact_objective(mdp, np.zeros((3, 2))), logpi.optimal_objective(mdp)
+    assert logpi.exact_objective(mdp, logits_of(run.policy)) > best - 0.01 * (best - start)
+    slow = {"kl_limit": 1e-12} if hasattr(algorithm, "kl_limit") else {"learning_rate": 1e-9}
+    idle = logpi.train(mdp, dataclasses.replace(algorithm, **slow), steps=4e3, out=tmp_path / "idle")
+    assert logpi.exact_objective(mdp, logits_of(idle.policy)) < best - 0.5 * (best - start)
+
+
+def test_ppo_solves_cartpole(tmp_path):
+    run = logpi.train("CartPole-v1", logpi.PPO(whiten=True), seed=1, out=tmp_path / "run")
+    assert run.evaluation.mean >= 475
+
+
+RESUMED = [
+    ("CartPole-v1", logpi.Reinforce()),
+    ("gymnax:CartPole-v1", logpi.Reinforce()),
+    ("CartPole-v1", logpi.PPO(anneal=False, epochs=2, minibatches=4)),
+    ("gymnax:CartPole-v1", logpi.A2C(anneal=False)),
+    ("CartPole-v1", logpi.TRPO(anneal=False)),
+]
+
+
+@pytest.mark.parametrize(("environment", "algorithm"), RESUMED)
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, environment, algorithm):
+    """Bit for bit, parameters, optimiser states, episodes under way and counters."""
+    train = lambda name, steps, seed=3: logpi.train(environment, algorithm, steps=steps, seed=seed, out=tmp_path / name)
     train("whole", 20_000)
     train("parts", 6_000)
     logpi.resume(tmp_path / "parts", steps=13_000)

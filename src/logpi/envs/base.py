@@ -74,7 +74,7 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
         case gym.spaces.MultiDiscrete():
             return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
         case gym.spaces.MultiBinary():
-            return {"kind": "MultiBinary", "n": list(space.shape)}
+            return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
         case gym.spaces.Box():
             bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
             return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
