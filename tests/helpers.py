@@ -43,7 +43,7 @@ def tabular_policy(logits) -> Policy:
     """π(a|o) = softmax(logits[o])_a as a policy of the library: a linear network on one-hot observations."""
     observations, actions = logits.shape
     spaces = gym.spaces.Discrete(observations), gym.spaces.Discrete(actions)
-    policy = make_policy(*spaces, hidden=(), actions="normal", random=np.random.default_rng(0))
+    policy = make_policy(*spaces, hidden=(), random=np.random.default_rng(0))
     return eqx.tree_at(lambda p: p.network.weights[0], policy, jnp.asarray(logits))
 
 

@@ -4,6 +4,7 @@ The weight of ∇ log π is an advantage that a critic helps to estimate. A2C ta
 surrogate that allows for the policy having moved; NPG and TRPO one, measured by how far the policy moves.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -14,54 +15,58 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic
+from logpi.distributions import Distribution
 from logpi.estimator import whiten
-from logpi.learner import Learner, Metrics, Scalar
+from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
-from logpi.policy import MLP, Policy, ValueFunction
+from logpi.policy import Policy, ValueFunction, split_statistics
 from logpi.randomness import Stream, batch_key
 from logpi.returns import advantages
 from logpi.surrogate import clipped_surrogate, importance_surrogate
-from logpi.trajectory import AnyArray, Trajectory, masked_mean, masked_variance
+from logpi.trajectory import AnyArray, Number, Scalar, Trajectory, explained_variance, masked_mean
 from logpi.value import restandardise
 
 # How fast the critic's units follow the returns, once the first batches have been averaged.
 UNITS_RATE = 0.03
 
-Parameters: TypeAlias = tuple[Policy, MLP]
 History: TypeAlias = dict[str, Float[Array, "*steps"]]
+Objective: TypeAlias = Callable[[Array, "Rows"], Array]
 
 
 class Rows(NamedTuple):
-    """The steps of a rollout, side by side; `value` and `log_prob` are those of before the update."""
+    """The steps of a rollout, to be divided by columns: each a column by itself, or with a memory each stream.
+
+    `value`, `log_prob` and `remembered` are those of before the update; `before` is what was remembered before row 0.
+    """
 
     observation: AnyArray
     action: AnyArray
-    step: Int[AnyArray, " row"]
-    mask: Bool[AnyArray, " row"]
-    advantage: Float[Array, " row"]
-    target: Float[Array, " row"]
-    value: Float[Array, " row"]
-    log_prob: Float[Array, " row"]
+    step: Int[AnyArray, "time column"]
+    mask: Bool[AnyArray, "time column"]
+    advantage: Float[Array, "time column"]
+    target: Float[Array, "time column"]
+    value: Float[Array, "time column"]
+    remembered: Float[Array, "time column state"] | None
+    before: Float[Array, "1 column state"] | None
+    log_prob: Float[Array, "time column"]
 
 
-def actor_critic_update(
-    config: ActorCritic, learner: Learner, trajectory: Trajectory, progress: Scalar
-) -> tuple[Learner, Metrics]:
+def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
     """Advantages by the old critic, the algorithm's own step, then the statistics of the encoders."""
-    estimated = learner.critic(trajectory.observation, trajectory.step)
+    remembered = learner.policy.recall(trajectory.observation, trajectory.step, trajectory.remembered)
+    estimated = learner.critic(trajectory.observation, trajectory.step, remembered)
     advantage = advantages(trajectory, estimated, config.discount, config.trace_decay)
     target = advantage + estimated
     value = learner.critic
     if config.normalize_returns:
         rate = jnp.maximum(1 / (learner.batch + 1), UNITS_RATE)
         value = restandardise(value, target, trajectory, rate)
-    weight = whiten(advantage, trajectory.mask) if config.whiten else advantage / value.scale
-    rows = _rows(learner.policy, trajectory, weight, target, estimated)
-    rate = config.learning_rate * (1 - progress if config.anneal else 1.0)
+    weight = whiten(advantage, trajectory.mask) if config.whiten else advantage / value.units.scale
+    rows = _rows(learner.policy, trajectory, weight, target, estimated, remembered)
     learner = eqx.tree_at(lambda x: x.value, learner, value)
-    learner, metrics = _STEPS[type(config)](config, learner, rows, rate)
-    metrics |= _after(learner.policy, rows) | _of_batch(learner, trajectory, target, estimated)
-    return _observed(learner, trajectory), metrics | {"learning_rate": rate}
+    learner, metrics = _STEPS[type(config)](config, learner, rows)
+    metrics |= _after(learner.policy, rows) | _of_batch(trajectory, target, estimated)
+    return _observed(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
 
 
 def _rows(
@@ -70,20 +75,27 @@ def _rows(
     weight: Float[Array, "time env"],
     target: Float[Array, "time env"],
     value: Float[Array, "time env"],
+    remembered: Float[Array, "time env state"] | None,
 ) -> Rows:
     """Without the last row of the rollout, which only says where it was cut."""
-    flat = lambda x: x[:-1].reshape(-1, *x.shape[2:])
-    observation, action = flat(trajectory.observation), flat(trajectory.action)
-    log_prob = jnp.asarray(policy(observation).log_prob(action))
-    step, mask, weight, target, value = map(flat, (trajectory.step, trajectory.mask, weight, target, value))
-    return Rows(observation, action, step, mask, weight, target, value, log_prob)
+    flat = lambda x: x[:-1] if policy.memory is not None else x[:-1].reshape(1, -1, *x.shape[2:])
+    parts = (trajectory.observation, trajectory.action, trajectory.step, trajectory.mask, weight, target, value)
+    known = None if remembered is None else flat(remembered)
+    before = None if trajectory.remembered is None else jnp.asarray(trajectory.remembered)[None]
+    rows = Rows(*map(flat, parts), known, before, jnp.zeros(()))  # pyright: ignore[reportCallIssue]
+    return rows._replace(log_prob=jnp.asarray(_law(policy, rows).log_prob(rows.action)))
+
+
+def _law(policy: Policy, rows: Rows) -> Distribution:
+    """π in every row."""
+    return policy.along(rows.observation, rows.step, None if rows.before is None else rows.before[0])
 
 
 def _loss(
-    config: A2C | PPO, policy: Policy, value: ValueFunction, rows: Rows, objective: Callable[[Array, Rows], Array]
+    config: A2C | PPO, policy: Policy, value: ValueFunction, rows: Rows, objective: Objective
 ) -> tuple[Scalar, Metrics]:
     """-mean of the surrogate and the entropy bonus, plus the critic's squared error in units of the returns."""
-    distribution = policy.statistics_fixed()(rows.observation)
+    distribution = _law(policy, rows)
     log_prob, entropy = distribution.log_prob(rows.action), masked_mean(distribution.entropy(), rows.mask)
     surrogate = masked_mean(objective(log_prob, rows), rows.mask)
     error = _squared_error(value, rows, getattr(config, "value_clip", None))
@@ -91,22 +103,18 @@ def _loss(
     return loss, {"surrogate": surrogate, "value_loss": error}
 
 
-def _squared_error(value: ValueFunction, rows: Rows, clip: float | None = None) -> Scalar:
+def _squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None) -> Scalar:
     """((V - target) / scale)², or the larger of that and the one of V kept within `clip` of its old prediction."""
-    predicted, target, old = (x / value.scale for x in (value(rows.observation, rows.step), rows.target, rows.value))
+    predicted = value(rows.observation, rows.step, rows.remembered)
+    predicted, target, old = (x / value.units.scale for x in (predicted, rows.target, rows.value))
     error = (predicted - target) ** 2
     if clip is not None:
         error = jnp.maximum(error, (jnp.clip(predicted, old - clip, old + clip) - target) ** 2)
     return masked_mean(error, rows.mask)
 
 
-def with_network(value: ValueFunction, network: MLP) -> ValueFunction:
-    """The same offset, scale and encoder: statistics, which are not fitted."""
-    return eqx.tree_at(lambda v: v.network, value, network)
-
-
 def _descend(
-    config: ActorCritic, loss: Callable[[Any, Rows], tuple[Scalar, Metrics]], rate: Any
+    config: ActorCritic, loss: Callable[[Any, Rows], tuple[Scalar, Metrics]]
 ) -> Callable[[tuple[Any, Any], Rows], tuple[tuple[Any, Any], Metrics]]:
     """One Adam step of (parameters, moments) down `loss`, its gradient cut to `max_gradient_norm`."""
     limit, adam = optax.clip_by_global_norm(config.max_gradient_norm), optax.scale_by_adam(eps=1e-5)
@@ -116,45 +124,56 @@ def _descend(
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, rows)
         limited, _ = limit.update(gradient, optax.EmptyState())
         change, moments = adam.update(limited, moments)
-        parameters = jax.tree.map(lambda p, c: p - rate * c, parameters, change)
+        parameters = jax.tree.map(lambda p, c: p - config.learning_rate * c, parameters, change)
         return (parameters, moments), metrics | {"gradient_norm": optax.tree.norm(gradient)}
 
     return step
 
 
-def _a2c_step(config: A2C, learner: Learner, rows: Rows, rate: Any) -> tuple[Learner, Metrics]:
+def _a2c_step(config: A2C, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """θ ← θ + α mean of A_t ∇ log π(a_t|s_t; θ)."""
-    score = lambda log_prob, rows: rows.advantage * log_prob
-
-    def loss(parameters: Parameters, rows: Rows) -> tuple[Scalar, Metrics]:
-        policy, network = parameters
-        return _loss(config, policy, with_network(learner.critic, network), rows, score)
-
-    state, metrics = _descend(config, loss, rate)(_state(learner), rows)
-    return _with_state(learner, state), metrics
+    return _joint_descent(config, learner, rows, lambda log_prob, rows: rows.advantage * log_prob)
 
 
-def _ppo_step(config: PPO, learner: Learner, rows: Rows, rate: Any) -> tuple[Learner, Metrics]:
+def _ppo_step(config: PPO, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """Minibatch steps on the clipped surrogate, until all epochs are done or KL has passed `kl_stop`."""
     clipped = lambda log_prob, rows: clipped_surrogate(log_prob - rows.log_prob, rows.advantage, config.clip)
+    return _joint_descent(config, learner, rows, clipped)
 
-    def loss(parameters: Parameters, rows: Rows) -> tuple[Scalar, Metrics]:
-        policy, network = parameters
-        return _loss(config, policy, with_network(learner.critic, network), rows, clipped)
 
-    descend = _descend(config, loss, rate)
+def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows, objective: Objective) -> tuple[Learner, Metrics]:
+    """Policy and critic descend one loss: once, or by minibatches of several epochs."""
+    trained, statistics = split_statistics((learner.policy, learner.critic))
+
+    def loss(parameters: Any, rows: Rows) -> tuple[Scalar, Metrics]:
+        policy, value = eqx.combine(parameters, statistics)
+        return _loss(config, policy, value, rows, objective)
+
+    descend = _descend(config, loss)
+    start = (trained, learner.policy_optimizer)
+    if isinstance(config, A2C):
+        (trained, moments), metrics = descend(start, rows)
+    else:
+        limit = config.kl_stop
+        moved = lambda trained: _mean_kl(learner.policy, eqx.combine(trained, statistics)[0], rows)
+        epoch = _epoch(descend, None if limit is None else lambda trained: moved(trained) > limit)
+        (trained, moments), history = _epochs(epoch, start, rows, config.epochs, config.minibatches, learner)
+        metrics = jax.tree.map(jnp.nanmean, history)
+    policy, value = eqx.combine(trained, statistics)
+    return eqx.tree_at(lambda x: (x.policy, x.value, x.policy_optimizer), learner, (policy, value, moments)), metrics
+
+
+def _epoch(descend: Any, stop: Callable[[Any], Bool[Array, ""]] | None) -> Callable[[Any, Rows], tuple[Any, History]]:
+    """`descend` along the minibatches of an epoch, unless `stop`; NaN in the metrics of an epoch that is skipped."""
 
     def epoch(state: Any, parts: Rows) -> tuple[Any, History]:
         run = lambda state: jax.lax.scan(descend, state, parts)
-        if config.kl_stop is None:
+        if stop is None:
             return run(state)
-        policy, _ = state[0]
-        kl = _mean_kl(learner.policy, policy, rows)
         unchanged = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(run, state)[1])
-        return jax.lax.cond(kl > config.kl_stop, lambda state: (state, unchanged), run, state)
+        return jax.lax.cond(stop(state[0]), lambda state: (state, unchanged), run, state)
 
-    state, metrics = _epochs(epoch, _state(learner), rows, config.epochs, config.minibatches, learner)
-    return _with_state(learner, state), jax.tree.map(jnp.nanmean, metrics)
+    return epoch
 
 
 def _epochs(
@@ -165,34 +184,36 @@ def _epochs(
     minibatches: int,
     learner: Learner,
 ) -> tuple[Any, History]:
-    """`epoch` on the rows in a new order each time, divided into minibatches."""
+    """`epoch` on the columns in a new order each time, divided into minibatches."""
 
     def shuffled(state: Any, key: PRNGKeyArray) -> tuple[Any, History]:
-        order = jax.random.permutation(key, len(rows.mask)).reshape(minibatches, -1)
-        return epoch(state, jax.tree.map(lambda x: x[order], rows))
+        columns = rows.mask.shape[1]
+        order = jax.random.permutation(key, columns).reshape(math.gcd(minibatches, columns), -1)
+        return epoch(state, jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), rows))
 
     keys = jax.random.split(batch_key(learner.seed, Stream.MINIBATCHES, learner.batch), epochs)
     return jax.lax.scan(shuffled, state, keys)
 
 
-def _natural_step(config: NPG, learner: Learner, rows: Rows, rate: Any) -> tuple[Learner, Metrics]:
+def _natural_step(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """θ ← θ + β F⁻¹ĝ with KL = `kl_limit`, shortened by TRPO until it holds; then the critic is fitted."""
+    old, statistics = split_statistics(learner.policy)
+    whole = lambda trained: eqx.combine(trained, statistics)
 
-    def surrogate(policy: Policy) -> Scalar:
-        distribution = policy.statistics_fixed()(rows.observation)
+    def surrogate(trained: Policy) -> Scalar:
+        distribution = _law(whole(trained), rows)
         gain = importance_surrogate(distribution.log_prob(rows.action) - rows.log_prob, rows.advantage)
         bonus = config.entropy_coefficient * masked_mean(distribution.entropy(), rows.mask)
         return masked_mean(gain, rows.mask) + bonus
 
-    old = learner.policy
-    kl = lambda policy: _mean_kl(old, policy.statistics_fixed(), rows)
+    kl = lambda trained: _mean_kl(learner.policy, whole(trained), rows)
     before, gradient = jax.value_and_grad(surrogate)(old)
     natural = scale_by_natural_gradient(config.kl_limit, config.conjugate_gradient_steps, config.damping)
     change, _ = natural.update(gradient, optax.EmptyState(), cast("optax.Params", old), kl=kl)
     step = cast(Policy, change)
     scale = _line_search(config, old, step, surrogate, kl, before) if isinstance(config, TRPO) else jnp.ones(())
-    policy = jax.tree.map(lambda p, s: p + scale * s, old, step)
-    learner, metrics = _fit_critic(config, eqx.tree_at(lambda x: x.policy, learner, policy), rows, rate)
+    policy = whole(jax.tree.map(lambda p, s: p + scale * s, old, step))
+    learner, metrics = _fit_critic(config, eqx.tree_at(lambda x: x.policy, learner, policy), rows)
     norm = optax.tree.norm(gradient)
     return learner, {"surrogate": before, "gradient_norm": norm, "step_scale": scale, **metrics}
 
@@ -212,58 +233,44 @@ def _line_search(config: TRPO, old: Policy, step: Policy, surrogate: Any, kl: An
     return jax.lax.while_loop(unfinished, search, (jnp.ones(()), jnp.int32(0)))[0]
 
 
-def _fit_critic(config: NPG, learner: Learner, rows: Rows, rate: Any) -> tuple[Learner, Metrics]:
-    def loss(network: MLP, rows: Rows) -> tuple[Scalar, Metrics]:
-        error = _squared_error(with_network(learner.critic, network), rows)
+def _fit_critic(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
+    trained, statistics = split_statistics(learner.critic)
+
+    def loss(trained: ValueFunction, rows: Rows) -> tuple[Scalar, Metrics]:
+        error = _squared_error(eqx.combine(trained, statistics), rows)
         return error, {"value_loss": error}
 
-    descend = _descend(config, loss, rate)
-    epoch = lambda state, parts: jax.lax.scan(descend, state, parts)
-    start = (learner.critic.network, learner.value_optimizer)
-    (network, moments), metrics = _epochs(epoch, start, rows, config.value_epochs, config.value_minibatches, learner)
-    value = with_network(learner.critic, network)
+    epoch, start = _epoch(_descend(config, loss), None), (trained, learner.value_optimizer)
+    (trained, moments), history = _epochs(epoch, start, rows, config.value_epochs, config.value_minibatches, learner)
+    value = eqx.combine(trained, statistics)
     learner = eqx.tree_at(lambda x: (x.value, x.value_optimizer), learner, (value, moments))
-    return learner, {"value_loss": jnp.mean(metrics["value_loss"])}
+    return learner, {"value_loss": jnp.mean(history["value_loss"])}
 
 
 _STEPS: dict[type[ActorCritic], Any] = {A2C: _a2c_step, PPO: _ppo_step, NPG: _natural_step, TRPO: _natural_step}
 
 
-def _state(learner: Learner) -> tuple[Parameters, Any]:
-    return (learner.policy, learner.critic.network), learner.policy_optimizer
-
-
-def _with_state(learner: Learner, state: tuple[Parameters, Any]) -> Learner:
-    (policy, network), moments = state
-    value = with_network(learner.critic, network)
-    return eqx.tree_at(lambda x: (x.policy, x.value, x.policy_optimizer), learner, (policy, value, moments))
-
-
 def _mean_kl(old: Policy, new: Policy, rows: Rows) -> Scalar:
     """KL(old, new) averaged over the steps of the rollout."""
-    return masked_mean(old(rows.observation).kl(new(rows.observation)), rows.mask)
+    return masked_mean(_law(old, rows).kl(_law(new, rows)), rows.mask)
 
 
 def _after(policy: Policy, rows: Rows) -> Metrics:
     """How far the policy has moved, by π_old log(π_old/π) of the actions taken in Schulman's estimator, and H(π)."""
-    distribution = policy(rows.observation)
+    distribution = _law(policy, rows)
     log_ratio = distribution.log_prob(rows.action) - rows.log_prob
     kl = jnp.expm1(log_ratio) - log_ratio
     return {"kl": masked_mean(kl, rows.mask), "entropy": masked_mean(distribution.entropy(), rows.mask)}
 
 
-def _of_batch(
-    learner: Learner, trajectory: Trajectory, target: Float[Array, "time env"], value: Float[Array, "time env"]
-) -> Metrics:
+def _of_batch(trajectory: Trajectory, target: Float[Array, "time env"], value: Float[Array, "time env"]) -> Metrics:
     """The critic's explained variance, and the episodes that ended in this rollout."""
-    mask = trajectory.mask
-    spread = masked_variance(target, mask)
     ended = trajectory.terminated | trajectory.truncated
     count = jnp.sum(ended)
     assert trajectory.paid is not None
     return {
-        "explained_variance": jnp.where(spread > 0, 1 - masked_variance(target - value, mask) / spread, jnp.nan),
-        "steps": jnp.sum(mask),
+        "explained_variance": explained_variance(target, value, trajectory.mask),
+        "steps": jnp.sum(trajectory.mask),
         "episodes": count,
         "episode_return": jnp.sum(jnp.where(ended, trajectory.paid, 0.0)) / count,
         "episode_length": jnp.sum(jnp.where(ended, trajectory.step + 1, 0)) / count,
@@ -272,7 +279,7 @@ def _of_batch(
 
 def _observed(learner: Learner, trajectory: Trajectory) -> Learner:
     """The next batch's statistics and number."""
-    encoder = learner.policy.encoder.observe(trajectory.observation, trajectory.mask)
+    encoders = [x.encoder.observe(trajectory.observation, trajectory.mask) for x in (learner.policy, learner.critic)]
     places = lambda x: (x.policy.encoder, x.value.encoder, x.batch, x.steps)
     steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
-    return eqx.tree_at(places, learner, (encoder, encoder, learner.batch + 1, steps))
+    return eqx.tree_at(places, learner, (*encoders, learner.batch + 1, steps))

@@ -1,5 +1,6 @@
 """The named algorithms as plain data: what each adds to ∇ log π, and every option that it has."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -27,15 +28,22 @@ class Networks:
     a table."""
     actions: Literal["normal", "tanh-normal"] = "normal"
     """Law of Box actions: a Gaussian, clipped to the bounds when executed, or a Gaussian squashed by tanh."""
+    memory: Literal["none", "gru", "lstm"] = "none"
+    """What the policy remembers of an episode: nothing, or the state of a recurrent layer before its network."""
+    memory_size: int = 64
+    """Width of that layer."""
+    anneal: tuple[str, ...] = ()
+    """Options that change linearly over the budget: NAME=VALUE for its value at the end, NAME alone for 0."""
 
     # Names of options by the range that they must be in.
-    _WHOLE = ()
+    _WHOLE = ("memory_size",)
     _POSITIVE = ()
     _NOT_NEGATIVE = ()
     _FRACTIONS = ("discount",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "anneal", tuple(self.anneal))
         require(all(whole(w) and w >= 1 for w in self.hidden), "hidden", "whole numbers >= 1", self.hidden)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -48,6 +56,17 @@ class Networks:
         self._require(self._POSITIVE, lambda v: real(v) and 0 < v < math.inf, "a positive number")
         self._require(self._NOT_NEGATIVE, lambda v: real(v) and 0 <= v < math.inf, "a number >= 0")
         self._require(self._FRACTIONS, lambda v: real(v) and 0 <= v <= 1, "a number in [0, 1]")
+
+        self._check_anneal()
+
+    def _check_anneal(self) -> None:
+        """Every value on the way is valid where the last one is: ranges have no holes."""
+        known = [f.name for f in dataclasses.fields(self) if f.type is float and math.isfinite(getattr(self, f.name))]
+        for text in self.anneal:
+            name, end = _last_value(text)
+            require(name in known, "anneal", f"NAME or NAME=VALUE, NAME one of {', '.join(known)}", text)
+            if end > 0 or name not in self._POSITIVE:
+                dataclasses.replace(self, anneal=(), **{name: end})
 
     def _require(self, names: tuple[str, ...], valid: Any, expected: str) -> None:
         for name in names:
@@ -73,7 +92,7 @@ class Reinforce(Networks):
     learning_rate: float = 0.005
     """Adam's step size for the policy."""
     kl_limit: float = 0.003
-    """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned. 0: no limit."""
+    """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned; inf: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""
     value_steps: int = 100
@@ -89,15 +108,15 @@ class Reinforce(Networks):
     """BIASED where discount < 1: leave out γ^t, as most libraries do. Not the gradient of any objective (Nota & Thomas
     2020)."""
 
-    _WHOLE = ("value_steps", "value_batch")
+    _WHOLE = (*Networks._WHOLE, "value_steps", "value_batch")
     _POSITIVE = ("learning_rate", "value_learning_rate")
-    _NOT_NEGATIVE = ("kl_limit",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         least = 2 if self.baseline == "leave-one-out" else 1
         valid = whole(self.episodes) and self.episodes >= least
         require(valid, "episodes", f"a whole number >= {least}", self.episodes)
+        require(real(self.kl_limit) and self.kl_limit > 0, "kl_limit", "a positive number", self.kl_limit)
         valid = self.estimator is None or ".py:" in str(self.estimator)
         require(valid, "estimator", "FILE.py:NAME", self.estimator)
 
@@ -126,8 +145,8 @@ class ActorCritic(Networks):
     """λ of GAE: 1 trusts the rewards of the rollout, 0 the critic."""
     learning_rate: float = 0.0003
     """Adam's step size; for TRPO and NPG that of the critic alone."""
-    anneal: bool = True
-    """Let the step size fall linearly to 0 at the end of the budget."""
+    anneal: tuple[str, ...] = ("learning_rate",)
+    """Options that change linearly over the budget: NAME=VALUE for its value at the end, NAME alone for 0."""
     max_gradient_norm: float = 0.5
     """A longer gradient is shortened to this norm."""
     entropy_coefficient: float = 0.0
@@ -139,7 +158,7 @@ class ActorCritic(Networks):
     normalize_returns: bool = True
     """Measure rewards in units of the running deviation of the returns, so that step sizes suit any reward."""
 
-    _WHOLE = ("environments", "rollout_steps")
+    _WHOLE = (*Networks._WHOLE, "environments", "rollout_steps")
     _POSITIVE = ("learning_rate", "max_gradient_norm")
     _NOT_NEGATIVE = ("entropy_coefficient",)
     _FRACTIONS = ("discount", "trace_decay")
@@ -148,6 +167,11 @@ class ActorCritic(Networks):
     def copies(self) -> int:
         """Environment copies that are stepped side by side."""
         return self.environments
+
+    def _require_divisor(self, name: str) -> None:
+        rows = self.environments * self.rollout_steps
+        expected = f"a divisor of environments * rollout_steps = {rows}"
+        require(rows % getattr(self, name) == 0, name, expected, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -171,7 +195,7 @@ class PPO(ActorCritic):
     epochs: int = 10
     """Passes over a rollout."""
     minibatches: int = 32
-    """Parts into which each pass divides it."""
+    """Parts into which each pass divides it; with a memory parts of whole streams, at most `environments`."""
     clip: float = 0.2
     """ε: how far ρ may move before a step gains nothing; inf: no clipping. BIASED beyond the first step."""
     value_clip: float | None = None
@@ -190,9 +214,7 @@ class PPO(ActorCritic):
         for name in ("value_clip", "kl_stop"):
             value = getattr(self, name)
             require(value is None or (real(value) and value > 0), name, "a positive number", value)
-        rows = self.environments * self.rollout_steps
-        expected = f"a divisor of environments * rollout_steps = {rows}"
-        require(rows % self.minibatches == 0, "minibatches", expected, self.minibatches)
+        self._require_divisor("minibatches")
 
 
 @dataclass(frozen=True)
@@ -212,7 +234,7 @@ class NPG(ActorCritic):
     value_epochs: int = 10
     """The critic's passes over a rollout."""
     value_minibatches: int = 16
-    """Parts into which each pass divides it."""
+    """Parts into which each pass divides it; with a memory parts of whole streams, at most `environments`."""
 
     _WHOLE = (*ActorCritic._WHOLE, "conjugate_gradient_steps", "value_epochs", "value_minibatches")
     _POSITIVE = (*ActorCritic._POSITIVE, "kl_limit")
@@ -220,9 +242,7 @@ class NPG(ActorCritic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rows = self.environments * self.rollout_steps
-        expected = f"a divisor of environments * rollout_steps = {rows}"
-        require(rows % self.value_minibatches == 0, "value_minibatches", expected, self.value_minibatches)
+        self._require_divisor("value_minibatches")
 
 
 @dataclass(frozen=True)
@@ -242,3 +262,22 @@ ALGORITHMS: Mapping[str, type[Algorithm]] = {"reinforce": Reinforce, "a2c": A2C,
 def name_of_algorithm(algorithm: Algorithm) -> str:
     """Its key in `ALGORITHMS`."""
     return next(name for name, kind in ALGORITHMS.items() if type(algorithm) is kind)
+
+
+def _last_value(text: str) -> tuple[str, float]:
+    name, _, value = str(text).partition("=")
+    try:
+        return name, float(value or 0)
+    except ValueError:
+        return text, 0.0
+
+
+def annealed(algorithm: Algorithm, progress: Any) -> Algorithm:
+    """The options as they are at `progress`, from 0 at the start of a budget to 1 at its end; it may be traced."""
+    if not algorithm.anneal:
+        return algorithm
+    now = copy.copy(algorithm)
+    for name, end in map(_last_value, algorithm.anneal):
+        start = getattr(algorithm, name)
+        object.__setattr__(now, name, start + (end - start) * progress)
+    return now

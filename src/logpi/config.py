@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from logpi.algorithm import ALGORITHMS, Algorithm, Reinforce, name_of_algorithm
 from logpi.errors import LogpiError, require, whole
@@ -44,9 +44,9 @@ class Settings:
 
         **Raises:** `LogpiError` that names `source` for a name that does not exist or a value that does not fit.
         """
-        rest: dict[str, Any] = dict(fields)
-        if isinstance(rest.get("hidden"), list):
-            rest["hidden"] = tuple(rest["hidden"])
+        rest: dict[str, Any] = {
+            key: tuple(cast(list[Any], x)) if isinstance(x, list) else x for key, x in fields.items()
+        }
         name = rest.pop("algorithm", "reinforce")
         if name not in ALGORITHMS:
             raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {', '.join(ALGORITHMS)}")

@@ -1,7 +1,7 @@
 """π(·|s) as a distribution over actions: log p, sample, entropy, KL.
 
 Every distribution has arbitrary leading batch dimensions and is sampled by reparameterisation: `sample(noise)` is a
-deterministic function of standard noise of the head's `noise_law`, so that the caller owns all randomness. Zero noise
+deterministic function of standard noise of the head's `noise_laws`, so that the caller owns all randomness. Zero noise
 gives the most probable action (for a squashed Gaussian the median), which is what a deterministic policy does.
 
 The action that a distribution samples is the one whose `log_prob` is meant, and the one a trajectory stores. What the
@@ -12,7 +12,8 @@ started.
 """
 
 import math
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from logpi.trajectory import AnyArray
-
-NoiseLaw: TypeAlias = Literal["gumbel", "normal"]
 
 _HERMITE_NODES, _HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 
@@ -71,39 +70,6 @@ class Categorical(NamedTuple):
         """Σ_a π(a) (log π(a) - log π_other(a))."""
         log_prob = jax.nn.log_softmax(self.logits)
         return jnp.sum(jnp.exp(log_prob) * (log_prob - jax.nn.log_softmax(other.logits)), axis=-1)
-
-
-class MultiCategorical(NamedTuple):
-    """Independent categoricals: an action is a vector of d choices, the j-th of `sizes[j]`."""
-
-    logits: Float[AnyArray, "*batch n"]
-    sizes: tuple[int, ...]
-
-    def _parts(self, x: AnyArray) -> list[Any]:
-        ends = np.cumsum(self.sizes)
-        return [x[..., end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
-
-    def _factors(self) -> list[Categorical]:
-        return [Categorical(part) for part in self._parts(self.logits)]
-
-    def sample(self, noise: Float[AnyArray, "*batch n"]) -> Any:
-        """Each choice by its own part of the noise."""
-        xp = self.logits.__array_namespace__()
-        pairs = zip(self._factors(), self._parts(noise), strict=True)
-        return xp.stack([factor.sample(part) for factor, part in pairs], axis=-1)
-
-    def log_prob(self, action: Int[AnyArray, "*batch d"]) -> Array:
-        """Σ_j log π_j(a_j)."""
-        return jnp.asarray(sum(factor.log_prob(action[..., j]) for j, factor in enumerate(self._factors())))
-
-    def entropy(self) -> Array:
-        """Σ_j of the entropies."""
-        return jnp.asarray(sum(factor.entropy() for factor in self._factors()))
-
-    def kl(self, other: "MultiCategorical") -> Array:
-        """Σ_j of the divergences."""
-        pairs = zip(self._factors(), other._factors(), strict=True)
-        return jnp.asarray(sum(mine.kl(theirs) for mine, theirs in pairs))
 
 
 class Normal(NamedTuple):
@@ -166,3 +132,50 @@ class TanhNormal(NamedTuple):
     def kl(self, other: "TanhNormal") -> Float[Array, "*batch"]:
         """That of the Gaussians: KL does not change under a bijection of the action."""
         return Normal(self.mean, self.log_std).kl(Normal(other.mean, other.log_std))
+
+
+def split_last(x: Any, sizes: Sequence[int]) -> list[Any]:
+    """The last axis in consecutive parts of these sizes."""
+    ends = np.cumsum(sizes)
+    return [x[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+class Product(NamedTuple):
+    """Independent parts; an action is all of theirs in one row, of floats unless every part is a choice."""
+
+    parts: tuple[Categorical | Normal | TanhNormal, ...]
+
+    @property
+    def _discrete(self) -> list[bool]:
+        return [isinstance(part, Categorical) for part in self.parts]
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [part[0].shape[-1] for part in self.parts]
+
+    def _own(self, action: AnyArray) -> list[Any]:
+        """The action of each part."""
+        widths = [1 if choice else size for choice, size in zip(self._discrete, self._sizes, strict=True)]
+        rows = zip(split_last(action, widths), self._discrete, strict=True)
+        return [row[..., 0].astype(np.int32) if choice else row for row, choice in rows]
+
+    def sample(self, noise: Float[AnyArray, "*batch n"]) -> Any:
+        """Each part by its own part of the noise."""
+        noises = zip(self.parts, split_last(noise, self._sizes), self._discrete, strict=True)
+        rows = [part.sample(mine)[..., None] if choice else part.sample(mine) for part, mine, choice in noises]
+        if not all(self._discrete):
+            rows = [row.astype(noise.dtype) for row in rows]
+        return noise.__array_namespace__().concatenate(rows, axis=-1)
+
+    def log_prob(self, action: AnyArray) -> Array:
+        """Σ_j log π_j(a_j)."""
+        return jnp.asarray(sum(part.log_prob(a) for part, a in zip(self.parts, self._own(action), strict=True)))
+
+    def entropy(self) -> Array:
+        """Σ_j of the entropies."""
+        return jnp.asarray(sum(part.entropy() for part in self.parts))
+
+    def kl(self, other: "Product") -> Array:
+        """Σ_j of the divergences."""
+        pairs: Any = zip(self.parts, other.parts, strict=True)
+        return jnp.asarray(sum(mine.kl(theirs) for mine, theirs in pairs))

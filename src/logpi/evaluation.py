@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from logpi.encoder import Encoder
 from logpi.envs import make_environment
 from logpi.envs.base import EnvironmentSpec, space_to_json
 from logpi.envs.registry import EnvironmentLike
 from logpi.errors import LogpiError, require, whole
-from logpi.policy import Encoder, Policy, action_head
+from logpi.head import action_head
+from logpi.policy import Policy
 from logpi.rollout import Sampler
 from logpi.sampler import make_sampler
 
@@ -91,7 +93,7 @@ def evaluate_with(sampler: Sampler, policy: Policy, episodes: int, deterministic
 def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:
     """**Raises:** `LogpiError` where an environment asks for another policy than this."""
     squash = getattr(policy.head, "squash", False)
-    encoder, head = Encoder(spec.observation_space), action_head(spec.action_space, squash)
+    encoder, head = Encoder(spec.observation_space, np.random.default_rng(0)), action_head(spec.action_space, squash)
     for part, space, fits in (
         ("observations", spec.observation_space, encoder.layout == policy.encoder.layout),
         ("actions", spec.action_space, (type(head), head.size) == (type(policy.head), policy.head.size)),

@@ -7,15 +7,15 @@ import equinox as eqx
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Int, PyTree, UInt32
 
 from logpi.algorithm import NPG, Algorithm, Reinforce
 from logpi.envs.base import EnvironmentSpec
 from logpi.own_estimator import own_estimator
-from logpi.policy import Policy, ValueFunction, make_policy, make_value_function
+from logpi.policy import Policy, ValueFunction, make_policy, make_value_function, split_statistics
 from logpi.randomness import Stream, numpy_generator
+from logpi.trajectory import Scalar
 
-Scalar: TypeAlias = Float[Array, ""]
 Metrics: TypeAlias = dict[str, Scalar]
 
 
@@ -50,22 +50,36 @@ def with_environment(learner: Learner, unfinished: PyTree) -> Learner:
 def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner:
     """The learner before its first batch."""
     random = numpy_generator(seed, Stream.INITIALISATION)
-    spaces, standardise, horizon = spec.observation_space, False, spec.max_episode_steps
+    standardise, horizon = False, spec.max_episode_steps
     if isinstance(config, Reinforce):
         with_value = config.baseline == "value"
         if config.estimator is not None:
             own_estimator(config.estimator, with_value)  # before anything is sampled
     else:
         with_value, standardise, horizon = True, config.normalize_observations, None
-    policy = make_policy(spaces, spec.action_space, config.hidden, config.actions, random, standardise, spec.masked)
-    value = make_value_function(spaces, config.hidden, horizon, random, standardise) if with_value else None
-    network = None if value is None else value.network
+    policy = make_policy(
+        spec.observation_space,
+        spec.action_space,
+        config.hidden,
+        random,
+        squash=config.actions == "tanh-normal",
+        standardise=standardise,
+        masked=spec.masked,
+        memory=config.memory,
+        memory_size=config.memory_size,
+    )
+    value = None
+    if with_value:
+        recalls = policy.memory is not None and not isinstance(config, Reinforce)
+        remembered = policy.memory.state_size if policy.memory is not None and recalls else 0
+        value = make_value_function(spec.observation_space, config.hidden, horizon, random, standardise, remembered)
+    trained, trained_value = split_statistics(policy)[0], split_statistics(value)[0]
     if isinstance(config, Reinforce):
-        moments = _adam_state(policy), _adam_state(network)
+        moments = _adam_state(trained), _adam_state(trained_value)
     elif isinstance(config, NPG):
-        moments = (), _adam_state(network)
+        moments = (), _adam_state(trained_value)
     else:
-        moments = _adam_state((policy, network)), ()
+        moments = _adam_state((trained, trained_value)), ()
     zero, steps, number = (jax.device_put(x) for x in (np.int32(0), np.uint32(0), np.uint32(seed)))
     return Learner(policy, value, *moments, batch=zero, steps=steps, seed=number)
 

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
+
+from logpi.trajectory import Number, Scalar
 
 Product = Callable[[PyTree], PyTree]
-Scalar = Float[Array, ""]
 
 
-def fisher_vector_product(kl: Callable[[PyTree], Scalar], parameters: PyTree, damping: float) -> Product:
+def fisher_vector_product(kl: Callable[[PyTree], Scalar], parameters: PyTree, damping: Number) -> Product:
     """v ↦ (F + damping I) v, `kl(parameters')` being the mean KL of the old policy to that of parameters'."""
 
     def product(vector: PyTree) -> PyTree:
@@ -48,7 +49,7 @@ def conjugate_gradient(product: Product, target: PyTree, steps: int) -> PyTree:
     return jax.lax.fori_loop(0, steps, step, start)[0]
 
 
-def scale_by_natural_gradient(kl_limit: float, steps: int, damping: float) -> optax.GradientTransformationExtraArgs:
+def scale_by_natural_gradient(kl_limit: Number, steps: int, damping: Number) -> optax.GradientTransformationExtraArgs:
     """x = F⁻¹ĝ, scaled so that KL = ½ xᵀ(F + damping I) x is `kl_limit`: an Optax transformation for any estimator.
 
     `update(gradient, state, parameters, kl=...)`, with `kl` as in `fisher_vector_product`. A zero gradient stays zero.

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from logpi.trajectory import AnyArray, Trajectory
+from logpi.trajectory import AnyArray, Number, Trajectory
 
 
-def reward_to_go(trajectory: Trajectory, discount: float) -> Float[Array, "time env"]:
+def reward_to_go(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
     """R_t = Σ_{k=t+1}^{T} γ^{k-t-1} r_k, by the recursion R_t = r_{t+1} + γ R_{t+1} [D4.2].
 
     Zero after the end of a trajectory. A truncated episode is a whole episode of the finite-horizon objective: nothing
@@ -26,18 +26,18 @@ def reward_to_go(trajectory: Trajectory, discount: float) -> Float[Array, "time 
     return jax.lax.scan(step, start, (reward, carried), reverse=True)[1]
 
 
-def whole_return(trajectory: Trajectory, discount: float) -> Float[Array, "time env"]:
+def whole_return(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
     """R(τ) = Σ_t γ^t r_{t+1}, the same number at every step of a trajectory that starts in row 0 [D0.3]."""
     return jnp.broadcast_to(reward_to_go(trajectory, discount)[0], trajectory.reward.shape)
 
 
-def discount_power(step: Int[AnyArray, "time env"], discount: float) -> Float[Array, "time env"]:
+def discount_power(step: Int[AnyArray, "time env"], discount: Number) -> Float[Array, "time env"]:
     """γ^t, with 0^0 = 1 [D4.3]."""
     return jnp.power(jnp.asarray(discount, jnp.result_type(float)), step)
 
 
 def advantages(
-    trajectory: Trajectory, value: Float[Array, "time env"], discount: float, trace_decay: float
+    trajectory: Trajectory, value: Float[Array, "time env"], discount: Number, trace_decay: Number
 ) -> Float[Array, "time env"]:
     """A_t = δ_t + γλ A_{t+1}, δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t): GAE(λ) (Schulman et al. 2016, eq. 16).
 
@@ -61,8 +61,8 @@ def v_trace(
     trajectory: Trajectory,
     value: Float[Array, "time env"],
     log_ratio: Float[Array, "time env"],
-    discount: float,
-    trace_decay: float = 1.0,
+    discount: Number,
+    trace_decay: Number = 1.0,
     clip: float = 1.0,
 ) -> tuple[Float[Array, "time env"], Float[Array, "time env"]]:
     """Targets v_t and the weights of ∇ log π of V-trace (Espeholt et al. 2018, eq. 1), for a stream of an older policy.

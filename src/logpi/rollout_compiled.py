@@ -1,6 +1,8 @@
 """Episodes of compiled environments: sampling and update inside one program."""
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from numpy import ndarray
 from logpi.algorithm import Algorithm, Reinforce
 from logpi.envs.base import CompiledEnvironment
 from logpi.errors import LogpiError
+from logpi.head import draw_noise
 from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, batch_key
@@ -32,6 +35,7 @@ class Unfinished(NamedTuple):
     ended: Bool[Array, " env"]
     step: Int[Array, " env"]
     paid: Float[Array, " env"]
+    remembered: Float[Array, "env state"] | None
 
 
 class CompiledSampler:
@@ -47,14 +51,13 @@ class CompiledSampler:
         """One episode in each copy, arrays `[max_episode_steps, env]`; ends when the longest episode has ended."""
         environment, count = self._environment, self._count
         horizon = environment.spec.max_episode_steps
-        draw = {"gumbel": jax.random.gumbel, "normal": jax.random.normal}[policy.head.noise_law]
         state, observation = jax.vmap(environment.reset)(jax.random.split(jax.random.fold_in(key, horizon), count))
 
-        def step(t, state, observation, running):
+        def step(t, state, observation, running, remembered):
             noise_key, step_key = jax.random.split(jax.random.fold_in(key, t))
-            distribution = policy(observation)
-            shape = (count, policy.head.size)
-            action = distribution.sample(jnp.zeros(shape) if deterministic else draw(noise_key, shape))
+            remembered = policy.remember(observation, remembered)
+            noise = jnp.zeros((count, policy.head.size)) if deterministic else _noise(policy, noise_key, (count,))
+            action = policy(observation, remembered).sample(noise)
             state, later, reward, terminated, truncated = jax.vmap(environment.step)(
                 jax.random.split(step_key, count), state, policy.execute(action)
             )
@@ -67,19 +70,19 @@ class CompiledSampler:
                 mask=running[None],
                 step=jnp.full((1, count), t),
             )
-            return state, later, running & ~terminated & ~truncated, row
+            return state, later, running & ~terminated & ~truncated, remembered, row
 
         def body(carry):
-            t, state, observation, running, rows = carry
-            state, observation, running, row = step(t, state, observation, running)
+            t, rows, *now = carry
+            *now, row = step(t, *now)
             rows = jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, t, 0), rows, row)
-            return t + 1, state, observation, running, rows
+            return t + 1, rows, *now
 
-        running = jnp.ones(count, bool)
-        row = jax.eval_shape(step, jnp.int32(0), state, observation, running)[3]
+        now = (state, observation, jnp.ones(count, bool), jax.tree.map(jnp.asarray, policy.blank(count)))
+        row = jax.eval_shape(step, jnp.int32(0), *now)[-1]
         rows = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape[1:]), x.dtype), row)
-        start = (jnp.int32(0), state, observation, running, rows)
-        return jax.lax.while_loop(lambda c: (c[0] < horizon) & jnp.any(c[3]), body, start)[4]
+        running = lambda carry: (carry[0] < horizon) & jnp.any(carry[4])
+        return jax.lax.while_loop(running, body, (jnp.int32(0), rows, *now))[1]
 
     def begin(self, config: Algorithm, learner: Learner) -> Learner:
         if isinstance(config, Reinforce):
@@ -88,21 +91,22 @@ class CompiledSampler:
         state, observation = jax.jit(jax.vmap(self._environment.reset))(jax.random.split(key, self._count))
         count = self._count
         paid, flag, step = jnp.zeros(count), jnp.zeros(count, bool), jnp.zeros(count, jnp.int32)
-        return with_environment(learner, Unfinished(state, observation, flag, step, paid))
+        remembered = jax.tree.map(jnp.asarray, learner.policy.blank(count))
+        return with_environment(learner, Unfinished(state, observation, flag, step, paid, remembered))
 
     def rollout(
         self, policy: Policy, unfinished: Unfinished, rows: int, key: PRNGKeyArray
     ) -> tuple[Trajectory, Unfinished]:
         """`rows` steps of every stream, arrays `[rows + 1, env]`; where an episode has ended, the row after resets."""
         environment, count = self._environment, self._count
-        draw = {"gumbel": jax.random.gumbel, "normal": jax.random.normal}[policy.head.noise_law]
-        noise = draw(jax.random.fold_in(key, rows), (rows, count, policy.head.size))
+        noise = _noise(policy, jax.random.fold_in(key, rows), (rows, count))
 
         def step(now: Unfinished, at: tuple[Array, Array]) -> tuple[Unfinished, tuple[Array, ...]]:
             t, noise = at
             step_key, reset_key = jax.random.split(jax.random.fold_in(key, t))
             running = ~now.ended
-            action = policy(now.observation).sample(noise)
+            remembered = policy.remember(now.observation, now.remembered, now.step)
+            action = policy(now.observation, remembered).sample(noise)
             state, observation, reward, terminated, truncated = jax.vmap(environment.step)(
                 jax.random.split(step_key, count), now.state, policy.execute(action)
             )
@@ -113,12 +117,13 @@ class CompiledSampler:
             paid = jnp.where(running, now.paid + reward, 0.0)
             row = (now.observation, action, reward, terminated, truncated, running, now.step, paid)
             steps = jnp.where(running, now.step + 1, 0)
-            return Unfinished(state, observation, terminated | truncated, steps, paid), row
+            return Unfinished(state, observation, terminated | truncated, steps, paid, remembered), row
 
         after, body = jax.lax.scan(step, unfinished, (jnp.arange(rows), noise))
         nothing = [jnp.zeros_like(x[0]) for x in body]
         last = (after.observation, *nothing[1:-2], after.step, nothing[-1])
-        return Trajectory(*(jnp.concatenate([x, end[None]]) for x, end in zip(body, last, strict=True))), after
+        columns = [jnp.concatenate([x, end[None]]) for x, end in zip(body, last, strict=True)]
+        return replace(Trajectory(*columns), remembered=unfinished.remembered), after
 
     def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
         @jax.jit
@@ -185,6 +190,12 @@ class CompiledSampler:
             name = ("observation", "reward")[field]
             where = f"environment {index}, episode {batch}, step {t}"
             raise LogpiError(f"{self._environment.spec.name}: {where}: {name} is not finite")
+
+
+def _noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array:
+    """Noise of the policy's laws, `[*leading, size]`, each part from a key of its own."""
+    keys = itertools.chain([key], (jax.random.fold_in(key, i) for i in itertools.count()))
+    return jnp.asarray(draw_noise(policy.head, leading, lambda law, shape: getattr(jax.random, law)(next(keys), shape)))
 
 
 def _first_fault(trajectory: Trajectory) -> Int[Array, "3"]:

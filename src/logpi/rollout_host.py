@@ -63,7 +63,7 @@ class HostSampler:
         noise = standard_noise(policy, count, self._seed, stream, batch, deterministic)
         policy = policy.on_host()
         execute = policy.head.execute
-        group, t = self._group, 0
+        group, t, remembered = self._group, 0, policy.blank(count)
         try:
             group.reset([episode_seed(self._seed, stream, i, batch) for i in range(count)], range(count))
             while active:
@@ -71,7 +71,8 @@ class HostSampler:
                     raise Interrupted
                 observation = self._observation[t]
                 observation[:] = group.observation
-                sampled = policy(observation).sample(next(noise))
+                remembered = policy.remember(observation, remembered)
+                sampled = policy(observation, remembered).sample(next(noise))
                 if action is None:
                     action = np.zeros((horizon, *sampled.shape), jax.dtypes.canonicalize_dtype(sampled.dtype))
                 action[t] = sampled
@@ -153,8 +154,11 @@ class HostSampler:
         def example(policy: Policy) -> Trajectory:
             observation = jnp.zeros((time, *row.shape), jax.dtypes.canonicalize_dtype(row.dtype))
             time_env = observation.shape[:2]
-            action = policy(observation).sample(jnp.zeros((*time_env, policy.head.size)))
+            remembered = policy.blank(time_env[1])
+            acting = policy(observation[0], remembered).sample(jnp.zeros((time_env[1], policy.head.size)))
+            action = jnp.zeros((time, *acting.shape), acting.dtype)
             reward, flag, step = jnp.zeros(time_env), jnp.zeros(time_env, bool), jnp.zeros(time_env, jnp.int32)
-            return Trajectory(observation, action, reward, flag, flag, flag, step, reward if streams else None)
+            extra = (reward, remembered) if streams else ()
+            return Trajectory(observation, action, reward, flag, flag, flag, step, *extra)
 
         return jax.eval_shape(example, policy)

@@ -18,6 +18,7 @@ from numpy import ndarray
 from logpi.envs.base import EnvironmentSpec
 from logpi.envs.host import EnvironmentFailure, Group
 from logpi.errors import LogpiError
+from logpi.head import draw_noise
 from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed, numpy_generator
 from logpi.rollout import Interrupted
@@ -35,6 +36,7 @@ class Unfinished(NamedTuple):
     paid: Float[ndarray, " env"]
     ended: Bool[ndarray, " env"]
     action: ndarray
+    remembered: Float[ndarray, "env state"] | None
 
 
 def first_episodes(spec: EnvironmentSpec, policy: Policy, count: int) -> Unfinished:
@@ -43,7 +45,8 @@ def first_episodes(spec: EnvironmentSpec, policy: Policy, count: int) -> Unfinis
     action = jax.eval_shape(lambda p, n: p.head(n).sample(n), policy, noise)
     log = np.zeros((count, spec.max_episode_steps, *action.shape[1:]), action.dtype)
     zeros = np.zeros(count, np.int32)
-    return Unfinished(zeros, zeros, np.zeros(count, jnp.result_type(float)), np.zeros(count, bool), log)
+    paid, ended = np.zeros(count, jnp.result_type(float)), np.zeros(count, bool)
+    return Unfinished(zeros, zeros, paid, ended, log, policy.blank(count))
 
 
 class HostStreams:
@@ -58,7 +61,7 @@ class HostStreams:
 
         **Raises:** `LogpiError` where an environment fails.
         """
-        self._now = now = Unfinished(*(np.array(x) for x in unfinished))
+        self._now = now = jax.tree.map(np.array, unfinished)
         self._reset(range(len(now.step)))
         for t in range(int(now.step.max())):
             self._step(policy.head.execute(now.action[:, t]), np.flatnonzero(t < now.step).tolist())
@@ -77,12 +80,13 @@ class HostStreams:
         reward, paid, step = np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int32)
         terminated, truncated, mask = (np.zeros(shape, bool) for _ in range(3))
         noise = standard_noise(policy, count, self._seed, Stream.TRAINING, batch)
-        policy = policy.on_host()
+        policy, before = policy.on_host(), now.remembered
         for t in range(self._rows):
             if self._interrupted():
                 raise Interrupted
             observation[t] = group.observation
-            action[t] = policy(observation[t]).sample(next(noise))
+            now = now._replace(remembered=policy.remember(observation[t], now.remembered, now.step))
+            action[t] = policy(observation[t], now.remembered).sample(next(noise))
             mask[t], step[t] = ~now.ended, now.step
             running, over = np.flatnonzero(mask[t]), np.flatnonzero(now.ended)
             now.action[running, now.step[running]] = action[t, running]
@@ -100,8 +104,9 @@ class HostStreams:
         self._require_valid(observation, reward, mask)
         real = jnp.result_type(float)
         flags = (terminated, truncated, mask)
-        rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real))
-        return rollout, Unfinished(*(x.copy() for x in now))
+        rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real), before)
+        self._now = now
+        return rollout, jax.tree.map(np.copy, now)
 
     def _reset(self, copies: Any) -> None:
         if not len(copies):
@@ -133,14 +138,14 @@ class HostStreams:
 def standard_noise(
     policy: Policy, count: int, seed: int, stream: Stream, batch: int, deterministic: bool = False
 ) -> Iterator[ndarray]:
-    """Noise of the policy's law, a row `[env, size]` for each time step; zeros for the most probable action."""
-    shape, dtype = (NOISE_ROWS, count, policy.head.size), jnp.result_type(float)
+    """Noise of the policy's laws, a row `[env, size]` for each time step; zeros for the most probable action."""
+    dtype = jnp.result_type(float)
     if deterministic:
-        yield from itertools.repeat(np.zeros(shape[1:], dtype))
+        yield from itertools.repeat(np.zeros((count, policy.head.size), dtype))
     random = numpy_generator(seed, stream, batch)
-    draw = {"gumbel": random.gumbel, "normal": random.normal}[policy.head.noise_law]
+    draw = lambda law, shape: getattr(random, law)(size=shape).astype(dtype)
     while True:
-        yield from draw(size=shape).astype(dtype)
+        yield from draw_noise(policy.head, (NOISE_ROWS, count), draw)
 
 
 def first_invalid(

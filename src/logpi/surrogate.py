@@ -3,15 +3,17 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from logpi.trajectory import Number
 
-def importance_surrogate(log_ratio: Float[Array, " row"], weight: Float[Array, " row"]) -> Float[Array, " row"]:
+
+def importance_surrogate(log_ratio: Float[Array, "*steps"], weight: Float[Array, "*steps"]) -> Float[Array, "*steps"]:
     """ρ A, ρ = π(a|s) / π_old(a|s): its gradient is A ρ ∇ log π, and A ∇ log π where π is still π_old."""
     return jnp.exp(log_ratio) * weight
 
 
 def clipped_surrogate(
-    log_ratio: Float[Array, " row"], weight: Float[Array, " row"], clip: float
-) -> Float[Array, " row"]:
+    log_ratio: Float[Array, "*steps"], weight: Float[Array, "*steps"], clip: Number
+) -> Float[Array, "*steps"]:
     """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) (Schulman et al. 2017, eq. 7): no gain for moving ρ further than ε."""
     ratio = jnp.exp(log_ratio)
     return jnp.minimum(ratio * weight, jnp.clip(ratio, 1 - clip, 1 + clip) * weight)

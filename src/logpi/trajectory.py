@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 Out = TypeVar("Out")
 # Trajectories are of JAX arrays in compiled programs, and of NumPy arrays where Python steps the environment.
 AnyArray: TypeAlias = Array | np.ndarray
+Scalar: TypeAlias = Float[Array, ""]
+# An option may change while a run goes on; in a compiled program it is then an array.
+Number: TypeAlias = float | Scalar
 
 # Rows (steps x trajectories) that one pass of the networks sees: large enough for the matrix products to run at
 # full speed, small enough for the activations to stay in the cache.
@@ -28,7 +31,8 @@ class Trajectory(eqx.Module):
 
     A stream is a column of several episodes, cut into rollouts: after the last step of an episode, and after the last
     of the rollout, one row that is no step holds the observation that was reached. `paid` is the sum of an episode's
-    rewards up to each step, which may have begun in an earlier rollout.
+    rewards up to each step, which may have begun in an earlier rollout. `remembered` is what a policy with a memory
+    knew before row 0.
     """
 
     observation: AnyArray
@@ -39,6 +43,7 @@ class Trajectory(eqx.Module):
     mask: Bool[AnyArray, "time env"]
     step: Int[AnyArray, "time env"]
     paid: Float[AnyArray, "time env"] | None = None
+    remembered: Float[AnyArray, "env state"] | None = None
 
     @property
     def used(self) -> Int[Array, ""]:
@@ -64,12 +69,14 @@ def _chunks(trees: PyTree, used: Int[Array, ""]) -> tuple[Callable[[Array], PyTr
     return take, (used + length - 1) // length, padded
 
 
-def sum_over_time(function: Callable[[PyTree], Out], trees: PyTree, used: Int[Array, ""]) -> Out:
+def sum_over_time(function: Callable[[PyTree], Out], trees: PyTree, used: Int[Array, ""], whole: bool = False) -> Out:
     """Σ of `function(chunk)` over the chunks of time rows that hold data.
 
     One compiled program serves episodes of every length: the number of chunks is a run-time value, so short episodes
-    in a long buffer cost what short episodes cost.
+    in a long buffer cost what short episodes cost. `whole`: one chunk of everything, for what looks back in time.
     """
+    if whole:
+        return function(trees)
     take, count, _ = _chunks(trees, used)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: function(take(jnp.int32(0)))))
     return jax.lax.fori_loop(0, count, lambda i, total: jax.tree.map(jnp.add, total, function(take(i))), zero)
@@ -98,3 +105,11 @@ def masked_mean(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) ->
 def masked_variance(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) -> Float[Array, ""]:
     """Variance over the steps that belong to a trajectory."""
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+
+
+def explained_variance(
+    target: Float[AnyArray, "*steps"], predicted: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]
+) -> Float[Array, ""]:
+    """1 - Var(target - predicted) / Var(target) over the steps that belong to a trajectory; NaN for equal targets."""
+    spread = masked_variance(target, mask)
+    return jnp.where(spread > 0, 1 - masked_variance(target - predicted, mask) / spread, jnp.nan)

@@ -9,25 +9,26 @@ import optax
 from jaxtyping import Array, Float
 
 from logpi.actor_critic import actor_critic_update
-from logpi.algorithm import Algorithm, Reinforce
+from logpi.algorithm import Algorithm, Reinforce, annealed
 from logpi.baseline import leave_one_out, shrunk_value, trust, value_baseline
 from logpi.contract import Estimator
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
-from logpi.learner import Learner, Metrics, Scalar
+from logpi.learner import Learner, Metrics
 from logpi.own_estimator import own_gradient
 from logpi.policy import Policy
 from logpi.returns import discount_power, reward_to_go, whole_return
-from logpi.trajectory import Trajectory, masked_variance, sum_over_time
+from logpi.trajectory import Scalar, Trajectory, explained_variance, sum_over_time
 from logpi.value import fit_value
 
 
 def update(
     config: Algorithm, learner: Learner, trajectory: Trajectory, budget: int | float = math.inf
 ) -> tuple[Learner, Metrics]:
-    """One update by the configured algorithm; `budget` is the number of steps over which step sizes are annealed."""
+    """One update by the configured algorithm; `budget` is the number of steps over which options are annealed."""
+    config = annealed(config, jnp.minimum(learner.steps / budget, 1.0))
     if isinstance(config, Reinforce):
         return reinforce_update(config, learner, trajectory)
-    return actor_critic_update(config, learner, trajectory, jnp.minimum(learner.steps / budget, 1.0))
+    return actor_critic_update(config, learner, trajectory)
 
 
 def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
@@ -39,7 +40,7 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
     estimated = None if learner.value is None else value_baseline(learner.value, trajectory)
     baseline = baselines(config, estimated, trajectory, return_)
     if learner.value is not None and estimated is not None:
-        baseline = shrunk_value(baseline, jnp.asarray(learner.value.trust), return_, trajectory.mask)
+        baseline = shrunk_value(baseline, jnp.asarray(learner.value.units.trust), return_, trajectory.mask)
     if config.estimator is None:
         gradient, sums = policy_gradient(learner.policy, trajectory, weights(config, trajectory, return_, baseline))
     else:
@@ -50,7 +51,7 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
     metrics |= batch_metrics(trajectory, return_, baseline)
     value, value_optimizer = learner.value, learner.value_optimizer
     if value is not None and estimated is not None:
-        value = eqx.tree_at(lambda v: v.trust, value, trust(estimated, return_, trajectory.mask))
+        value = eqx.tree_at(lambda v: v.units.trust, value, trust(estimated, return_, trajectory.mask))
         value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, return_)
     metrics["learning_rate"] = jnp.asarray(config.learning_rate)
     parts = (policy, value, policy_optimizer, value_optimizer, learner.batch + 1)
@@ -111,13 +112,14 @@ def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array,
 
     def surrogate(policy: Policy, chunk: tuple[Trajectory, Array]) -> tuple[Scalar, Metrics]:
         trajectory, weight = chunk
-        distribution = policy(trajectory.observation)
+        distribution = policy.along(trajectory.observation, trajectory.step, policy.blank(trajectory.mask.shape[1]))
         objective = score_function_surrogate(distribution.log_prob(trajectory.action), weight, trajectory.mask)
         entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0.0))
         return objective, {"surrogate": objective, "entropy": jax.lax.stop_gradient(entropy)}
 
     gradient = jax.grad(surrogate, has_aux=True)
-    return sum_over_time(lambda chunk: gradient(policy, chunk), (trajectory, weight), trajectory.used)
+    whole = policy.memory is not None
+    return sum_over_time(lambda chunk: gradient(policy, chunk), (trajectory, weight), trajectory.used, whole)
 
 
 def policy_step(
@@ -129,10 +131,8 @@ def policy_step(
     step = jax.tree.map(lambda d: -config.learning_rate * d, direction)
     policy = eqx.apply_updates(learner.policy, step)
     kl = mean_kl(learner.policy, policy, trajectory)
-    scale = jnp.ones_like(kl)
-    if config.kl_limit > 0:
-        scale = jnp.sqrt(config.kl_limit / jnp.maximum(kl, config.kl_limit))
-        policy = eqx.apply_updates(learner.policy, jax.tree.map(lambda s: scale * s, step))
+    scale = jnp.minimum(1.0, jnp.sqrt(config.kl_limit / jnp.maximum(kl, 1e-30)))  # rounding can make KL negative
+    policy = eqx.apply_updates(learner.policy, jax.tree.map(lambda s: scale * s, step))
     metrics = {
         "surrogate": sums["surrogate"],
         "entropy": sums["entropy"] / jnp.sum(trajectory.mask),
@@ -147,10 +147,13 @@ def mean_kl(old: Policy, new: Policy, trajectory: Trajectory) -> Scalar:
     """KL(old, new) averaged over the steps of the batch."""
 
     def chunk_kl(chunk: Trajectory) -> Scalar:
-        kl = old(chunk.observation).kl(new(chunk.observation))
-        return jnp.sum(jnp.where(chunk.mask, kl, 0.0))
+        before, after = (
+            policy.along(chunk.observation, chunk.step, policy.blank(chunk.mask.shape[1])) for policy in (old, new)
+        )
+        return jnp.sum(jnp.where(chunk.mask, before.kl(after), 0.0))
 
-    return sum_over_time(chunk_kl, trajectory, trajectory.used) / jnp.sum(trajectory.mask)
+    whole = old.memory is not None
+    return sum_over_time(chunk_kl, trajectory, trajectory.used, whole) / jnp.sum(trajectory.mask)
 
 
 def batch_metrics(
@@ -158,11 +161,10 @@ def batch_metrics(
 ) -> Metrics:
     """What the batch shows before anything is changed; the return here is the plain sum of rewards [D0.2]."""
     mask = trajectory.mask
-    unexplained, spread = masked_variance(return_ - baseline, mask), masked_variance(return_, mask)
     return {
         "episode_return": jnp.sum(jnp.where(mask, trajectory.reward, 0.0)) / mask.shape[1],
         "episode_length": jnp.sum(mask) / mask.shape[1],
-        "explained_variance": jnp.where(spread > 0, 1 - unexplained / spread, jnp.nan),
+        "explained_variance": explained_variance(return_, baseline, mask),
         "steps": jnp.sum(mask),
         "episodes": jnp.asarray(mask.shape[1]),
     }

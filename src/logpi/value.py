@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from logpi.algorithm import Reinforce
-from logpi.policy import MLP, ValueFunction
+from logpi.policy import Units, ValueFunction, split_statistics
 from logpi.trajectory import Trajectory, masked_mean, masked_variance
 
 
@@ -22,26 +22,24 @@ def fit_value(
     return_: Float[Array, "time env"],
 ) -> tuple[ValueFunction, optax.OptState, Float[Array, ""]]:
     """`value_steps` Adam steps on the squared error of V in units of the returns' deviation; the last loss."""
-    value = restandardise(value, return_, trajectory)
+    trained, statistics = split_statistics(restandardise(value, return_, trajectory))
     optimizer = optax.scale_by_adam()
 
-    def loss(network: MLP, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
-        predicted = with_network(network)(trajectory.observation[at], trajectory.step[at])
-        return jnp.mean(((predicted - return_[at]) / value.scale) ** 2)
-
-    def with_network(network: MLP) -> ValueFunction:  # offset and scale are statistics: only the network is fitted
-        return eqx.tree_at(lambda v: v.network, value, network)
+    def loss(trained: ValueFunction, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
+        value = eqx.combine(trained, statistics)
+        predicted = value(trajectory.observation[at], trajectory.step[at])
+        return jnp.mean(((predicted - return_[at]) / value.units.scale) ** 2)
 
     def step(carry, at):
-        network, state = carry
-        error, gradient = jax.value_and_grad(loss)(network, at)
+        trained, state = carry
+        error, gradient = jax.value_and_grad(loss)(trained, at)
         direction, state = optimizer.update(gradient, state)
         change = jax.tree.map(lambda d: -config.value_learning_rate * d, direction)
-        return (eqx.apply_updates(network, change), state), error
+        return (eqx.apply_updates(trained, change), state), error
 
     minibatches = spread_rows(trajectory, (config.value_steps, config.value_batch))
-    (network, state), losses = jax.lax.scan(step, (value.network, state), minibatches)
-    return with_network(network), state, losses[-1]
+    (trained, state), losses = jax.lax.scan(step, (trained, state), minibatches)
+    return eqx.combine(trained, statistics), state, losses[-1]
 
 
 def spread_rows(trajectory: Trajectory, shape: tuple[int, int]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
@@ -65,13 +63,18 @@ def restandardise(
     """The same function V, its offset and scale moved by `rate` to those of the new returns (PopArt, van Hasselt et al.
     2016).
     """
+    old = value.units
     mean, variance = masked_mean(return_, trajectory.mask), masked_variance(return_, trajectory.mask)
-    offset = value.offset + rate * (mean - value.offset)
-    scale = jnp.sqrt((1 - rate) * (value.scale**2 + rate * (mean - value.offset) ** 2) + rate * variance)
+    offset = old.offset + rate * (mean - old.offset)
+    scale = jnp.sqrt((1 - rate) * (old.scale**2 + rate * (mean - old.offset) ** 2) + rate * variance)
     scale = jnp.maximum(scale, 1e-3 * (1 + jnp.abs(offset)))  # returns that are all equal have no scale of their own
     weight, bias = value.network.weights[-1], value.network.biases[-1]
     return eqx.tree_at(
-        lambda v: (v.network.weights[-1], v.network.biases[-1], v.offset, v.scale),
+        lambda v: (v.network.weights[-1], v.network.biases[-1], v.units),
         value,
-        (weight * value.scale / scale, (bias * value.scale + value.offset - offset) / scale, offset, scale),
+        (
+            weight * old.scale / scale,
+            (bias * old.scale + old.offset - offset) / scale,
+            Units(offset, scale, jnp.asarray(old.trust)),
+        ),
     )

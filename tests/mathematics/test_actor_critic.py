@@ -12,7 +12,6 @@ from helpers import BOX, TWO, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import A2C, NPG, PPO, TRPO
-from logpi.actor_critic import actor_critic_update
 from logpi.algorithm import name_of_algorithm
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
@@ -20,9 +19,10 @@ from logpi.natural import conjugate_gradient, fisher_vector_product, scale_by_na
 from logpi.returns import advantages, reward_to_go, v_trace
 from logpi.surrogate import clipped_surrogate, importance_surrogate
 from logpi.trajectory import Trajectory
+from logpi.update import update
 
 seeds = st.integers(0, 2**32 - 1)
-SMALL = dict(environments=4, rollout_steps=12, hidden=(8,), anneal=False)
+SMALL = dict(environments=4, rollout_steps=12, hidden=(8,), anneal=())
 
 
 def random_stream(random, rows=12, env=4, terminated=0.2, truncated=0.2):
@@ -187,7 +187,8 @@ def spec():
 
 def updated(config, stream, progress=0.0):
     learner = make_learner(config, spec(), seed=1)
-    return actor_critic_update(config, learner, stream, jnp.asarray(progress))
+    learner = eqx.tree_at(lambda x: x.steps, learner, jnp.uint32(100 * progress))
+    return update(config, learner, stream, budget=100)
 
 
 def largest_difference(one, other):
@@ -238,7 +239,7 @@ def test_statistics_are_those_of_all_that_was_observed(random):
     config = A2C(**SMALL)
     first, second = random_stream(random), random_stream(random)
     learner, _ = updated(config, first)
-    learner, _ = actor_critic_update(config, learner, second, jnp.zeros(()))
+    learner, _ = update(config, learner, second)
     seen = np.concatenate([np.asarray(s.observation)[np.asarray(s.mask)] for s in (first, second)])
     found = learner.policy.encoder.standardiser
     np.testing.assert_allclose(found.mean, seen.mean(0), atol=1e-12)
@@ -247,7 +248,7 @@ def test_statistics_are_those_of_all_that_was_observed(random):
 
 
 def test_the_step_size_falls_with_progress(random):
-    stream, config = random_stream(random), dataclasses.replace(A2C(**SMALL), anneal=True)
+    stream, config = random_stream(random), dataclasses.replace(A2C(**SMALL), anneal=("learning_rate",))
     assert updated(config, stream, 0.25)[1]["learning_rate"] == pytest.approx(0.75 * config.learning_rate)
     start = make_learner(config, spec(), seed=1)
     assert largest_difference(updated(config, stream, 1.0)[0].policy.network, start.policy.network) == 0

@@ -26,7 +26,7 @@ def wrong_critic(mdp):
 
     random = np.random.default_rng(1)
     value = make_value_function(gym.spaces.Discrete(mdp.observations), (), mdp.horizon, random)
-    return eqx.tree_at(lambda v: (v.offset, v.scale), value, (jnp.asarray(0.7), jnp.asarray(1.3)))
+    return eqx.tree_at(lambda v: (v.units.offset, v.units.scale), value, (jnp.asarray(0.7), jnp.asarray(1.3)))
 
 
 def expected(mdp, logits, episodes, gradient_of_batch):

@@ -13,7 +13,7 @@ from logpi import Reinforce, trajectory as trajectory_module
 from logpi.baseline import leave_one_out
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
-from logpi.policy import make_value_function
+from logpi.policy import make_value_function, split_statistics
 from logpi.returns import discount_power, reward_to_go, whole_return
 from logpi.trajectory import Trajectory, map_over_time, sum_over_time
 from logpi.update import mean_kl, update
@@ -89,7 +89,7 @@ def test_restandardising_does_not_change_the_function(random):
     again = restandardise(value, 100 * reward_to_go(trajectory, 1.0) + 5, trajectory)
     before, after = (v(trajectory.observation, trajectory.step) for v in (value, again))
     np.testing.assert_allclose(after, before, atol=1e-10)
-    assert float(again.scale) != float(value.scale)
+    assert float(again.units.scale) != float(value.units.scale)
 
 
 @given(seeds)
@@ -112,7 +112,7 @@ def test_value_function_learns_what_can_be_known(random):
     value = make_value(random, 30)
     import optax
 
-    state = optax.scale_by_adam().init(value.network)
+    state = optax.scale_by_adam().init(split_statistics(value)[0])
     fit = eqx.filter_jit(lambda v, s, r: fit_value(config, v, s, trajectory, r)[0])
     mask = np.asarray(trajectory.mask)
 
@@ -129,7 +129,7 @@ def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
     import optax
 
     value = make_value(random, 30)
-    state = optax.scale_by_adam().init(value.network)
+    state = optax.scale_by_adam().init(split_statistics(value)[0])
     config = Reinforce(value_steps=20, value_batch=64, value_learning_rate=0.01)
     fit = eqx.filter_jit(lambda v, s, t, r: fit_value(config, v, s, t, r)[:2])
     for _ in range(60):
@@ -137,9 +137,9 @@ def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
         return_ = random.choice([0.1, 1.0, 10.0]) * reward_to_go(trajectory, 1.0)
         value, state = fit(value, state, trajectory, return_)
         kept = return_[trajectory.mask]
-        assert float(value.offset) == pytest.approx(float(kept.mean()), rel=1e-9, abs=1e-12)
-        assert float(value.scale) == pytest.approx(float(kept.std()), rel=1e-9)
-    weights = max(float(jnp.abs(w).max()) * float(value.scale) for w in value.network.weights[-1:])
+        assert float(value.units.offset) == pytest.approx(float(kept.mean()), rel=1e-9, abs=1e-12)
+        assert float(value.units.scale) == pytest.approx(float(kept.std()), rel=1e-9)
+    weights = max(float(jnp.abs(w).max()) * float(value.units.scale) for w in value.network.weights[-1:])
     assert weights < 100
 
 
@@ -150,7 +150,7 @@ def spec(action_space):
 @pytest.mark.parametrize("action_space", [TWO, gym.spaces.Box(-1, 1, (2,), np.float32)])
 def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_space):
     trajectory = random_trajectory(random, discrete=action_space is TWO)
-    free, bound = (Reinforce(kl_limit=limit, learning_rate=0.003) for limit in (0.0, 1e-5))
+    free, bound = (Reinforce(kl_limit=limit, learning_rate=0.003) for limit in (np.inf, 1e-5))
     learner = make_learner(free, spec(action_space), seed=1)
     flat = lambda policy: jnp.concatenate([x.ravel() for x in jax.tree.leaves(policy)])
     steps = {c: flat(update(c, learner, trajectory)[0].policy) - flat(learner.policy) for c in (free, bound)}
@@ -163,7 +163,7 @@ def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_spa
 
 def test_update_is_the_equation_for_a_table():
     """θ + α/√(ĝ²) ĝ for Adam's first step, ĝ = 1/N Σ γ^t R_t ∇ log π by hand for two one-step episodes [D4.3]."""
-    config = Reinforce(hidden=(), baseline="none", kl_limit=0.0, learning_rate=0.1, episodes=2)
+    config = Reinforce(hidden=(), baseline="none", kl_limit=np.inf, learning_rate=0.1, episodes=2)
     one_state = EnvironmentSpec("bandit", gym.spaces.Discrete(1), TWO, 1, None, {})
     learner = make_learner(config, one_state, seed=0)
     learner = eqx.tree_at(lambda x: x.policy.network.weights[0], learner, jnp.zeros((1, 2)))
@@ -193,9 +193,9 @@ def test_episodes_that_are_all_paid_alike_move_nothing(random):
     for _ in range(3):
         after, metrics = update(config, learner, trajectory)
         assert metrics["gradient_norm"] < 1e-12
-        assert after.value.trust == 0
+        assert after.value.units.trust == 0
         learner = after
-    trusting = eqx.tree_at(lambda x: x.value.trust, learner, jnp.ones(()))
+    trusting = eqx.tree_at(lambda x: x.value.units.trust, learner, jnp.ones(()))
     assert update(config, trusting, trajectory)[1]["gradient_norm"] > 1e-6
 
 
@@ -204,9 +204,9 @@ def test_the_baseline_is_used_before_it_is_fitted(random):
     trajectory = random_trajectory(random)
     config = Reinforce(value_learning_rate=0.1)
     learner = make_learner(config, spec(TWO), seed=1)
-    learner = eqx.tree_at(lambda x: x.value.trust, learner, jnp.ones(()))
+    learner = eqx.tree_at(lambda x: x.value.units.trust, learner, jnp.ones(()))
     after, _ = update(config, learner, trajectory)
-    after = eqx.tree_at(lambda x: x.value.trust, after, jnp.ones(()))
+    after = eqx.tree_at(lambda x: x.value.units.trust, after, jnp.ones(()))
     refit = eqx.tree_at(lambda x: x.value, learner, after.value)
     step = lambda start: update(config, start, trajectory)[1]["gradient_norm"]
     assert step(learner) == pytest.approx(float(update(config, learner, trajectory)[1]["gradient_norm"]))

@@ -58,7 +58,7 @@ class Faulty(gym.Env):
 def test_faults_are_named(fault, message):
     environment = make_environment(type("Faulty", (Faulty,), {"fault": fault}))
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (4,), "normal", np.random.default_rng(0))
+    policy = make_policy(*spaces, (4,), np.random.default_rng(0))
     sampler = HostSampler(environment, 3, 0, 0, lambda: False)
     if message is None:
         assert sampler.sample(policy, Stream.TRAINING, 4).mask.sum() == 18
@@ -79,7 +79,7 @@ def test_a_discrete_observation_outside_its_space_is_named():
 
     environment = make_environment(Outside, max_episode_steps=5)
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (4,), "normal", np.random.default_rng(0))
+    policy = make_policy(*spaces, (4,), np.random.default_rng(0))
     with pytest.raises(LogpiError, match=r"step 1: observation lies outside Discrete\(3\): 3"):
         HostSampler(environment, 3, 0, 0, lambda: False).sample(policy, Stream.TRAINING, 0)
 
@@ -116,7 +116,7 @@ def test_workers_report_as_the_process_itself(tmp_path, mode, message):
     path.write_text(f"MODE = {mode!r}\n{FILE}")
     environment = make_environment(f"{path}:Dies")
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (4,), "normal", np.random.default_rng(0))
+    policy = make_policy(*spaces, (4,), np.random.default_rng(0))
     sampler = HostSampler(environment, 4, 0, 2, lambda: False)
     try:
         if message is None:

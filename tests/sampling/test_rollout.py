@@ -113,7 +113,7 @@ def sample_cartpole(seed, batch, workers=0, episodes=None):
     environment = make_environment("CartPole-v1")
     sampler = HostSampler(environment, 4, seed, workers, never)
     policy = make_policy(
-        environment.spec.observation_space, environment.spec.action_space, (8,), "normal", np.random.default_rng(0)
+        environment.spec.observation_space, environment.spec.action_space, (8,), np.random.default_rng(0)
     )
     try:
         return jax.tree.map(np.asarray, sampler.sample(policy, Stream.TRAINING, batch, episodes=episodes))
@@ -170,7 +170,7 @@ class Continuous(gym.Env):
 def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(actions):
     environment = make_environment(Continuous, max_episode_steps=30)
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (8,), actions, np.random.default_rng(0))
+    policy = make_policy(*spaces, (8,), np.random.default_rng(0), squash=actions == "tanh-normal")
     batch = HostSampler(environment, 20, 0, 0, never).sample(policy, Stream.TRAINING, 0)
     stored = np.asarray(batch.action)
     assert np.abs(stored).max() > 1  # beyond the bounds: what is stored is what was sampled
@@ -182,7 +182,7 @@ def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(acti
 def test_time_limits_truncate_and_the_environment_terminates():
     environment = make_host_environment("CartPole-v1", 12)
     policy = make_policy(
-        environment.spec.observation_space, environment.spec.action_space, (8,), "normal", np.random.default_rng(0)
+        environment.spec.observation_space, environment.spec.action_space, (8,), np.random.default_rng(0)
     )
     batch = HostSampler(environment, 64, 0, 0, never).sample(policy, Stream.TRAINING, 0)
     lengths = np.asarray(batch.mask).sum(0)

@@ -8,7 +8,7 @@ import pytest
 
 import logpi
 from logpi import LogpiError
-from logpi.distributions import Categorical, MultiCategorical
+from logpi.distributions import Categorical, Product
 from logpi.envs import make_environment
 from logpi.envs.base import space_from_json, space_to_json
 
@@ -141,7 +141,7 @@ def test_the_masked_law_is_that_of_the_allowed_actions(random):
     spec = make_environment(Masked).spec
     from logpi.policy import make_policy
 
-    policy = make_policy(spec.observation_space, spec.action_space, (8,), "normal", random, masked=spec.masked)
+    policy = make_policy(spec.observation_space, spec.action_space, (8,), random, masked=spec.masked)
     observation = np.concatenate([[1.0, 0.0, 1.0, 0.0], random.normal(size=2)])
     law = policy(observation)
     logits = np.asarray(policy.network(policy.encoder(observation)))[[0, 2]]
@@ -157,12 +157,12 @@ def test_several_choices_are_a_product(random):
     action, parts = np.array([[2, 1]]), (Categorical(logits[:3]), Categorical(logits[3:]))
     theirs = (Categorical(other[:3]), Categorical(other[3:]))
     logits, other = logits[None], other[None]
-    joint = MultiCategorical(logits, (3, 2))
+    joint = Product((Categorical(logits[..., :3]), Categorical(logits[..., 3:])))
     each = [float(p.log_prob(np.array(a))) for p, a in zip(parts, action[0], strict=True)]
     assert joint.log_prob(action) == pytest.approx(sum(each))
     assert joint.entropy() == pytest.approx(sum(float(p.entropy()) for p in parts))
     expected = sum(float(p.kl(q)) for p, q in zip(parts, theirs, strict=True))
-    assert joint.kl(MultiCategorical(other, (3, 2))) == pytest.approx(expected)
+    assert joint.kl(Product((Categorical(other[..., :3]), Categorical(other[..., 3:])))) == pytest.approx(expected)
     np.testing.assert_array_equal(
         joint.sample(np.zeros((1, 5), np.float32)), [[logits[0, :3].argmax(), logits[0, 3:].argmax()]]
     )

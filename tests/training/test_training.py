@@ -127,9 +127,9 @@ def test_ppo_solves_cartpole(tmp_path):
 RESUMED = [
     ("CartPole-v1", logpi.Reinforce()),
     ("gymnax:CartPole-v1", logpi.Reinforce()),
-    ("CartPole-v1", logpi.PPO(anneal=False, epochs=2, minibatches=4)),
-    ("gymnax:CartPole-v1", logpi.A2C(anneal=False)),
-    ("CartPole-v1", logpi.TRPO(anneal=False)),
+    ("CartPole-v1", logpi.PPO(anneal=(), epochs=2, minibatches=4)),
+    ("gymnax:CartPole-v1", logpi.A2C(anneal=())),
+    ("CartPole-v1", logpi.TRPO(anneal=())),
 ]
 
 

@@ -1,0 +1,126 @@
+"""From an observation to the feature vector that networks work on."""
+
+import equinox as eqx
+import gymnasium as gym
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from logpi.errors import LogpiError
+from logpi.network import Convolutions, parameter
+from logpi.trajectory import AnyArray
+
+# Standardised features are cut here: an outlier says no more.
+FEATURE_LIMIT = 10.0
+
+
+class Standardiser(eqx.Module):
+    """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in the policy."""
+
+    mean: Float[AnyArray, " features"]
+    variance: Float[AnyArray, " features"]
+    count: Float[AnyArray, ""]
+
+    def __call__(self, x: Float[AnyArray, "*batch features"]) -> Float[AnyArray, "*batch features"]:
+        """Standard units, cut at ±`FEATURE_LIMIT`."""
+        xp = x.__array_namespace__()
+        return xp.clip((x - self.mean) / xp.sqrt(self.variance + 1e-8), -FEATURE_LIMIT, FEATURE_LIMIT)
+
+    def observe(self, x: Float[AnyArray, "time env features"], mask: Bool[AnyArray, "time env"]) -> "Standardiser":
+        """With the steps of another batch counted in (Chan et al. 1979)."""
+        weight = mask[..., None]
+        count = jnp.sum(mask)
+        mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / count
+        squares = jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1))
+        total, distance = self.count + count, mean - self.mean
+        variance = (self.variance * self.count + squares + distance**2 * self.count * count / total) / total
+        return Standardiser(self.mean + distance * count / total, variance, total)
+
+
+class Image(eqx.Module):
+    """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last.
+
+    Nothing is scaled before the network sees it, so that a trajectory keeps bytes as bytes.
+    """
+
+    convolutions: Convolutions
+    channels_first: bool = eqx.field(static=True)
+    low: float = eqx.field(static=True)
+    range: float = eqx.field(static=True)
+
+    def __init__(self, space: gym.spaces.Box, random: np.random.Generator):
+        self.channels_first = space.shape[0] < space.shape[2]
+        low, high = float(space.low.min()), float(space.high.max())
+        self.low, self.range = (low, high - low) if np.isfinite(high - low) else (0.0, 1.0)
+        height, width, channels = np.roll(space.shape, -1) if self.channels_first else space.shape
+        self.convolutions = Convolutions((int(height), int(width), int(channels)), random)
+
+    def __call__(self, pixels: AnyArray) -> Float[AnyArray, "*batch features"]:
+        """The outputs of the convolutions."""
+        xp = pixels.__array_namespace__()
+        x = (pixels.astype(jnp.result_type(float)) - self.low) / self.range
+        return self.convolutions(xp.moveaxis(x, -3, -1) if self.channels_first else x)
+
+
+def _is_image(space: gym.spaces.Box) -> bool:
+    return len(space.shape) == 3 and sorted(space.shape)[1] >= 3
+
+
+class Encoder(eqx.Module):
+    """An observation of the declared space as one feature vector.
+
+    A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete is one-hot.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    categories: int | None = eqx.field(static=True)
+    start: int = eqx.field(static=True)
+    standardiser: Standardiser | None
+    image: Image | None
+
+    def __init__(self, space: gym.Space, random: np.random.Generator, standardise: bool = False):
+        self.standardiser = self.image = None
+        match space:
+            case gym.spaces.Box():
+                self.shape, self.categories, self.start = space.shape, None, 0
+                if _is_image(space):
+                    self.image = Image(space, random)
+                elif standardise:
+                    zeros, ones = parameter(np.zeros(self.size)), parameter(np.ones(self.size))
+                    self.standardiser = Standardiser(zeros, ones, parameter(np.zeros(())))
+            case gym.spaces.Discrete():
+                self.shape, self.categories, self.start = (), int(space.n), int(space.start)
+            case _:
+                raise LogpiError(f"observation space {space} is not supported; supported: Box, Discrete")
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], int | None, int]:
+        """What observations look like."""
+        return self.shape, self.categories, self.start
+
+    @property
+    def size(self) -> int:
+        """Length of the feature vector."""
+        if self.image is not None:
+            return self.image.convolutions.size
+        return self.categories if self.categories is not None else int(np.prod(self.shape))
+
+    def __call__(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
+        """Features of observations with any leading dimensions."""
+        if self.categories is not None:
+            one_hot = observation[..., None] - self.start == np.arange(self.categories)
+            return one_hot.astype(jnp.result_type(float))
+        if self.image is not None:
+            return self.image(observation)
+        features = self._flat(observation)
+        return features if self.standardiser is None else self.standardiser(features)
+
+    def _flat(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
+        batch = observation.shape[: observation.ndim - len(self.shape)]
+        return observation.reshape(*batch, self.size).astype(jnp.result_type(float))
+
+    def observe(self, observation: AnyArray, mask: Bool[AnyArray, "time env"]) -> "Encoder":
+        """With the steps of another batch in its statistics, if it keeps any."""
+        if self.standardiser is None:
+            return self
+        return eqx.tree_at(lambda e: e.standardiser, self, self.standardiser.observe(self._flat(observation), mask))

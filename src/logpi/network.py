@@ -1,0 +1,179 @@
+"""Layers with parameters: affine layers, convolutions, memories.
+
+Everything is written for JAX and for NumPy arrays alike, because acting on the host is NumPy. Parameters are drawn by
+NumPy: the same numbers whatever the compiler, and nothing to compile at start-up.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from logpi.trajectory import AnyArray
+
+
+def parameter(values: np.ndarray) -> Array:
+    """`values` in the precision that is in use."""
+    return jax.device_put(values.astype(jnp.result_type(float)))
+
+
+def orthogonal(into: int, out: int, gain: float, random: np.random.Generator) -> Array:
+    """Rows or columns orthonormal, times `gain` (Saxe et al. 2014)."""
+    q, r = np.linalg.qr(random.standard_normal((max(into, out), min(into, out))))
+    q = q * np.sign(np.diag(r))
+    return parameter(gain * (q if into >= out else q.T))
+
+
+class MLP(eqx.Module):
+    """Affine layers with tanh between them, on the last axis of inputs with any leading dimensions."""
+
+    weights: list[Float[AnyArray, "_ _"]]
+    biases: list[Float[AnyArray, " _"]]
+
+    def __init__(self, sizes: Sequence[int], final_gain: float, random: np.random.Generator):
+        gains = [np.sqrt(2.0)] * (len(sizes) - 2) + [final_gain]
+        self.weights = [
+            orthogonal(into, out, gain, random) for into, out, gain in zip(sizes[:-1], sizes[1:], gains, strict=True)
+        ]
+        self.biases = [parameter(np.zeros(out)) for out in sizes[1:]]
+
+    def __call__(self, x: Float[AnyArray, "*batch into"]) -> Any:
+        """The output of the last, linear layer."""
+        *batch, features = x.shape
+        x = x.reshape(-1, features)  # over two batch axes, the products of the backward pass take 1.6 times as long
+        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        for hidden_weight, hidden_bias in hidden:
+            x = x @ hidden_weight + hidden_bias
+            x = x.__array_namespace__().tanh(x)
+        return (x @ weight + bias).reshape(*batch, -1)
+
+
+# (width and height of the window, stride, channels) of each layer.
+Window: TypeAlias = tuple[int, int, int]
+# Mnih et al. 2015, for images of 36 pixels and more; smaller ones are seen by one layer (Young & Tian 2019).
+LARGE_IMAGE: tuple[Window, ...] = ((8, 4, 32), (4, 2, 64), (3, 1, 64))
+SMALL_IMAGE: tuple[Window, ...] = ((3, 1, 16),)
+
+
+class Convolutions(eqx.Module):
+    """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result is one vector.
+
+    A convolution is a product of all its windows, side by side in a matrix, with one kernel.
+    """
+
+    kernels: list[Float[AnyArray, "_ _"]]
+    biases: list[Float[AnyArray, " _"]]
+    windows: tuple[Window, ...] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+
+    def __init__(self, shape: tuple[int, int, int], random: np.random.Generator):
+        height, width, channels = shape
+        self.windows = LARGE_IMAGE if min(height, width) >= 36 else SMALL_IMAGE
+        self.kernels, self.biases = [], []
+        for window, stride, out in self.windows:
+            self.kernels.append(orthogonal(window * window * channels, out, np.sqrt(2.0), random))
+            self.biases.append(parameter(np.zeros(out)))
+            height, width, channels = (height - window) // stride + 1, (width - window) // stride + 1, out
+        self.size = height * width * channels
+
+    def __call__(self, image: Float[AnyArray, "*batch height width channels"]) -> Any:
+        """All outputs of the last layer in a row."""
+        *batch, height, width, channels = image.shape
+        x = image.reshape(-1, height, width, channels)
+        xp = x.__array_namespace__()
+        for kernel, bias, (window, stride, _) in zip(self.kernels, self.biases, self.windows, strict=True):
+            x = xp.maximum(_windows(x, window, stride) @ kernel + bias, 0.0)
+        return x.reshape(*batch, self.size)
+
+
+def _windows(x: Any, window: int, stride: int) -> Any:
+    """`[batch, rows, columns, window * window * channels]`: what each place of the output looks at."""
+    rows, columns = ((size - window) // stride + 1 for size in x.shape[1:3])
+    parts = [
+        x[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+    return x.__array_namespace__().concatenate(parts, axis=-1)
+
+
+MemoryKind: TypeAlias = Literal["none", "gru", "lstm"]
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * (x.__array_namespace__().tanh(0.5 * x) + 1)
+
+
+class GRU(eqx.Module):
+    """h' = z h + (1 - z) tanh(W x + r (U h)), gates z, r = sigmoid(affine in x and h) (Cho et al. 2014)."""
+
+    into: MLP
+    within: Float[AnyArray, "_ _"]
+    size: int = eqx.field(static=True)
+
+    def __init__(self, features: int, size: int, random: np.random.Generator):
+        self.into = MLP([features, 3 * size], 1.0, random)
+        self.within = jnp.concatenate([orthogonal(size, size, 1.0, random) for _ in range(3)], axis=1)
+        self.size = size
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that are remembered."""
+        return self.size
+
+    def step(self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env size"]) -> Any:
+        """What is remembered after another observation, `x` being `into` of its features."""
+        n, inner = self.size, state @ self.within
+        gates = _sigmoid(x[:, : 2 * n] + inner[:, : 2 * n])
+        keep, reset = gates[:, :n], gates[:, n:]
+        candidate = x[:, 2 * n :] + reset * inner[:, 2 * n :]
+        return keep * state + (1 - keep) * candidate.__array_namespace__().tanh(candidate)
+
+    def output(self, state: Float[AnyArray, "*batch size"]) -> Any:
+        """What the network reads of the memory."""
+        return state
+
+
+class LSTM(eqx.Module):
+    """c' = f c + i tanh(g), h' = o tanh(c'), gates affine in x and h (Hochreiter & Schmidhuber 1997).
+
+    The state is [h, c] in one row; the forget gate starts near 1.
+    """
+
+    into: MLP
+    within: Float[AnyArray, "_ _"]
+    size: int = eqx.field(static=True)
+
+    def __init__(self, features: int, size: int, random: np.random.Generator):
+        self.into = MLP([features, 4 * size], 1.0, random)
+        self.within = jnp.concatenate([orthogonal(size, size, 1.0, random) for _ in range(4)], axis=1)
+        self.size = size
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that are remembered."""
+        return 2 * self.size
+
+    def step(self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env state"]) -> Any:
+        """What is remembered after another observation, `x` being `into` of its features."""
+        n = self.size
+        xp, gates = x.__array_namespace__(), x + state[:, :n] @ self.within
+        into, forget, out = _sigmoid(gates[:, :n]), _sigmoid(gates[:, n : 2 * n] + 1), _sigmoid(gates[:, 2 * n : 3 * n])
+        cell = forget * state[:, n:] + into * xp.tanh(gates[:, 3 * n :])
+        return xp.concatenate([out * xp.tanh(cell), cell], axis=-1)
+
+    def output(self, state: Float[AnyArray, "*batch state"]) -> Any:
+        """What the network reads of the memory."""
+        return state[..., : self.size]
+
+
+Memory: TypeAlias = GRU | LSTM
+
+
+def make_memory(kind: MemoryKind, features: int, size: int, random: np.random.Generator) -> Memory | None:
+    """The memory of a kind, or none."""
+    return {"none": lambda *_: None, "gru": GRU, "lstm": LSTM}[kind](features, size, random)
