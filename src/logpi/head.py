@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import equinox as eqx
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from logpi.distributions import Categorical, Distribution, Normal, Product, TanhNormal, split_last
 from logpi.errors import LogpiError
@@ -60,7 +60,7 @@ class CategoricalHead(eqx.Module):
         """softmax of the outputs."""
         return Categorical(output)
 
-    def execute(self, action: Int[AnyArray, "*batch"]) -> Any:
+    def execute(self, action: AnyArray) -> Any:
         """Counted from the space's own start."""
         return action + self.start
 

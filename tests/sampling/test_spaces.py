@@ -25,6 +25,7 @@ class Match(gym.Env):
         return self.seen
 
     def matches(self, action):
+        assert self.action_space.contains(np.asarray(action, self.action_space.dtype))
         return float(action[0] - 1 == self.seen["a"]) + float(action[1] == (self.seen["b"][0] > 0))
 
     def reset(self, *, seed=None, options=None):
@@ -33,7 +34,6 @@ class Match(gym.Env):
         return self.observe(), {}
 
     def step(self, action):
-        assert self.action_space.contains(np.asarray(action, self.action_space.dtype))
         reward = self.matches(action)
         self.t += 1
         return self.observe(), reward, False, self.t == 10, {}
@@ -50,6 +50,7 @@ class Copy(Match):
         return self.seen
 
     def matches(self, action):
+        assert self.action_space.contains(np.asarray(action, self.action_space.dtype))
         return float((np.asarray(action) == self.seen).sum())
 
 
@@ -168,9 +169,36 @@ def test_several_choices_are_a_product(random):
     )
 
 
+class Nested(Match):
+    """A choice, bits and a number, each paid where it matches what was seen; refuses what is not in its space."""
+
+    action_space = gym.spaces.Dict(
+        choice=gym.spaces.Discrete(3, start=1),
+        rest=gym.spaces.Tuple([gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.MultiBinary(1)]),
+    )
+
+    def matches(self, action):
+        assert self.action_space.contains(action), action
+        number, bit = action["rest"]
+        right = float(action["choice"] - 1 == self.seen["a"]) + float(bit[0] == (self.seen["b"][0] > 0))
+        return right - float(np.square(number - self.seen["b"]).sum())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_nested_actions_are_learned(algorithm, tmp_path):
+    run = logpi.train(Nested, algorithm, steps=6e4, seed=1, out=tmp_path / "run")
+    assert run.evaluation.mean > 18
+    assert logpi.evaluate(logpi.load(tmp_path / "run"), Nested, episodes=100, seed=1).mean > 18
+
+
 @pytest.mark.parametrize(
     "space",
-    [gym.spaces.MultiDiscrete([3, 2], start=[1, 0]), gym.spaces.MultiBinary(3), gym.spaces.MultiBinary([2, 2])],
+    [
+        gym.spaces.MultiDiscrete([3, 2], start=[1, 0]),
+        gym.spaces.MultiBinary(3),
+        gym.spaces.MultiBinary([2, 2]),
+        Nested.action_space,
+    ],
 )
 def test_spaces_survive_json(space):
     assert space_from_json(space_to_json(space)) == space

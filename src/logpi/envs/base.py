@@ -78,8 +78,12 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
         case gym.spaces.Box():
             bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
             return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
+        case gym.spaces.Tuple():
+            return {"kind": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+        case gym.spaces.Dict():
+            return {"kind": "Dict", "spaces": {key: space_to_json(part) for key, part in space.spaces.items()}}
         case _:
-            supported = "Box, Discrete, MultiDiscrete, MultiBinary"
+            supported = "Box, Discrete, MultiDiscrete, MultiBinary, Tuple and Dict of these"
             raise LogpiError(f"space {space} is not supported; supported: {supported}")
 
 
@@ -91,6 +95,10 @@ def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
         return gym.spaces.MultiDiscrete(np.array(fields["nvec"]), start=np.array(fields["start"]))
     if fields["kind"] == "MultiBinary":
         return gym.spaces.MultiBinary(fields["n"])
+    if fields["kind"] == "Tuple":
+        return gym.spaces.Tuple([space_from_json(part) for part in fields["spaces"]])
+    if fields["kind"] == "Dict":
+        return gym.spaces.Dict({key: space_from_json(part) for key, part in fields["spaces"].items()})
     shape, dtype = tuple(fields["shape"]), np.dtype(fields["dtype"])
     low, high = (np.array(fields[bound], float).astype(dtype) for bound in ("low", "high"))
     return gym.spaces.Box(np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
-from logpi.envs.views import MaskFirst, observation_view
+from logpi.envs.views import MaskFirst, policy_view
 from logpi.errors import LogpiError
 from logpi.files import is_file_source, load_from_file
 from logpi.mdp import FiniteMDP, load_mdp
@@ -79,7 +79,7 @@ def _host(
     first = _called(factory, name)
     if not isinstance(first, gym.Env):
         raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
-    view = observation_view(first)
+    view = policy_view(first)
     first = view(first)
     declared = first.spec.max_episode_steps if first.spec else None
     limit = max_episode_steps or declared or UNDECLARED_LIMIT

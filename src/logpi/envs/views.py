@@ -1,6 +1,7 @@
-"""Observations of any Gymnasium space as one array, an action mask first."""
+"""Observations and actions of any Gymnasium space as one array, an action mask first."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -43,11 +44,39 @@ class MaskFirst(gym.ObservationWrapper):
         return np.concatenate(parts)
 
 
-def observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
-    """The wrapper, if any, through which policies look at environments like this one.
+class NestedAction(gym.ActionWrapper):
+    """Takes the numbers of a Tuple or Dict action in one row, in the order in which Gymnasium flattens."""
 
-    A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened; an action mask is put in front.
+    def action(self, action: Any) -> Any:
+        return _nested(self.action_space, iter(action)) if isinstance(action, np.ndarray) else action
+
+
+def _nested(space: gym.Space, numbers: Iterator[Any]) -> Any:
+    match space:
+        case gym.spaces.Tuple():
+            return tuple(_nested(part, numbers) for part in space.spaces)
+        case gym.spaces.Dict():
+            return {key: _nested(part, numbers) for key, part in space.spaces.items()}
+        case gym.spaces.Discrete():
+            return int(next(numbers))
+        case _:
+            assert space.shape is not None
+            row = list(itertools.islice(numbers, int(np.prod(space.shape))))
+            return np.array(row, space.dtype).reshape(space.shape)
+
+
+def policy_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
+    """The wrappers through which policies look at environments like this one, and act on them.
+
+    A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened, without the parts of a Dict that it
+    cannot (text); an action mask is put in front.
     """
+    observed = _observation_view(environment)
+    nested = isinstance(environment.action_space, gym.spaces.Tuple | gym.spaces.Dict)
+    return (lambda environment: NestedAction(observed(environment))) if nested else observed
+
+
+def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     space = environment.observation_space
     masked = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
     discrete = isinstance(environment.action_space, gym.spaces.Discrete)
@@ -58,7 +87,11 @@ def observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
             masked = False
     if masked and discrete:
         return MaskFirst
+    flatten = gym.wrappers.FlattenObservation
+    if isinstance(space, gym.spaces.Dict) and not space.is_np_flattenable:
+        numbers = [key for key, part in space.spaces.items() if part.is_np_flattenable]
+        return lambda environment: flatten(gym.wrappers.FilterObservation(environment, numbers))
     nested = gym.spaces.Dict | gym.spaces.Tuple | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary
     if isinstance(space, nested) and space.is_np_flattenable:
-        return gym.wrappers.FlattenObservation
+        return flatten
     return lambda environment: environment

@@ -144,8 +144,18 @@ class WorkerGroup:
 def _action_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
     if isinstance(space, gym.spaces.Discrete):
         return np.dtype(np.int32), ()
+    if isinstance(space, gym.spaces.Tuple | gym.spaces.Dict):
+        return np.dtype(np.float32), (_numbers(space),)
     assert space.shape is not None
     return np.dtype(np.float32 if isinstance(space, gym.spaces.Box) else np.int32), space.shape
+
+
+def _numbers(space: gym.Space) -> int:
+    """Length of a nested action in one row."""
+    if isinstance(space, gym.spaces.Tuple | gym.spaces.Dict):
+        parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else space.spaces
+        return sum(map(_numbers, parts))
+    return int(np.prod(space.shape or ()))
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
