@@ -45,7 +45,7 @@ class DamagedCheckpoint(Exception):
 
 def save_checkpoint(path: Path, learner: Any, counters: Counters) -> None:
     """Write all at once: a reader finds either the whole file or none."""
-    arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(learner)}
+    arrays = {name: np.asarray(_plain(leaf)) for name, leaf in _named_leaves(learner)}
     arrays[_COUNTERS] = np.frombuffer(json.dumps(asdict(counters)).encode(), np.uint8)
     temporary = path.with_suffix(".partial")
     try:
@@ -69,11 +69,11 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
     for name, leaf in _named_leaves(like):
         if name not in arrays:
             raise DamagedCheckpoint(f"it lacks {name}")
-        if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
-            raise DamagedCheckpoint(
-                f"{name} is {arrays[name].dtype}{arrays[name].shape}, expected {leaf.dtype}{leaf.shape}"
-            )
-        leaves.append(jax.device_put(arrays[name]))
+        found, expected = arrays[name], _plain(leaf)
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise DamagedCheckpoint(f"{name} is {found.dtype}{found.shape}, expected {expected.dtype}{expected.shape}")
+        put = jax.device_put(found)
+        leaves.append(jax.random.wrap_key_data(put, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else put)
     counters = Counters(**json.loads(arrays[_COUNTERS].tobytes()))
     return jax.tree.unflatten(jax.tree.structure(like), leaves), counters
 
@@ -90,6 +90,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return found
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    """The numbers of a random key, which environments keep in their state; anything else as it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

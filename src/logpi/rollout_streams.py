@@ -59,9 +59,13 @@ class HostStreams:
     def restore(self, policy: Policy, unfinished: Unfinished) -> None:
         """Bring the environments to where `unfinished` left them, by taking its actions again.
 
+        Where that would not lead there, the copies start new episodes.
+
         **Raises:** `LogpiError` where an environment fails.
         """
         self._now = now = jax.tree.map(np.array, unfinished)
+        if not self._group.repeatable:
+            now.step[:], now.paid[:], now.ended[:] = 0, 0.0, False
         self._reset(range(len(now.step)))
         for t in range(int(now.step.max())):
             self._step(policy.head.execute(now.action[:, t]), np.flatnonzero(t < now.step).tolist())

@@ -126,8 +126,7 @@ def policy_step(
     config: Reinforce, learner: Learner, trajectory: Trajectory, gradient: Policy, sums: Metrics
 ) -> tuple[Policy, optax.OptState, Metrics]:
     """One Adam step uphill, shortened to the KL limit: KL grows with the square of a small step."""
-    share = share_within_usual(optax.tree.norm(gradient), learner.policy_optimizer)
-    downhill = jax.tree.map(lambda g: -share * g, gradient)  # Optax minimises
+    downhill = jax.tree.map(jnp.negative, gradient)  # Optax minimises
     direction, state = optax.scale_by_adam().update(downhill, learner.policy_optimizer)
     step = jax.tree.map(lambda d: -config.learning_rate * d, direction)
     policy = eqx.apply_updates(learner.policy, step)
@@ -142,17 +141,6 @@ def policy_step(
         "step_scale": scale,
     }
     return policy, state, metrics
-
-
-def share_within_usual(norm: Scalar, adam: optax.OptState) -> Scalar:
-    """min(1, usual / norm), the usual norm being the root mean square of those before, which Adam's moments hold.
-
-    The norms have heavy tails: a batch with a late crash weighs all its steps, and would rule Adam's mean for long.
-    """
-    assert isinstance(adam, optax.ScaleByAdamState)
-    squares = sum(jnp.sum(moment) for moment in jax.tree.leaves(adam.nu))
-    usual = jnp.sqrt(squares / jnp.maximum(1 - 0.999 ** jnp.asarray(adam.count), 1e-6))
-    return jnp.where(jnp.asarray(adam.count) > 0, jnp.minimum(1.0, usual / jnp.maximum(norm, 1e-30)), 1.0)
 
 
 def mean_kl(old: Policy, new: Policy, trajectory: Trajectory) -> Scalar:

@@ -1,7 +1,8 @@
 """The two kinds of environment, and what is known of one before it is stepped."""
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +44,13 @@ class HostEnvironment:
     """A Gymnasium environment, stepped from Python. `make()` gives a fresh copy.
 
     `source` names it so that another process can make it too; None for a factory that lives in this process only.
+    `pool(count)` gives many copies at once, as a `Group`, where a package steps them together itself.
     """
 
     spec: EnvironmentSpec
-    make: Callable[[], gym.Env]
+    make: Callable[[], gym.Env] | None
     source: str | None
+    pool: Callable[[int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ class CompiledEnvironment:
     spec: EnvironmentSpec
     reset: Callable[[Any], tuple[Any, Any]]
     step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """What the user may have meant."""
+    near = difflib.get_close_matches(name, list(known), 3, cutoff=0.5)
+    return f"near: {', '.join(near)}" if near else "see its list"
 
 
 def space_to_json(space: gym.Space) -> dict[str, Any]:

@@ -31,6 +31,9 @@ def make_group(environment: HostEnvironment, count: int, workers: int | None, co
 
     **Raises:** `LogpiError` where worker processes are asked for and the environment is a factory of this process.
     """
+    if environment.pool is not None:
+        return environment.pool(count)
+    assert environment.make is not None
     if workers is not None and workers > 0 and environment.source is None:
         raise LogpiError("worker processes need an environment given by name (an id or FILE:NAME), not a factory")
     if workers is None and (environment.source is None or cores < 2 or count < 2):

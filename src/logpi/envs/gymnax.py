@@ -1,6 +1,5 @@
 """`gymnax:ID`: the environments of gymnax 1.x inside the compiled program."""
 
-import difflib
 from importlib.metadata import version
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, near_names
 from logpi.errors import LogpiError
 
 
@@ -30,10 +29,7 @@ def gymnax_environment(name: str) -> CompiledEnvironment:
         )
     known = list(gymnax.registered_envs)
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        raise LogpiError(
-            f"gymnax has no environment {name!r}; " + (f"near: {', '.join(near)}" if near else "see its list")
-        )
+        raise LogpiError(f"gymnax has no environment {name!r}; {near_names(name, known)}")
     environment, parameters = gymnax.make(name)
 
     def reset(key):

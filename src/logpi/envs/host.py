@@ -22,8 +22,12 @@ class EnvironmentFailure(Exception):
 
 @runtime_checkable
 class Group(Protocol):
-    """n copies of one environment. The arrays are written in place: row i belongs to copy i."""
+    """n copies of one environment. The arrays are written in place: row i belongs to copy i.
 
+    `repeatable`: the same seed and the same actions give the same episode.
+    """
+
+    repeatable: bool
     observation: ndarray
     reward: Float[ndarray, "n"]
     terminated: Bool[ndarray, "n"]
@@ -58,7 +62,10 @@ def native_actions(actions: ndarray) -> Sequence[Any]:
 class LocalGroup:
     """The copies of this process."""
 
+    repeatable = True
+
     def __init__(self, environment: HostEnvironment, count: int, first: Sequence[gym.Env] = ()):
+        assert environment.make is not None
         self._environments = [*first, *(environment.make() for _ in range(count - len(first)))]
         self._dtype, self._shape = observation_layout(environment.spec.observation_space)
         self.observation = np.zeros((count, *self._shape), self._dtype)

@@ -1,9 +1,10 @@
-"""From what a user writes to an environment: an id, `gymnax:ID`, `finite:NAME`, `FILE:NAME`, a factory, a FiniteMDP."""
+"""From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a FiniteMDP."""
 
 import difflib
 import hashlib
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,12 @@ EnvironmentLike: TypeAlias = str | FiniteMDP | CompiledEnvironment | HostEnviron
 # Time limit of an environment that declares none: a whole-episode method needs every episode to end.
 UNDECLARED_LIMIT = 1000
 
-_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari", "pygame": "classic-control"}
+# Packages whose environments Gymnasium knows once they are imported, by the beginning of their ids.
+_PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+# 108,000 frames of four a step, as Atari is played (Machado et al. 2018).
+ATARI_LIMIT = 27_000
+
+_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari", "cv2": "atari", "opencv": "atari", "minigrid": "minigrid", "pygame": "classic-control"}
 
 
 def make_environment(
@@ -43,6 +49,18 @@ def make_environment(
             from logpi.envs.gymnax import gymnax_environment
 
             return gymnax_environment(source.removeprefix("gymnax:"))
+        case str() if source.startswith("brax:"):
+            from logpi.envs.brax import brax_environment
+
+            return brax_environment(source.removeprefix("brax:"), max_episode_steps)
+        case str() if source.startswith("jumanji:"):
+            from logpi.envs.jumanji import jumanji_environment
+
+            return jumanji_environment(source.removeprefix("jumanji:"), max_episode_steps)
+        case str() if source.startswith("envpool:"):
+            from logpi.envs.pool import pool_environment
+
+            return pool_environment(source.removeprefix("envpool:"), max_episode_steps)
         case str() if source.startswith("finite:"):
             return _finite(load_mdp(source.removeprefix("finite:")), source)
         case str() if is_file_source(source):
@@ -123,10 +141,20 @@ def _called(factory: Callable[[], Any], name: str) -> Any:
         raise LogpiError(f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
+def _atari(environment: gym.Env) -> gym.Env:
+    """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the start."""
+    return gym.wrappers.FrameStackObservation(gym.wrappers.AtariPreprocessing(environment), 4)
+
+
 def _make_registered(name: str) -> gym.Env:
-    """gymnasium.make with errors for people."""
+    """gymnasium.make with errors for people; Atari with its standard wrappers."""
     try:
+        package = next((package for start, package in _PACKAGES.items() if name.startswith(start)), None)
+        if package is not None:
+            gym.register_envs(import_module(package))
         # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
+        if name.startswith("ALE/"):
+            return _atari(gym.make(name, frameskip=1, disable_env_checker=True, max_episode_steps=ATARI_LIMIT))
         return gym.make(name, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         entry = str(gym.spec(name).entry_point).lower()
@@ -134,8 +162,9 @@ def _make_registered(name: str) -> gym.Env:
         remedy = f"pip install 'logpi[{extra}]'" if extra else f"{error}"
         raise LogpiError(f"{name} needs a package that is not installed: {remedy}") from None
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv, ModuleNotFoundError) as error:
-        if name.startswith("ALE/"):
-            raise LogpiError(f"{name} needs a package that is not installed: pip install 'logpi[atari]'") from None
+        extra = next((_EXTRAS[word] for word in _EXTRAS if word in name.lower()), None)
+        if isinstance(error, ModuleNotFoundError) and extra:
+            raise LogpiError(f"{name} needs a package that is not installed: pip install 'logpi[{extra}]'") from None
         near = difflib.get_close_matches(name, list(gym.registry), 3, cutoff=0.5)
         hint = f"near: {', '.join(near)}" if near else f"{' '.join(str(error).split())}"
         raise LogpiError(f"unknown environment {name!r}; {hint}") from None

@@ -88,10 +88,17 @@ def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     if masked and discrete:
         return MaskFirst
     flatten = gym.wrappers.FlattenObservation
-    if isinstance(space, gym.spaces.Dict) and not space.is_np_flattenable:
-        numbers = [key for key, part in space.spaces.items() if part.is_np_flattenable]
+    if isinstance(space, gym.spaces.Dict) and not _is_flattenable(space):
+        numbers = [key for key, part in space.spaces.items() if _is_flattenable(part)]
         return lambda environment: flatten(gym.wrappers.FilterObservation(environment, numbers))
     nested = gym.spaces.Dict | gym.spaces.Tuple | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary
-    if isinstance(space, nested) and space.is_np_flattenable:
+    if isinstance(space, nested) and _is_flattenable(space):
         return flatten
     return lambda environment: environment
+
+
+def _is_flattenable(space: gym.Space) -> bool:
+    try:
+        return space.is_np_flattenable
+    except NotImplementedError:  # a space of a package's own, such as MiniGrid's sentences
+        return False

@@ -97,6 +97,8 @@ class _Worker:
 class WorkerGroup:
     """The copies of all workers, in order; same interface and, seed for seed, the same episodes as `LocalGroup`."""
 
+    repeatable = True
+
     def __init__(self, environment: HostEnvironment, count: int, workers: int):
         if environment.source is None:
             raise LogpiError("worker processes need an environment given by name")
