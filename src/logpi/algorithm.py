@@ -28,6 +28,8 @@ class Networks:
     a table."""
     actions: Literal["normal", "tanh-normal"] = "normal"
     """Law of Box actions: a Gaussian, clipped to the bounds when executed, or a Gaussian squashed by tanh."""
+    network: str | None = None
+    """FILE.py:NAME of a function (features, outputs, key) -> Equinox module, in place of the policy's network."""
     memory: Literal["none", "gru", "lstm"] = "none"
     """What the policy remembers of an episode: nothing, or the state of a recurrent layer before its network."""
     memory_size: int = 64
@@ -57,7 +59,12 @@ class Networks:
         self._require(self._NOT_NEGATIVE, lambda v: real(v) and 0 <= v < math.inf, "a number >= 0")
         self._require(self._FRACTIONS, lambda v: real(v) and 0 <= v <= 1, "a number in [0, 1]")
 
+        self._require_file("network")
         self._check_anneal()
+
+    def _require_file(self, name: str) -> None:
+        source = getattr(self, name)
+        require(source is None or ".py:" in str(source), name, "FILE.py:NAME", source)
 
     def _check_anneal(self) -> None:
         """Every value on the way is valid where the last one is: ranges have no holes."""
@@ -95,6 +102,8 @@ class Reinforce(Networks):
     """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned; inf: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""
+    value_trace_decay: float = 0.97
+    """λ of the rewards-to-go that V is fitted to: 1 the rewards alone, less leans on V itself. Any V is exact."""
     value_steps: int = 100
     """Minibatch steps of the value function after each update of the policy."""
     value_batch: int = 512
@@ -110,6 +119,7 @@ class Reinforce(Networks):
 
     _WHOLE = (*Networks._WHOLE, "value_steps", "value_batch")
     _POSITIVE = ("learning_rate", "value_learning_rate")
+    _FRACTIONS = ("discount", "value_trace_decay")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,8 +127,7 @@ class Reinforce(Networks):
         valid = whole(self.episodes) and self.episodes >= least
         require(valid, "episodes", f"a whole number >= {least}", self.episodes)
         require(real(self.kl_limit) and self.kl_limit > 0, "kl_limit", "a positive number", self.kl_limit)
-        valid = self.estimator is None or ".py:" in str(self.estimator)
-        require(valid, "estimator", "FILE.py:NAME", self.estimator)
+        self._require_file("estimator")
 
     @property
     def copies(self) -> int:

@@ -232,6 +232,29 @@ class Check:
         return int(report.verdict != "exact")
 
 
+@dataclass
+class Doctor:
+    """Is an environment what it says it is, and what will be made of it? Random actions, compared with its spaces.
+
+    Exit status: 0, 1 where something is wrong, 2 for an environment that cannot be made or fails.
+    """
+
+    environment: tyro.conf.Positional[str]
+    steps: int = 2000
+    """Random actions to take."""
+    max_episode_steps: int | None = None
+    """Replace the environment's time limit."""
+    json: bool = False
+    """Print the findings as JSON."""
+
+    def run(self) -> int:
+        from logpi.doctor import examine, to_json
+
+        findings = examine(self.environment, self.steps, self.max_episode_steps)
+        print(json.dumps(to_json(findings)) if self.json else "\n".join(map(str, findings)))
+        return int(any(finding.status == "wrong" for finding in findings))
+
+
 def _reporter() -> Any:
     from logpi.report import BarReporter, LineReporter
 
@@ -297,7 +320,15 @@ def _use_caches() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "plot": Plot, "derive": Derive, "check": Check}
+COMMANDS = {
+    "train": Train,
+    "resume": Resume,
+    "evaluate": Evaluate,
+    "plot": Plot,
+    "derive": Derive,
+    "check": Check,
+    "doctor": Doctor,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,28 +38,31 @@ class Standardiser(eqx.Module):
 
 
 class Image(eqx.Module):
-    """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last.
+    """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last, then convolutions.
 
     Nothing is scaled before the network sees it, so that a trajectory keeps bytes as bytes.
     """
 
-    convolutions: Convolutions
+    convolutions: Convolutions | None
+    shape: tuple[int, int, int] = eqx.field(static=True)
     channels_first: bool = eqx.field(static=True)
     low: float = eqx.field(static=True)
     range: float = eqx.field(static=True)
 
-    def __init__(self, space: gym.spaces.Box, random: np.random.Generator):
+    def __init__(self, space: gym.spaces.Box, random: np.random.Generator, raw: bool):
         self.channels_first = space.shape[0] < space.shape[2]
         low, high = float(space.low.min()), float(space.high.max())
         self.low, self.range = (low, high - low) if np.isfinite(high - low) else (0.0, 1.0)
         height, width, channels = np.roll(space.shape, -1) if self.channels_first else space.shape
-        self.convolutions = Convolutions((int(height), int(width), int(channels)), random)
+        self.shape = int(height), int(width), int(channels)
+        self.convolutions = None if raw else Convolutions(self.shape, random)
 
     def __call__(self, pixels: AnyArray) -> Float[AnyArray, "*batch features"]:
-        """The outputs of the convolutions."""
+        """The outputs of the convolutions, or the image itself."""
         xp = pixels.__array_namespace__()
         x = (pixels.astype(jnp.result_type(float)) - self.low) / self.range
-        return self.convolutions(xp.moveaxis(x, -3, -1) if self.channels_first else x)
+        x = xp.moveaxis(x, -3, -1) if self.channels_first else x
+        return x if self.convolutions is None else self.convolutions(x)
 
 
 def _is_image(space: gym.spaces.Box) -> bool:
@@ -69,7 +72,8 @@ def _is_image(space: gym.spaces.Box) -> bool:
 class Encoder(eqx.Module):
     """An observation of the declared space as one feature vector.
 
-    A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete is one-hot.
+    A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete is one-hot. If `raw`,
+    images stay images.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -78,13 +82,13 @@ class Encoder(eqx.Module):
     standardiser: Standardiser | None
     image: Image | None
 
-    def __init__(self, space: gym.Space, random: np.random.Generator, standardise: bool = False):
+    def __init__(self, space: gym.Space, random: np.random.Generator, standardise: bool = False, raw: bool = False):
         self.standardiser = self.image = None
         match space:
             case gym.spaces.Box():
                 self.shape, self.categories, self.start = space.shape, None, 0
                 if _is_image(space):
-                    self.image = Image(space, random)
+                    self.image = Image(space, random, raw)
                 elif standardise:
                     zeros, ones = parameter(np.zeros(self.size)), parameter(np.ones(self.size))
                     self.standardiser = Standardiser(zeros, ones, parameter(np.zeros(())))
@@ -99,9 +103,14 @@ class Encoder(eqx.Module):
         return self.shape, self.categories, self.start
 
     @property
+    def features(self) -> tuple[int, ...]:
+        """Shape of the features of one observation."""
+        return self.image.shape if self.image is not None and self.image.convolutions is None else (self.size,)
+
+    @property
     def size(self) -> int:
-        """Length of the feature vector."""
-        if self.image is not None:
+        """Number of features."""
+        if self.image is not None and self.image.convolutions is not None:
             return self.image.convolutions.size
         return self.categories if self.categories is not None else int(np.prod(self.shape))
 

@@ -67,6 +67,7 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
         masked=spec.masked,
         memory=config.memory,
         memory_size=config.memory_size,
+        network=config.network,
     )
     value = None
     if with_value:

@@ -20,6 +20,7 @@ from logpi.encoder import Encoder, Standardiser
 from logpi.errors import LogpiError
 from logpi.head import Head, action_head, draw_noise
 from logpi.network import MLP, Memory, MemoryKind, make_memory, parameter
+from logpi.own_network import OwnNetwork, own_network
 from logpi.trajectory import AnyArray
 
 Tree = TypeVar("Tree")
@@ -38,7 +39,7 @@ class Policy(eqx.Module):
 
     encoder: Encoder
     memory: Memory | None
-    network: MLP
+    network: MLP | OwnNetwork
     head: Head
     masked: bool = eqx.field(static=True, default=False)
 
@@ -168,12 +169,19 @@ def make_policy(
     masked: bool = False,
     memory: MemoryKind = "none",
     memory_size: int = 64,
+    network: str | None = None,
 ) -> Policy:
-    """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
-    encoder, head = Encoder(observation_space, random, standardise), action_head(action_space, squash)
+    """A policy for the spaces; nearly uniform at the start, because the last layer is small.
+
+    `network` is the source of an own network, whose module then stands in the place of `hidden`.
+    """
+    head, own = action_head(action_space, squash), network is not None and memory == "none"
+    encoder = Encoder(observation_space, random, standardise, raw=own)
     remembering = make_memory(memory, encoder.size, memory_size, random)
-    features = encoder.size if remembering is None else memory_size
-    return Policy(encoder, remembering, MLP([features, *hidden, head.size], 0.01, random), head, masked)
+    features = encoder.features if remembering is None else (memory_size,)
+    if network is not None:
+        return Policy(encoder, remembering, own_network(network, features, head.size, random), head, masked)
+    return Policy(encoder, remembering, MLP([*features, *hidden, head.size], 0.01, random), head, masked)
 
 
 def make_value_function(

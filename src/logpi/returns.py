@@ -1,5 +1,7 @@
 """R(τ), reward-to-go [D0.2, D0.3, D4.2], and what looks beyond the end of a rollout with a critic."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -55,6 +57,14 @@ def advantages(
         return advantage, advantage
 
     return jax.lax.scan(step, jnp.zeros_like(error[0]), steps, reverse=True)[1]
+
+
+def lambda_return(
+    trajectory: Trajectory, value: Float[Array, "time env"], discount: Number, trace_decay: Number
+) -> Float[Array, "time env"]:
+    """V_t + Σ_k (γλ)^k δ_{t+k} of whole episodes, whose future is nothing however they end; R_t where λ = 1."""
+    whole = replace(trajectory, terminated=trajectory.terminated | trajectory.truncated)
+    return value + advantages(whole, value, discount, trace_decay)
 
 
 def v_trace(

@@ -16,7 +16,7 @@ from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
 from logpi.learner import Learner, Metrics
 from logpi.own_estimator import own_gradient
 from logpi.policy import Policy
-from logpi.returns import discount_power, reward_to_go, whole_return
+from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Scalar, Trajectory, explained_variance, sum_over_time
 from logpi.value import fit_value
 
@@ -52,7 +52,10 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
     value, value_optimizer = learner.value, learner.value_optimizer
     if value is not None and estimated is not None:
         value = eqx.tree_at(lambda v: v.units.trust, value, trust(estimated, return_, trajectory.mask))
-        value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, return_)
+        target = return_
+        if config.returns == "reward-to-go":
+            target = lambda_return(trajectory, estimated, config.discount, config.value_trace_decay)
+        value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, target)
     metrics["learning_rate"] = jnp.asarray(config.learning_rate)
     parts = (policy, value, policy_optimizer, value_optimizer, learner.batch + 1)
     steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)

@@ -21,7 +21,7 @@ def brax_environment(name: str, max_episode_steps: int | None) -> CompiledEnviro
     """
     try:
         with warnings.catch_warnings(action="ignore"):
-            from brax import envs
+            from brax import envs  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise LogpiError(f"brax:{name} cannot be made ({error}): pip install 'logpi[brax]'") from None
     known = list(envs._envs)

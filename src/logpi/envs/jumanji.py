@@ -22,7 +22,7 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
     not of a single choice.
     """
     try:
-        import jumanji
+        import jumanji  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise LogpiError(f"jumanji:{name} cannot be made ({error}): pip install 'logpi[jumanji]'") from None
     known = list(jumanji.registered_environments())

@@ -15,7 +15,7 @@ from logpi.errors import LogpiError
 
 def _envpool(name: str) -> Any:
     try:
-        import envpool
+        import envpool  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise LogpiError(f"envpool:{name} cannot be made ({error}): pip install 'logpi[envpool]'") from None
     known = envpool.list_all_envs()

@@ -27,7 +27,17 @@ _PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 # 108,000 frames of four a step, as Atari is played (Machado et al. 2018).
 ATARI_LIMIT = 27_000
 
-_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari", "atari": "atari", "cv2": "atari", "opencv": "atari", "minigrid": "minigrid", "pygame": "classic-control"}
+_EXTRAS = {
+    "box2d": "box2d",
+    "mujoco": "mujoco",
+    "ale": "atari",
+    "atari": "atari",
+    "cv2": "atari",
+    "opencv": "atari",
+    "minigrid": "minigrid",
+    "babyai": "minigrid",
+    "pygame": "classic-control",
+}
 
 
 def make_environment(
