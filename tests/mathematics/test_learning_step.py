@@ -14,7 +14,7 @@ from logpi.baseline import leave_one_out
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
 from logpi.policy import make_value_function, split_statistics
-from logpi.returns import discount_power, reward_to_go, whole_return
+from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Trajectory, map_over_time, sum_over_time
 from logpi.update import mean_kl, update
 from logpi.value import fit_value, restandardise, spread_rows
@@ -48,6 +48,32 @@ def test_returns_are_their_sums(seed, discount):
         expected[t, i] = sum(discount ** (k - t) * reward[k, i] for k in range(t, len(reward)) if mask[k, i])
     np.testing.assert_allclose(reward_to_go(trajectory, discount), expected, atol=1e-12)
     np.testing.assert_allclose(whole_return(trajectory, discount), np.tile(expected[0], (len(reward), 1)), atol=1e-12)
+
+
+@given(seeds, st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.0, 0.6, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_lambda_returns_mix_the_returns_of_all_lengths(seed, discount, trace_decay):
+    """(1 - λ) Σ_n λ^{n-1} G^{(n)}, G^{(n)} being n rewards and then V, nothing beyond the end; R_t where λ = 1."""
+    random = np.random.default_rng(seed)
+    trajectory = random_trajectory(random)
+    reward, mask = np.asarray(trajectory.reward), np.asarray(trajectory.mask)
+    value = random.normal(size=reward.shape)
+    expected = np.zeros_like(reward)
+    for t, i in np.argwhere(mask):
+        end = mask[:, i].sum()
+        n_step = [
+            sum(discount**k * reward[t + k, i] for k in range(n))
+            + (discount**n * value[t + n, i] if t + n < end else 0)
+            for n in range(1, end - t + 1)
+        ]
+        weights = [(1 - trace_decay) * trace_decay ** (n - 1) for n in range(1, end - t)] + [
+            trace_decay ** (end - t - 1)
+        ]
+        expected[t, i] = np.dot(weights, n_step)
+    found = np.asarray(lambda_return(trajectory, jnp.asarray(value), discount, trace_decay))
+    np.testing.assert_allclose(found[mask], expected[mask], atol=1e-10)
+    if trace_decay == 1.0:
+        np.testing.assert_allclose(found[mask], reward_to_go(trajectory, discount)[mask], atol=1e-10)
 
 
 def test_discount_power():
@@ -195,7 +221,8 @@ def test_episodes_that_are_all_paid_alike_move_nothing(random):
         assert metrics["gradient_norm"] < 1e-12
         assert after.value.units.trust == 0
         learner = after
-    trusting = eqx.tree_at(lambda x: x.value.units.trust, learner, jnp.ones(()))
+    start = make_learner(config, spec(TWO), seed=1)  # whose V knows nothing yet
+    trusting = eqx.tree_at(lambda x: x.value.units.trust, start, jnp.ones(()))
     assert update(config, trusting, trajectory)[1]["gradient_norm"] > 1e-6
 
 
