@@ -185,6 +185,27 @@ def short_corridor(horizon: int = 1000) -> FiniteMDP:
     )
 
 
+def discount_trap() -> FiniteMDP:
+    """Where leaving out γ^t leads to the worst policy, in the spirit of Nota & Thomas (2020); all states look alike.
+
+    With p the probability of right, J = 1.25 + 0.25 p for γ = ½ and 2.5 + 6.5 p for γ = 1: p = 1 is best for both. But
+    the expected update without γ^t is along -0.5 p (1 - p): the first action is paid for rewards that it does not earn.
+    """
+    left, right, end = 0, 1, 5
+    transition, reward = np.zeros((6, 2, 6)), np.zeros((6, 2, 6))
+    for state, action, after, paid in [
+        (0, left, 1, 0.0),
+        (0, right, 1, 1.0),
+        (1, left, end, 2.5),
+        (1, right, 2, 0.0),
+        *((state, action, state + 1, 8.0 * (state == 4)) for state in (2, 3, 4) for action in (left, right)),
+    ]:
+        transition[state, action, after], reward[state, action, after] = 1, paid
+    transition[end, :, end] = 1
+    start, terminal = np.eye(6)[0], np.arange(6) == end
+    return FiniteMDP(start, transition, reward, terminal, horizon=5, discount=0.5, observation=np.zeros(6, int))
+
+
 def stay_or_leave() -> FiniteMDP:
     """Two places and an exit: the process on which the derivation is shown. 2 actions, at most 3 steps, γ = 0.9.
 
@@ -220,7 +241,7 @@ def random_mdp(random: np.random.Generator) -> FiniteMDP:
     return FiniteMDP(initial, transition, law, terminal, int(random.integers(1, 5)), discount)
 
 
-NAMED = {"short-corridor": short_corridor, "stay-or-leave": stay_or_leave}
+NAMED = {"short-corridor": short_corridor, "discount-trap": discount_trap, "stay-or-leave": stay_or_leave}
 
 
 def load_mdp(name: str) -> FiniteMDP:

@@ -45,6 +45,8 @@ def test_an_image_is_scaled_by_its_bounds_and_kept_as_bytes(random):
     one, other = (Encoder(space, np.random.default_rng(seed)) for space in (last, first))
     image = random.integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     np.testing.assert_allclose(one(image), other(np.moveaxis(image, -1, 1)), atol=1e-12)
+    assert one.image is not None
+    assert one.image.convolutions is not None
     np.testing.assert_allclose(one(image), one.image.convolutions(image / 255), atol=1e-12)
     assert one.size == one(image).shape[-1]
 
@@ -125,7 +127,9 @@ def test_a_product_of_unlike_parts_is_their_product(random):
     observation, action = random.normal(size=(4, 3)), np.concatenate([[[2], [0], [1], [1]], np.ones((4, 2))], axis=1)
     law, other = policy(observation), make_policy(BOX, space, (8,), np.random.default_rng(1))(observation)
     choice, number = law.parts
-    np.testing.assert_allclose(law.log_prob(action), choice.log_prob(action[:, 0].astype(int)) + number.log_prob(action[:, 1:]))
+    np.testing.assert_allclose(
+        law.log_prob(action), choice.log_prob(action[:, 0].astype(int)) + number.log_prob(action[:, 1:])
+    )
     np.testing.assert_allclose(law.entropy(), choice.entropy() + number.entropy())
     np.testing.assert_allclose(law.kl(other), choice.kl(other.parts[0]) + number.kl(other.parts[1]))
     mode = law.sample(np.zeros((4, policy.head.size)))

@@ -371,7 +371,18 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     """Word for word, but that budgets are cut, and that CartPole stands for the environment of another extra."""
     commands = [command.split()[1:] for command in readme_commands()]
     assert [words[0] for words in commands] == (
-        ["train"] * 5 + ["resume", "evaluate", "plot"] + ["check"] * 3 + ["train", "derive"]
+        ["train"] * 5
+        + ["resume", "evaluate", "plot"]
+        + ["check"] * 3
+        + ["train", "derive"]
+        + ["doctor"]
+        + ["train"] * 3
+    )
+    (tmp_path / "mine.py").write_text(
+        "import equinox as eqx, gymnasium\n"
+        "MyEnv = lambda: gymnasium.make('CartPole-v1')\n"
+        "def net(features, outputs, key):\n"
+        "    return eqx.nn.MLP(features, outputs, 32, 1, key=key)\n"
     )
     (tmp_path / "my_loss.py").write_text(
         "import jax.numpy as jnp\n"
