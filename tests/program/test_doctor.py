@@ -9,6 +9,7 @@ import pytest
 import logpi
 from logpi.cli import main
 from logpi.doctor import examine
+from logpi.envs import make_environment
 
 
 def found(environment, status):
@@ -19,6 +20,16 @@ def found(environment, status):
 def test_sound_environments_have_nothing_wrong(name):
     assert found(name, "wrong") == set()
     assert {"observations", "actions", "rewards", "episodes", "seeds", "speed", "policy"} >= found(name, "ok")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [("ALE/Pong-v5", (4, 84, 84), np.uint8), ("MiniGrid-Empty-5x5-v0", (151,), np.int64)],
+)
+def test_environments_of_packages_come_with_their_wrappers(name, shape, dtype):
+    spec = make_environment(name).spec
+    assert (spec.observation_space.shape, spec.observation_space.dtype) == (shape, dtype)
+    assert found(name, "wrong") == set()
 
 
 class Sound(gym.Env):

@@ -1,5 +1,7 @@
 """An environment that breaks its word is named with its place: environment, episode, step, field."""
 
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -141,7 +143,6 @@ def broken():
     [
         ("CartPole-v9", "unknown environment 'CartPole-v9'; near: CartPole-v1"),
         ("Cartpole-v1", "near: CartPole-v1"),
-        ("ALE/Pong-v5", r"pip install 'logpi\[atari\]'"),
         ("nowhere/mine.py:Env", "nowhere/mine.py is not a file"),
         ("gymnax:CartPole-v7", "gymnax has no environment 'CartPole-v7'; near: CartPole-v1"),
         ("finite:tall-corridor", "neither a JSON file nor one of short-corridor"),
@@ -151,6 +152,22 @@ def broken():
 )
 def test_unknown_environments_are_answered_with_what_to_do(source, message):
     with pytest.raises(LogpiError, match=message):
+        make_environment(source)
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "extra"),
+    [
+        ("ale_py", "ALE/Pong-v5", "atari"),
+        ("minigrid", "MiniGrid-Empty-5x5-v0", "minigrid"),
+        ("brax", "brax:ant", "brax"),
+        ("jumanji", "jumanji:Snake-v1", "jumanji"),
+        ("envpool", "envpool:CartPole-v1", "envpool"),
+    ],
+)
+def test_a_missing_package_is_named_by_its_extra(package, source, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(LogpiError, match=rf"pip install 'logpi\[{extra}\]'"):
         make_environment(source)
 
 
