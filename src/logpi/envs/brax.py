@@ -1,7 +1,9 @@
 """`brax:NAME`: the environments of Brax inside the compiled program."""
 
 import warnings
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import gymnasium as gym
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ def brax_environment(name: str, max_episode_steps: int | None) -> CompiledEnviro
     """
     try:
         with warnings.catch_warnings(action="ignore"):
-            from brax import envs  # pyright: ignore[reportMissingImports]
+            envs: Any = import_module("brax.envs")
     except ImportError as error:
         raise LogpiError(f"brax:{name} cannot be made ({error}): pip install 'logpi[brax]'") from None
     known = list(envs._envs)

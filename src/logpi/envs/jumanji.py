@@ -1,5 +1,6 @@
 """`jumanji:ID`: the environments of Jumanji inside the compiled program."""
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -22,7 +23,7 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
     not of a single choice.
     """
     try:
-        import jumanji  # pyright: ignore[reportMissingImports]
+        jumanji: Any = import_module("jumanji")
     except ImportError as error:
         raise LogpiError(f"jumanji:{name} cannot be made ({error}): pip install 'logpi[jumanji]'") from None
     known = list(jumanji.registered_environments())

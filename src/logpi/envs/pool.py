@@ -1,6 +1,7 @@
 """`envpool:ID`: EnvPool steps all copies together in C++ threads."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from logpi.errors import LogpiError
 
 def _envpool(name: str) -> Any:
     try:
-        import envpool  # pyright: ignore[reportMissingImports]
+        envpool: Any = import_module("envpool")
     except ImportError as error:
         raise LogpiError(f"envpool:{name} cannot be made ({error}): pip install 'logpi[envpool]'") from None
     known = envpool.list_all_envs()
