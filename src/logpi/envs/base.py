@@ -11,6 +11,9 @@ import numpy as np
 
 from logpi.errors import LogpiError
 
+# Time limit of an environment that declares none: a whole-episode method needs every episode to end.
+UNDECLARED_LIMIT = 1000
+
 
 @dataclass(frozen=True)
 class EnvironmentSpec:

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, near_names
+from logpi.envs.base import UNDECLARED_LIMIT, CompiledEnvironment, EnvironmentSpec, near_names
 from logpi.envs.views import MASK
 from logpi.errors import LogpiError
-
-UNDECLARED_LIMIT = 1000
 
 
 def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:

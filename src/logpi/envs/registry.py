@@ -11,16 +11,13 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.envs.base import UNDECLARED_LIMIT, CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.envs.views import MaskFirst, policy_view
 from logpi.errors import LogpiError
 from logpi.files import is_file_source, load_from_file
 from logpi.mdp import FiniteMDP, load_mdp
 
 EnvironmentLike: TypeAlias = str | FiniteMDP | CompiledEnvironment | HostEnvironment | Callable[[], gym.Env]
-
-# Time limit of an environment that declares none: a whole-episode method needs every episode to end.
-UNDECLARED_LIMIT = 1000
 
 # Packages whose environments Gymnasium knows once they are imported, by the beginning of their ids.
 _PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
