@@ -1,5 +1,6 @@
 import os
 import secrets
+import zlib
 
 # Programs that tests start share one compilation cache, apart from the user's.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -7,12 +8,22 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import numpy as np
 import pytest
 from helpers import SEED_VARIABLE
+from hypothesis import settings
+
+FRESH = os.environ.get(SEED_VARIABLE) == "fresh"
+settings.register_profile("repeatable", derandomize=True)
+if not FRESH:
+    settings.load_profile("repeatable")
 
 
 @pytest.fixture
 def random(request):
-    """Fresh random numbers at every run; a failure shows the seed, and the variable replays it."""
-    seed = int(os.environ.get(SEED_VARIABLE, secrets.randbits(32)))
+    """Random numbers that are the test's own at every run, so that a change is what makes a test fail, not its luck.
+
+    `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows its seed, and the variable replays it.
+    """
+    own = zlib.crc32(request.node.nodeid.encode())
+    seed = secrets.randbits(32) if FRESH else int(os.environ.get(SEED_VARIABLE, own))
     request.node.add_report_section("setup", "seed", f"{SEED_VARIABLE}={seed}")
     return np.random.default_rng(seed)
 
