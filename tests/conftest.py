@@ -18,7 +18,7 @@ if not FRESH:
 
 @pytest.fixture
 def random(request):
-    """Random numbers that are the test's own at every run, so that a change is what makes a test fail, not its luck.
+    """Random numbers that are the test's own at every run, so that what makes a test fail is a change, not luck.
 
     `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows its seed, and the variable replays it.
     """
