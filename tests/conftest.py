@@ -20,7 +20,7 @@ if not FRESH:
 def random(request):
     """Random numbers that are the test's own at every run, so that what makes a test fail is a change, not luck.
 
-    `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows its seed, and the variable replays it.
+    `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows the seed that replays it.
     """
     own = zlib.crc32(request.node.nodeid.encode())
     seed = secrets.randbits(32) if FRESH else int(os.environ.get(SEED_VARIABLE, own))

@@ -30,7 +30,6 @@ from logpi.value import restandardise
 UNITS_RATE = 0.03
 
 History: TypeAlias = dict[str, Float[Array, "*steps"]]
-Objective: TypeAlias = Callable[[Array, "Rows"], Array]
 
 
 class Rows(NamedTuple):
@@ -53,9 +52,27 @@ class Rows(NamedTuple):
 
 def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
     """Advantages by the old critic, the algorithm's own step, then the statistics of the encoders."""
+    acted = learner.policy
+    learner, rows = _prepared(config, learner, trajectory, 1.0)
+    learner, metrics = _STEPS[type(config)](config, learner, rows)
+    if isinstance(config, A2C) and config.epochs > 1:
+
+        def again(learner: Learner, _: None) -> tuple[Learner, Metrics]:
+            log_ratio = _log_prob(learner.policy, trajectory) - _log_prob(acted, trajectory)
+            return _joint_descent(config, *_prepared(config, learner, trajectory, jnp.minimum(jnp.exp(log_ratio), 1.0)))
+
+        learner, _ = jax.lax.scan(again, learner, length=config.epochs - 1)
+    metrics |= _after(learner.policy, rows) | _of_batch(trajectory, rows)
+    return _observed(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
+
+
+def _prepared(
+    config: ActorCritic, learner: Learner, trajectory: Trajectory, ratio: Float[Array, "time env"] | float
+) -> tuple[Learner, Rows]:
+    """The rollout with advantages and targets, and the critic in the units of the targets."""
     remembered = learner.policy.recall(trajectory.observation, trajectory.step, trajectory.remembered)
     estimated = learner.critic(trajectory.observation, trajectory.step, remembered)
-    advantage = advantages(trajectory, estimated, config.discount, config.trace_decay)
+    advantage = advantages(trajectory, estimated, config.discount, config.trace_decay, ratio)
     target = advantage + estimated
     value = learner.critic
     if config.normalize_returns:
@@ -63,10 +80,12 @@ def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Traje
         value = restandardise(value, target, trajectory, rate)
     weight = whiten(advantage, trajectory.mask) if config.whiten else advantage / value.units.scale
     rows = _rows(learner.policy, trajectory, weight, target, estimated, remembered)
-    learner = eqx.tree_at(lambda x: x.value, learner, value)
-    learner, metrics = _STEPS[type(config)](config, learner, rows)
-    metrics |= _after(learner.policy, rows) | _of_batch(trajectory, target, estimated)
-    return _observed(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
+    return eqx.tree_at(lambda x: x.value, learner, value), rows
+
+
+def _log_prob(policy: Policy, trajectory: Trajectory) -> Float[Array, "time env"]:
+    law = policy.along(trajectory.observation, trajectory.step, trajectory.remembered)
+    return jnp.asarray(law.log_prob(trajectory.action))
 
 
 def _rows(
@@ -91,16 +110,36 @@ def _law(policy: Policy, rows: Rows) -> Distribution:
     return policy.along(rows.observation, rows.step, None if rows.before is None else rows.before[0])
 
 
-def _loss(
-    config: A2C | PPO, policy: Policy, value: ValueFunction, rows: Rows, objective: Objective
-) -> tuple[Scalar, Metrics]:
-    """-mean of the surrogate and the entropy bonus, plus the critic's squared error in units of the returns."""
-    distribution = _law(policy, rows)
-    log_prob, entropy = distribution.log_prob(rows.action), masked_mean(distribution.entropy(), rows.mask)
-    surrogate = masked_mean(objective(log_prob, rows), rows.mask)
+def _loss(config: A2C | PPO, policy: Policy, value: ValueFunction, rows: Rows) -> tuple[Scalar, Metrics]:
+    """What the policy should gain, negative, plus the critic's squared error in units of the returns."""
+    surrogate, bonus = _gains(config, policy, rows)
     error = _squared_error(value, rows, getattr(config, "value_clip", None))
-    loss = -surrogate - config.entropy_coefficient * entropy + config.value_coefficient * error
-    return loss, {"surrogate": surrogate, "value_loss": error}
+    return config.value_coefficient * error - surrogate - bonus, {"surrogate": surrogate, "value_loss": error}
+
+
+def objective(
+    config: ActorCritic,
+    log_prob: Float[Array, "*steps"],
+    old_log_prob: Float[Array, "*steps"],
+    advantage: Float[Array, "*steps"],
+) -> Float[Array, "*steps"]:
+    """What each algorithm makes larger, step by step; at π = π_old its gradient is A ∇ log π for all of them."""
+    match config:
+        case A2C():
+            return advantage * log_prob
+        case PPO():
+            return clipped_surrogate(log_prob - old_log_prob, advantage, config.clip)
+        case _:
+            return importance_surrogate(log_prob - old_log_prob, advantage)
+
+
+def _gains(config: ActorCritic, policy: Policy, rows: Rows) -> tuple[Scalar, Scalar]:
+    """The objective and the entropy bonus, means over *rows*: how many of them are steps depends on the actions."""
+    distribution = _law(policy, rows)
+    gain = objective(config, distribution.log_prob(rows.action), rows.log_prob, rows.advantage)
+    bonus = config.entropy_coefficient * distribution.entropy()
+    surrogate, bonus = (jnp.mean(jnp.where(rows.mask, x, 0.0)) for x in (gain, bonus))
+    return surrogate, bonus
 
 
 def _squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None) -> Scalar:
@@ -130,24 +169,13 @@ def _descend(
     return step
 
 
-def _a2c_step(config: A2C, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
-    """θ ← θ + α mean of A_t ∇ log π(a_t|s_t; θ)."""
-    return _joint_descent(config, learner, rows, lambda log_prob, rows: rows.advantage * log_prob)
-
-
-def _ppo_step(config: PPO, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
-    """Minibatch steps on the clipped surrogate, until all epochs are done or KL has passed `kl_stop`."""
-    clipped = lambda log_prob, rows: clipped_surrogate(log_prob - rows.log_prob, rows.advantage, config.clip)
-    return _joint_descent(config, learner, rows, clipped)
-
-
-def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows, objective: Objective) -> tuple[Learner, Metrics]:
-    """Policy and critic descend one loss: once, or by minibatches of several epochs."""
+def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
+    """Policy and critic descend one loss: once, or by minibatches until all epochs are done or KL is past `kl_stop`."""
     trained, statistics = split_statistics((learner.policy, learner.critic))
 
     def loss(parameters: Any, rows: Rows) -> tuple[Scalar, Metrics]:
         policy, value = eqx.combine(parameters, statistics)
-        return _loss(config, policy, value, rows, objective)
+        return _loss(config, policy, value, rows)
 
     descend = _descend(config, loss)
     start = (trained, learner.policy_optimizer)
@@ -200,12 +228,7 @@ def _natural_step(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, M
     old, statistics = split_statistics(learner.policy)
     whole = lambda trained: eqx.combine(trained, statistics)
 
-    def surrogate(trained: Policy) -> Scalar:
-        distribution = _law(whole(trained), rows)
-        gain = importance_surrogate(distribution.log_prob(rows.action) - rows.log_prob, rows.advantage)
-        bonus = config.entropy_coefficient * masked_mean(distribution.entropy(), rows.mask)
-        return masked_mean(gain, rows.mask) + bonus
-
+    surrogate = lambda trained: sum(_gains(config, whole(trained), rows))
     kl = lambda trained: _mean_kl(learner.policy, whole(trained), rows)
     before, gradient = jax.value_and_grad(surrogate)(old)
     natural = scale_by_natural_gradient(config.kl_limit, config.conjugate_gradient_steps, config.damping)
@@ -247,7 +270,12 @@ def _fit_critic(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Met
     return learner, {"value_loss": jnp.mean(history["value_loss"])}
 
 
-_STEPS: dict[type[ActorCritic], Any] = {A2C: _a2c_step, PPO: _ppo_step, NPG: _natural_step, TRPO: _natural_step}
+_STEPS: dict[type[ActorCritic], Any] = {
+    A2C: _joint_descent,
+    PPO: _joint_descent,
+    NPG: _natural_step,
+    TRPO: _natural_step,
+}
 
 
 def _mean_kl(old: Policy, new: Policy, rows: Rows) -> Scalar:
@@ -263,13 +291,13 @@ def _after(policy: Policy, rows: Rows) -> Metrics:
     return {"kl": masked_mean(kl, rows.mask), "entropy": masked_mean(distribution.entropy(), rows.mask)}
 
 
-def _of_batch(trajectory: Trajectory, target: Float[Array, "time env"], value: Float[Array, "time env"]) -> Metrics:
+def _of_batch(trajectory: Trajectory, rows: Rows) -> Metrics:
     """The critic's explained variance, and the episodes that ended in this rollout."""
     ended = trajectory.terminated | trajectory.truncated
     count = jnp.sum(ended)
     assert trajectory.paid is not None
     return {
-        "explained_variance": explained_variance(target, value, trajectory.mask),
+        "explained_variance": explained_variance(rows.target, rows.value, rows.mask),
         "steps": jnp.sum(trajectory.mask),
         "episodes": count,
         "episode_return": jnp.sum(jnp.where(ended, trajectory.paid, 0.0)) / count,

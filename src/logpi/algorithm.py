@@ -185,15 +185,18 @@ class ActorCritic(Networks):
 
 @dataclass(frozen=True)
 class A2C(ActorCritic):
-    """Advantage actor-critic (Mnih et al. 2016): one step along the mean of A_t ∇ log π(a_t|s_t) for every rollout."""
+    """Advantage actor-critic (Mnih et al. 2016): a step along the mean of A_t ∇ log π(a_t|s_t) for every rollout."""
 
     rollout_steps: int = 16
     """Steps of each copy between two updates; an episode may go on in the next rollout."""
     learning_rate: float = 0.002
     """Adam's step size."""
+    epochs: int = 1
+    """Steps along each rollout; from the second on V-trace allows for the policy having moved."""
     value_coefficient: float = 0.5
     """Weight of the critic's squared error beside the policy's surrogate."""
 
+    _WHOLE = (*ActorCritic._WHOLE, "epochs")
     _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "value_coefficient")
 
 

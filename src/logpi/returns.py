@@ -1,4 +1,4 @@
-"""R(τ), reward-to-go [D0.2, D0.3, D4.2], and what looks beyond the end of a rollout with a critic."""
+"""R(τ), reward-to-go [D0.2, D0.3, D4.2]; beyond the end of a rollout with a critic; after an older policy [D1.3]."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from logpi.trajectory import AnyArray, Number, Trajectory
+from logpi.trajectory import AnyArray, Number, Scalar, Trajectory
 
 
 def reward_to_go(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
@@ -39,9 +39,17 @@ def discount_power(step: Int[AnyArray, "time env"], discount: Number) -> Float[A
 
 
 def advantages(
-    trajectory: Trajectory, value: Float[Array, "time env"], discount: Number, trace_decay: Number
+    trajectory: Trajectory,
+    value: Float[Array, "time env"],
+    discount: Number,
+    trace_decay: Number,
+    ratio: Float[Array, "time env"] | Scalar | float = 1.0,
 ) -> Float[Array, "time env"]:
-    """A_t = δ_t + γλ A_{t+1}, δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t): GAE(λ) (Schulman et al. 2016, eq. 16).
+    """A_t = ρ_t (δ_t + γλ A_{t+1}), δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t).
+
+    With ρ = 1, on-policy, GAE(λ) (Schulman et al. 2016, eq. 16). For a stream of an older policy ρ = min(π/π_old, c):
+    V-trace (Espeholt et al. 2018, eq. 1), whose target is V_t + A_t; without a limit c each reward has the weight of
+    the decisions from t to it [D1.3].
 
     Rows are those of a stream: the row after a step holds the observation that it led to, with `mask` False where an
     episode or the rollout has ended there. So V(s_{t+1}) is the next row of `value`, the true successor's even after a
@@ -49,11 +57,11 @@ def advantages(
     """
     future = jnp.where(trajectory.terminated, 0.0, jnp.roll(value, -1, axis=0))
     error = jnp.asarray(trajectory.reward) + discount * future - value
-    steps = (error, jnp.asarray(trajectory.mask))
+    steps = (error, jnp.broadcast_to(ratio, error.shape), jnp.asarray(trajectory.mask))
 
-    def step(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        error, mask = now
-        advantage = jnp.where(mask, error + discount * trace_decay * later, 0.0)
+    def step(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        error, ratio, mask = now
+        advantage = jnp.where(mask, ratio * (error + discount * trace_decay * later), 0.0)
         return advantage, advantage
 
     return jax.lax.scan(step, jnp.zeros_like(error[0]), steps, reverse=True)[1]
@@ -67,31 +75,11 @@ def lambda_return(
     return value + advantages(whole, value, discount, trace_decay)
 
 
-def v_trace(
-    trajectory: Trajectory,
-    value: Float[Array, "time env"],
-    log_ratio: Float[Array, "time env"],
-    discount: Number,
-    trace_decay: Number = 1.0,
-    clip: float = 1.0,
-) -> tuple[Float[Array, "time env"], Float[Array, "time env"]]:
-    """Targets v_t and the weights of ∇ log π of V-trace (Espeholt et al. 2018, eq. 1), for a stream of an older policy.
+def earlier_ratio(trajectory: Trajectory, log_ratio: Float[Array, "time env"]) -> Float[Array, "time env"]:
+    """Π_{k<t} π(a_k|s_k) / π_old(a_k|s_k) of trajectories that start in row 0: how much likelier π is to reach step t.
 
-    v_t - V_t = ρ_t δ_t + γ λ c_t (v_{t+1} - V_{t+1}) and the weight is ρ_t (r_{t+1} + γ v_{t+1} - V_t), with
-    ρ_t = c_t = min(π/π_old, `clip`) [D1.3]. On-policy v_t - V_t is GAE(λ).
+    With it E_old[Π_{k<t} ρ_k A_t ∇ log π] is what E[A_t ∇ log π] is on-policy, A_t being that of `advantages` with ρ:
+    per-decision importance sampling (Precup, Sutton & Singh 2000), exact for any π_old > 0 [D1.3].
     """
-    ratio = jnp.minimum(jnp.exp(log_ratio), clip)
-    continues = ~trajectory.terminated
-    future = jnp.where(continues, jnp.roll(value, -1, axis=0), 0.0)
-    error = ratio * (trajectory.reward + discount * future - value)
-
-    def step(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        error, ratio, mask = now
-        correction = jnp.where(mask, error + discount * trace_decay * ratio * later, 0.0)
-        return correction, correction
-
-    start = jnp.zeros_like(error[0])
-    correction = jax.lax.scan(step, start, (error, ratio, jnp.asarray(trajectory.mask)), reverse=True)[1]
-    beyond = jnp.where(continues, jnp.roll(value + correction, -1, axis=0), 0.0)
-    weight = ratio * (trajectory.reward + discount * beyond - value)
-    return value + correction, jnp.where(trajectory.mask, weight, 0.0)
+    log_ratio = jnp.where(trajectory.mask, log_ratio, 0.0)
+    return jnp.exp(jnp.cumsum(log_ratio, axis=0) - log_ratio)

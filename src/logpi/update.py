@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from logpi.actor_critic import actor_critic_update
 from logpi.algorithm import Algorithm, Reinforce, annealed
 from logpi.baseline import leave_one_out, shrunk_value, trust, value_baseline
-from logpi.contract import Estimator
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
 from logpi.learner import Learner, Metrics
 from logpi.own_estimator import own_gradient
@@ -94,20 +93,6 @@ def weights(
         power = jnp.ones_like(power)
     weight = reinforce_weight(return_, baseline, power)
     return whiten(weight, trajectory.mask) if config.whiten else weight
-
-
-def as_estimator(config: Reinforce) -> Estimator:
-    """The estimator of `config` as a function of the contract that `logpi check` and `--estimator` know."""
-
-    def loss(
-        log_prob: Array, reward: Array, terminated: Array, truncated: Array, mask: Array, step: Array, value: Array
-    ) -> Scalar:
-        trajectory = Trajectory(step.T, step.T, reward.T, terminated.T, truncated.T, mask.T, step.T)
-        return_ = returns(config, trajectory)
-        baseline = baselines(config, value.T if config.baseline == "value" else None, trajectory, return_)
-        return -score_function_surrogate(log_prob.T, weights(config, trajectory, return_, baseline), mask.T)
-
-    return loss
 
 
 def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]) -> tuple[Policy, Metrics]:

@@ -12,11 +12,12 @@ from helpers import BOX, TWO, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import A2C, NPG, PPO, TRPO
+from logpi.actor_critic import _joint_descent, _rows
 from logpi.algorithm import name_of_algorithm
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
 from logpi.natural import conjugate_gradient, fisher_vector_product, scale_by_natural_gradient
-from logpi.returns import advantages, reward_to_go, v_trace
+from logpi.returns import advantages, reward_to_go
 from logpi.surrogate import clipped_surrogate, importance_surrogate
 from logpi.trajectory import Trajectory
 from logpi.update import update
@@ -113,31 +114,47 @@ def test_with_trust_in_rewards_alone_the_advantage_is_the_return_less_the_baseli
     np.testing.assert_allclose(advantages(trajectory, value, 0.9, 1.0), expected, atol=1e-12)
 
 
-def test_v_trace_on_policy_is_gae_and_corrects_off_policy(random):
+def test_v_trace_by_hand(random):
+    """v_t - V_t = Σ_k γ^k (Π_{j<k} c_{t+j}) ρ_{t+k} δ_{t+k}, ρ = c = min(ratio, 1): the definition, as loops."""
     stream, value = random_stream(random), jnp.asarray(random.normal(size=(13, 4)))
-    target, _ = v_trace(stream, value, jnp.zeros((13, 4)), 0.9, 0.8)
-    np.testing.assert_allclose(target - value, advantages(stream, value, 0.9, 0.8), atol=1e-12)
-    np.testing.assert_allclose(
-        v_trace(stream, value, jnp.zeros((13, 4)), 0.9)[1], advantages(stream, value, 0.9, 1.0), atol=1e-12
-    )
-    other, _ = v_trace(stream, value, jnp.asarray(random.normal(size=(13, 4))), 0.9, 0.8)
-    assert np.abs(other - target).max() > 0.01
+    ratio = np.minimum(np.exp(random.normal(size=(13, 4))), 1.0)
+    found = advantages(stream, value, 0.9, 1.0, jnp.asarray(ratio))
+    reward, mask, terminated, v = (np.asarray(x) for x in (stream.reward, stream.mask, stream.terminated, value))
+    for t, i in np.argwhere(mask):
+        expected, product, k = 0.0, 1.0, t
+        while mask[k, i]:
+            error = reward[k, i] + 0.9 * (not terminated[k, i]) * v[k + 1, i] - v[k, i]
+            product *= ratio[k, i]
+            expected += 0.9 ** (k - t) * product * error
+            k += 1
+        assert found[t, i] == pytest.approx(expected, abs=1e-12)
+    assert np.abs(found - advantages(stream, value, 0.9, 1.0)).max() > 0.01
 
 
-def test_v_trace_is_exact_where_nothing_is_clipped():
-    """E over the old policy of the corrected target of one step is V of the new one: importance sampling [D1.3]."""
-    old, new, reward = np.array([0.7, 0.3]), np.array([0.4, 0.6]), np.array([1.0, 3.0])
-    found = 0.0
-    for action in (0, 1):
-        rows = jnp.array([[True], [False]])
-        zeros = jnp.zeros((2, 1))
-        ends = jnp.array([[True], [False]])
-        stream = Trajectory(
-            zeros, zeros, jnp.array([[reward[action]], [0.0]]), ends, ends & False, rows, zeros.astype(int)
-        )
-        log_ratio = jnp.full((2, 1), np.log(new[action] / old[action]))
-        found += old[action] * v_trace(stream, jnp.full((2, 1), 0.5), log_ratio, 1.0, clip=np.inf)[0][0, 0]
-    assert found == pytest.approx(new @ reward)
+def test_later_epochs_of_a2c_are_v_trace(random):
+    """Two epochs are a step by GAE and one by V-trace with the policy that the first step gave."""
+    stream = random_stream(random)
+    config = A2C(**SMALL, epochs=2, normalize_returns=False, normalize_observations=False, learning_rate=0.1)
+    learner = make_learner(config, spec(), 0)
+    found, _ = update(config, learner, stream)
+    once = dataclasses.replace(config, epochs=1)
+    first, _ = update(once, learner, stream)
+    log_prob = lambda policy: policy(stream.observation).log_prob(stream.action)
+    ratio = jnp.minimum(jnp.exp(log_prob(first.policy) - log_prob(learner.policy)), 1.0)
+    value = first.critic(stream.observation, stream.step)
+    target = value + advantages(stream, value, config.discount, config.trace_decay, ratio)
+    expected = descended(once, first, stream, target - value, target)
+    for a, b in zip(jax.tree.leaves(found.policy), jax.tree.leaves(expected.policy), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    plain = advantages(stream, value, config.discount, config.trace_decay)
+    wrong = descended(once, first, stream, plain, plain + value)
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), found.policy, wrong.policy))) > 1e-6
+
+
+def descended(config, learner, stream, advantage, target):
+    """One step of policy and critic along given advantages and targets."""
+    rows = _rows(learner.policy, stream, advantage, target, target, None)
+    return _joint_descent(config, learner, rows)[0]
 
 
 def test_surrogates_agree_until_the_clip(random):

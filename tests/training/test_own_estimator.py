@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import logpi
-from logpi import LogpiError, Reinforce
-from logpi.update import as_estimator
+from logpi import A2C, PPO, TRPO, LogpiError, Reinforce
+from logpi.named_estimators import as_estimator, off_policy_estimator
 
 OWN = """
 import jax.numpy as jnp
@@ -125,3 +125,21 @@ def test_options_that_say_biased_are_named(options, verdict, name):
     report = logpi.check(as_estimator(Reinforce(discount=0.9, **options)))
     assert report.verdict == verdict
     assert report.diagnosis[0].name == name
+
+
+@pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO])
+def test_the_family_is_exact_where_lambda_is_one(algorithm):
+    """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1 trusts the critic."""
+    exact = logpi.check(as_estimator(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing")
+    assert exact.verdict == "exact"
+    biased = logpi.check(as_estimator(algorithm(discount=0.9)), target="conventional-continuing")
+    assert (biased.verdict, biased.diagnosis[0].name) == ("biased", "gae-lambda")
+
+
+def test_per_decision_importance_weights_are_exact():
+    """Episodes of an older policy, a baseline that is wrong on purpose [D1.3]; cutting the ratios is what biases."""
+    exact = logpi.check(off_policy_estimator(0.9))
+    assert (exact.verdict, exact.target) == ("exact", "discounted")
+    biased = logpi.check(off_policy_estimator(0.9, ratio_limit=1.0))
+    assert biased.verdict == "biased"
+    assert "truncated-is" in [cause.name for cause in biased.diagnosis]

@@ -63,7 +63,8 @@ class JaxFramework:
                     if not isinstance(error.__cause__, untraceable):
                         raise
                     self.traceable = False
-            return self._one_by_one(request)
+            with self.jax.disable_jit():  # else every call would compile the function's own loops again
+                return self._one_by_one(request)
 
     def _compiled(self, request: Request) -> Answer:
         jax = self.jax
