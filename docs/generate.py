@@ -12,7 +12,7 @@ from logpi.algorithm import ActorCritic
 from logpi.derivation import derive
 from logpi.derivation_text import as_page
 from logpi.mdp import stay_or_leave
-from logpi.named_estimators import as_estimator, off_policy_estimator
+from logpi.named_estimators import as_estimator, off_policy_estimator, reference_estimator
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "examples"))
@@ -43,6 +43,7 @@ ESTIMATORS = {
     "ppo `--whiten`, first step (BIASED)": PPO(discount=0.9, whiten=True),
     "npg and trpo `--trace-decay 1`, before F⁻¹": TRPO(discount=0.9, trace_decay=1.0),
     "npg and trpo, before F⁻¹": TRPO(discount=0.9),
+    "`--reference`, the distance alone": reference_estimator(),
     "episodes of an older policy, per-decision importance weights": off_policy_estimator(0.9),
     "episodes of an older policy, V-trace": off_policy_estimator(0.9, ratio_limit=1.0),
 }
@@ -53,6 +54,7 @@ def estimators_page() -> str:
     rows = []
     for name, source in ESTIMATORS.items():
         target = "conventional-continuing" if isinstance(source, ActorCritic) else "discounted"
+        target = "reverse-kl" if "reference" in name else target
         report = logpi.check(source if callable(source) else as_estimator(source), target=target)
         target = report.matches[0] if report.verdict == "other-target" else report.target
         bias = "0" if report.verdict in ("exact", "other-target") else f"{report.relative_bias:.2g}"
@@ -62,10 +64,10 @@ def estimators_page() -> str:
     return f"""# The library's own estimators under `logpi check`
 
 Expected gradient over all batches, γ = 0.9, by the functions that train: `logpi.named_estimators`. The targets:
-*discounted* is ∇J [D4.4], *conventional* leaves γ^t out, *continuing* goes on beyond the time limit. A bias of 0 is
-below 1e-10. The critic is wrong on purpose, so every λ < 1 shows; with the right one λ does no harm. Variance is that
-of one gradient, relative to the best state baseline; an estimator without bias can have more. Written by
-`python docs/generate.py`.
+*discounted* is ∇J [D4.4], *conventional* leaves γ^t out, *continuing* goes on beyond the time limit, *reverse-kl* is
+-∇KL(π, π_ref) of whole trajectories. A bias of 0 is below 1e-10. The critic is wrong on purpose, so every λ < 1 shows;
+with the right one λ does no harm. Variance is that of one gradient, relative to the best state baseline; an estimator
+without bias can have more. Written by `python docs/generate.py`.
 
 | estimator | verdict | target | relative bias | causes | variance, relative |
 |---|---|---|---|---|---|

@@ -21,6 +21,7 @@ from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
 from logpi.policy import Policy, ValueFunction, split_statistics
 from logpi.randomness import Stream, batch_key
+from logpi.reference import near_reference
 from logpi.returns import advantages
 from logpi.surrogate import clipped_surrogate, importance_surrogate
 from logpi.trajectory import AnyArray, Number, Scalar, Trajectory, explained_variance, masked_mean
@@ -72,7 +73,8 @@ def _prepared(
     """The rollout with advantages and targets, and the critic in the units of the targets."""
     remembered = learner.policy.recall(trajectory.observation, trajectory.step, trajectory.remembered)
     estimated = learner.critic(trajectory.observation, trajectory.step, remembered)
-    advantage = advantages(trajectory, estimated, config.discount, config.trace_decay, ratio)
+    paid = near_reference(learner.policy, learner.reference, trajectory, config.reference_coefficient)
+    advantage = advantages(paid, estimated, config.discount, config.trace_decay, ratio)
     target = advantage + estimated
     value = learner.critic
     if config.normalize_returns:

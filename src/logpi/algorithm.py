@@ -34,13 +34,17 @@ class Networks:
     """What the policy remembers of an episode: nothing, or the state of a recurrent layer before its network."""
     memory_size: int = 64
     """Width of that layer."""
+    reference: str | None = None
+    """Run folder of a policy to start from, and to stay near."""
+    reference_coefficient: float = 0.0
+    """How much of log(π/π_ref) of each action is taken off its reward: exact for J - coefficient · KL(π, π_ref)."""
     anneal: tuple[str, ...] = ()
     """Options that change linearly over the budget: NAME=VALUE for its value at the end, NAME alone for 0."""
 
     # Names of options by the range that they must be in.
     _WHOLE = ("memory_size",)
     _POSITIVE = ()
-    _NOT_NEGATIVE = ()
+    _NOT_NEGATIVE = ("reference_coefficient",)
     _FRACTIONS = ("discount",)
 
     def __post_init__(self) -> None:
@@ -169,7 +173,7 @@ class ActorCritic(Networks):
 
     _WHOLE = (*Networks._WHOLE, "environments", "rollout_steps")
     _POSITIVE = ("learning_rate", "max_gradient_norm")
-    _NOT_NEGATIVE = ("entropy_coefficient",)
+    _NOT_NEGATIVE = (*Networks._NOT_NEGATIVE, "entropy_coefficient")
     _FRACTIONS = ("discount", "trace_decay")
 
     @property

@@ -14,6 +14,7 @@ from logpi.envs.base import EnvironmentSpec
 from logpi.own_estimator import own_estimator
 from logpi.policy import Policy, ValueFunction, make_policy, make_value_function, split_statistics
 from logpi.randomness import Stream, numpy_generator
+from logpi.reference import require_same_form
 from logpi.trajectory import Scalar
 
 Metrics: TypeAlias = dict[str, Scalar]
@@ -34,6 +35,8 @@ class Learner(eqx.Module):
     steps: UInt32[Array, ""]
     seed: UInt32[Array, ""]
     environment: PyTree = None
+    reference: Policy | None = None
+    """What the policy started from and stays near, if the configuration names one."""
 
     @property
     def critic(self) -> ValueFunction:
@@ -82,7 +85,19 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
     else:
         moments = _adam_state((trained, trained_value)), ()
     zero, steps, number = (jax.device_put(x) for x in (np.int32(0), np.uint32(0), np.uint32(seed)))
-    return Learner(policy, value, *moments, batch=zero, steps=steps, seed=number)
+    reference = None if config.reference is None else policy
+    return Learner(policy, value, *moments, batch=zero, steps=steps, seed=number, reference=reference)
+
+
+def started_from(learner: Learner, reference: Policy, source: str) -> Learner:
+    """A learner whose policy begins as `reference`, which `source` names.
+
+    **Raises:** `LogpiError` where that is another kind of policy.
+    """
+    require_same_form(learner.policy, reference, source)
+    parameters = jax.device_put(eqx.filter(reference, eqx.is_array))
+    policy = eqx.combine(parameters, learner.policy)
+    return dataclasses.replace(learner, policy=policy, reference=policy)
 
 
 def _adam_state(parameters: Any) -> optax.OptState:

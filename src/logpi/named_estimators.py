@@ -10,6 +10,7 @@ from logpi.actor_critic import objective
 from logpi.algorithm import ActorCritic, Algorithm, Reinforce
 from logpi.contract import Estimator
 from logpi.estimator import score_function_surrogate, whiten
+from logpi.reference import regularised_reward
 from logpi.returns import advantages, discount_power, earlier_ratio
 from logpi.trajectory import Scalar, Trajectory
 from logpi.update import baselines, returns, weights
@@ -89,3 +90,22 @@ def off_policy_estimator(discount: float, ratio_limit: float = math.inf) -> Esti
         return (discount_power(stream.step, discount) * advantage)[:-1].T
 
     return weight
+
+
+def reference_estimator() -> Estimator:
+    """What `--reference` adds to the reward, alone: the gradient of -KL(π, π_ref) of whole trajectories."""
+    sum_of_costs = _reinforce(Reinforce(baseline="none"))
+
+    def loss(
+        log_prob: Array,
+        reference_log_prob: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        step: Array,
+    ) -> Scalar:
+        zero = jnp.zeros_like(log_prob)
+        reward = regularised_reward(zero, log_prob - reference_log_prob, 1.0)
+        return sum_of_costs(log_prob, reward, terminated, truncated, mask, step, zero)
+
+    return loss

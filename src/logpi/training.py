@@ -20,7 +20,7 @@ from logpi.envs.registry import EnvironmentLike
 from logpi.errors import LogpiError
 from logpi.evaluation import Evaluation, evaluate_with
 from logpi.folder import RunFolder
-from logpi.learner import Learner, make_learner
+from logpi.learner import Learner, make_learner, started_from
 from logpi.metrics import ROWS_PER_RUN, WINDOW, CsvTracker, TensorBoardTracker, Tracker, row
 from logpi.policy import Policy
 from logpi.report import Reporter, SilentReporter
@@ -75,6 +75,8 @@ def train(
         checkpoint_every=checkpoint_every,
     )
     learner = make_learner(settings.algorithm, made.spec, seed)
+    if settings.algorithm.reference is not None:
+        learner = started_from(learner, load(settings.algorithm.reference), settings.algorithm.reference)
     folder = RunFolder.create(Path(out) if out is not None else None, settings, made.spec.to_json())
     return _run(folder, settings, made, learner, Counters(), reporter or SilentReporter())
 

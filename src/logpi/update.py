@@ -15,6 +15,7 @@ from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
 from logpi.learner import Learner, Metrics
 from logpi.own_estimator import own_gradient
 from logpi.policy import Policy
+from logpi.reference import near_reference
 from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Scalar, Trajectory, explained_variance, sum_over_time
 from logpi.value import fit_value
@@ -35,7 +36,8 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
 
     The baseline is used before it sees the batch: a baseline fitted to a return is not independent of the action.
     """
-    return_ = returns(config, trajectory)
+    paid = near_reference(learner.policy, learner.reference, trajectory, config.reference_coefficient)
+    return_ = returns(config, paid)
     estimated = None if learner.value is None else value_baseline(learner.value, trajectory)
     baseline = baselines(config, estimated, trajectory, return_)
     if learner.value is not None and estimated is not None:
@@ -44,7 +46,7 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
         gradient, sums = policy_gradient(learner.policy, trajectory, weights(config, trajectory, return_, baseline))
     else:
         gradient, sums = own_gradient(
-            config.estimator, config.discount, learner.policy, trajectory, None if estimated is None else baseline
+            config.estimator, config.discount, learner.policy, paid, None if estimated is None else baseline
         )
     policy, policy_optimizer, metrics = policy_step(config, learner, trajectory, gradient, sums)
     metrics |= batch_metrics(trajectory, return_, baseline)
@@ -53,12 +55,12 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
         value = eqx.tree_at(lambda v: v.units.trust, value, trust(estimated, return_, trajectory.mask))
         target = return_
         if config.returns == "reward-to-go":
-            target = lambda_return(trajectory, estimated, config.discount, config.value_trace_decay)
+            target = lambda_return(paid, estimated, config.discount, config.value_trace_decay)
         value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, target)
     metrics["learning_rate"] = jnp.asarray(config.learning_rate)
     parts = (policy, value, policy_optimizer, value_optimizer, learner.batch + 1)
     steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
-    return Learner(*parts, steps=steps, seed=learner.seed), metrics
+    return Learner(*parts, steps=steps, seed=learner.seed, reference=learner.reference), metrics
 
 
 def returns(config: Reinforce, trajectory: Trajectory) -> Float[Array, "time env"]:

@@ -29,6 +29,7 @@ ORDER = [
     "derivation",
     "derivation_text",
     "returns",
+    "reference",
     "baseline",
     "estimator",
     "surrogate",

@@ -6,7 +6,7 @@ import pytest
 
 import logpi
 from logpi import A2C, PPO, TRPO, LogpiError, Reinforce
-from logpi.named_estimators import as_estimator, off_policy_estimator
+from logpi.named_estimators import as_estimator, off_policy_estimator, reference_estimator
 
 OWN = """
 import jax.numpy as jnp
@@ -143,3 +143,9 @@ def test_per_decision_importance_weights_are_exact():
     biased = logpi.check(off_policy_estimator(0.9, ratio_limit=1.0))
     assert biased.verdict == "biased"
     assert "truncated-is" in [cause.name for cause in biased.diagnosis]
+
+
+def test_the_distance_to_a_reference_has_its_exact_gradient():
+    report = logpi.check(reference_estimator(), target="reverse-kl")
+    assert (report.verdict, report.target) == ("exact", "reverse-kl")
+    assert logpi.check(reference_estimator(), target="reverse-kl-per-step").verdict != "exact"
