@@ -222,6 +222,23 @@ def stay_or_leave() -> FiniteMDP:
     return FiniteMDP([0.75, 0.25, 0], transition, RewardLaw(value, probability), [False, False, True], 3, 0.9)
 
 
+def contextual_bandit() -> FiniteMDP:
+    """One decision a time [D2]: three situations, four arms, another arm the best in each; rewards plus or minus 1.
+
+    The best policy is paid 2; one arm for all situations at most 1.
+    """
+    contexts, arms = 3, 4
+    end = contexts
+    mean = np.array([[2.0, 1.0, 0.0, 1.0], [0.0, 2.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]])
+    transition = np.zeros((end + 1, arms, end + 1))
+    transition[:, :, end] = 1
+    value = np.zeros((end + 1, arms, end + 1, 2))
+    value[:end, :, end] = mean[..., None] + [-1.0, 1.0]
+    start = np.append(np.full(contexts, 1 / contexts), 0.0)
+    law = RewardLaw(value, np.full(value.shape, 0.5))
+    return FiniteMDP(start, transition, law, np.arange(end + 1) == end, horizon=1)
+
+
 def random_mdp(random: np.random.Generator) -> FiniteMDP:
     """2 to 4 states, 2 to 3 actions, horizon 1 to 4, γ in [0, 1]; at most two next states and two rewards a step.
 
@@ -241,7 +258,12 @@ def random_mdp(random: np.random.Generator) -> FiniteMDP:
     return FiniteMDP(initial, transition, law, terminal, int(random.integers(1, 5)), discount)
 
 
-NAMED = {"short-corridor": short_corridor, "discount-trap": discount_trap, "stay-or-leave": stay_or_leave}
+NAMED = {
+    "short-corridor": short_corridor,
+    "discount-trap": discount_trap,
+    "stay-or-leave": stay_or_leave,
+    "contextual-bandit": contextual_bandit,
+}
 
 
 def load_mdp(name: str) -> FiniteMDP:

@@ -376,7 +376,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
         + ["check"] * 3
         + ["train", "derive"]
         + ["doctor"]
-        + ["train"] * 3
+        + ["train"] * 4
     )
     (tmp_path / "mine.py").write_text(
         "import equinox as eqx, gymnasium\n"

@@ -48,6 +48,7 @@ ORDER = [
     "envs",
     "envs.host",
     "envs.pool",
+    "envs.vector",
     "envs.workers",
     "envs.group",
     "own_estimator",

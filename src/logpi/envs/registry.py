@@ -68,6 +68,10 @@ def make_environment(
             from logpi.envs.pool import pool_environment
 
             return pool_environment(source.removeprefix("envpool:"), max_episode_steps)
+        case str() if source.startswith("vector:"):
+            from logpi.envs.vector import vector_environment
+
+            return vector_environment(source.removeprefix("vector:"), max_episode_steps)
         case str() if source.startswith("finite:"):
             return _finite(load_mdp(source.removeprefix("finite:")), source)
         case str() if is_file_source(source):

@@ -1,0 +1,126 @@
+"""`vector:ID`, and the rows of a stream against the three ways in which Gymnasium's vector environments reset."""
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from scipy.stats import ks_2samp
+
+import logpi
+from logpi import A2C, LogpiError, Reinforce
+from logpi.envs import make_environment
+from logpi.learner import make_learner
+from logpi.randomness import Stream
+from logpi.returns import advantages
+from logpi.rollout_host import HostSampler
+from logpi.rollout_streams import HostStreams, first_episodes
+from logpi.trajectory import Trajectory
+
+NAME, COPIES = "vector:CartPole-v1", 64
+never = lambda: False
+
+
+def sampler_of(name, copies=COPIES):
+    environment = make_environment(name)
+    return environment.spec, HostSampler(environment, copies, 0, None, never)
+
+
+def test_whole_episodes_have_the_law_of_single_environments():
+    """Lengths under an untrained policy, two samples of 512; the control is a policy that always pushes right."""
+    lengths, policy = {}, None
+    for name in (NAME, "CartPole-v1"):
+        spec, sampler = sampler_of(name)
+        policy = make_learner(Reinforce(), spec, 0).policy
+        batches = [sampler.sample(policy, Stream.TRAINING, batch) for batch in range(8)]
+        lengths[name] = np.concatenate([batch.mask.sum(0) for batch in batches])
+        for batch in batches:
+            ended = batch.terminated | batch.truncated
+            assert (ended.sum(0) == 1).all()
+            assert (batch.reward.sum(0) == batch.mask.sum(0)).all()
+    assert ks_2samp(*lengths.values()).pvalue > 1e-3
+    right = np.array([8, 9, 10] * 170)
+    assert ks_2samp(lengths[NAME], right).pvalue < 1e-6
+
+
+def test_the_row_after_a_step_is_what_it_led_to():
+    """After a termination the pole has fallen or left; the row after that begins anew."""
+    spec, sampler = sampler_of(NAME)
+    policy = make_learner(A2C(), spec, 0).policy
+    streams = HostStreams(spec, sampler._group, 100, 0, never)
+    streams.restore(policy, first_episodes(spec, policy, COPIES))
+    rollout, _ = streams.sample(policy, 0)
+    t, i = np.nonzero(rollout.terminated[:-2])
+    assert len(t) > 50
+    fallen = lambda x: (np.abs(x[:, 0]) > 2.4) | (np.abs(x[:, 2]) > 0.2095)
+    assert fallen(rollout.observation[t + 1, i]).all()
+    assert not rollout.mask[t + 1, i].any()
+    assert (np.abs(rollout.observation[t + 2, i]) <= 0.05).all()
+    assert (rollout.step[t + 2, i] == 0).all()
+    assert not fallen(rollout.observation[t, i]).any()
+
+
+def test_a_run_is_repeated_by_its_seed_and_resumed_bit_for_bit(tmp_path):
+    config = Reinforce(episodes=8)
+    runs = [logpi.train(NAME, config, steps=2000, seed=seed, out=tmp_path / str(i)) for i, seed in enumerate([3, 3, 4])]
+    leaves = lambda run: np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.policy)])
+    np.testing.assert_array_equal(leaves(runs[0]), leaves(runs[1]))
+    assert (leaves(runs[0]) != leaves(runs[2])).any()
+    whole = logpi.train(NAME, config, steps=4000, seed=3, out=tmp_path / "whole")
+    np.testing.assert_array_equal(leaves(whole), leaves(logpi.resume(tmp_path / "0", steps=4000)))
+
+
+def test_actor_critics_learn_from_vector_environments(tmp_path):
+    run = logpi.train(NAME, A2C(environments=64, anneal=()), steps=3e5, seed=0, out=tmp_path / "run")
+    assert run.evaluation.mean > 150
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(LogpiError, match="no package registers a vector environment 'Pendulum-v1'; there are CartPole"):
+        make_environment("vector:Pendulum-v1")
+    with pytest.raises(LogpiError, match="has a time limit of its own, 500; use CartPole-v1 for another"):
+        make_environment(NAME, max_episode_steps=100)
+
+
+LENGTH, ROWS = 20, 65
+
+
+def stream_of(mode, copies=8):
+    """Acrobot, cut after 20 steps of each episode, as rows of a stream; actions are a function of what is seen."""
+    make = lambda: gym.make("Acrobot-v1", max_episode_steps=LENGTH, disable_env_checker=True)
+    vector = SyncVectorEnv([make] * copies, autoreset_mode=mode)
+    seen, _ = vector.reset(seed=list(range(copies)))
+    rows, done = [[] for _ in range(copies)], np.zeros(copies, bool)
+    for _ in range(ROWS):
+        resets = done & (mode == AutoresetMode.NEXT_STEP)
+        later, reward, terminated, truncated, info = vector.step((np.abs(seen * 1e3).sum(1) % 3).astype(int))
+        done = terminated | truncated
+        for i in range(copies):
+            rows[i].append((seen[i], reward[i], terminated[i], truncated[i], not resets[i]))
+            if done[i] and mode != AutoresetMode.NEXT_STEP:
+                final = info["final_obs"][i] if mode == AutoresetMode.SAME_STEP else later[i]
+                rows[i].append((final, 0.0, False, False, False))
+        if done.any() and mode == AutoresetMode.DISABLED:
+            later = vector.reset(options={"reset_mask": done})[0]
+        seen = later
+    columns = [np.stack([np.array([row[k] for row in column[:ROWS]]) for column in rows], 1) for k in range(5)]
+    observation, reward, terminated, truncated, mask = columns
+    mask[-1] = False
+    step = np.zeros(mask.shape, int)
+    return Trajectory(observation, step, reward, terminated, truncated, mask, step)
+
+
+def test_the_three_ways_to_reset_give_the_same_advantages():
+    """With V of the true final observation; the control takes the next episode's first observation for it."""
+    value = lambda observation: jnp.asarray(np.sin(observation @ np.arange(1.0, 7.0)))
+    streams = {mode: stream_of(mode) for mode in AutoresetMode}
+    found = {mode: advantages(s, value(s.observation), 0.99, 0.95) for mode, s in streams.items()}
+    first = streams[AutoresetMode.NEXT_STEP]
+    assert first.truncated.sum() >= 16
+    for mode, stream in streams.items():
+        np.testing.assert_array_equal(stream.mask, first.mask)
+        np.testing.assert_allclose(found[mode], found[AutoresetMode.NEXT_STEP], atol=1e-6)
+    wrong = np.where(first.mask[..., None], first.observation, np.roll(first.observation, -1, axis=0))
+    mistaken = advantages(first, value(wrong), 0.99, 0.95)
+    assert np.abs(mistaken - found[AutoresetMode.NEXT_STEP]).max() > 0.1
