@@ -77,21 +77,6 @@ def test_a_truncation_is_valued_and_a_termination_is_not(random):
     assert np.abs(advantages(exchanged, value, 0.9, 0.5) - by_hand(stream, value, 0.9, 0.5)).max() > 0.1
 
 
-def test_a_cut_inside_equals_the_two_trajectories_apart(random):
-    """A stream of two episodes gives each step what the episode alone gives it, whatever follows."""
-    value = random.normal(size=(9, 1))
-    mask = np.array([1, 1, 1, 0, 1, 1, 1, 1, 0], bool)[:, None]
-    for terminated in (True, False):
-        end = (np.arange(9) == 2)[:, None]
-        flags = dict(terminated=jnp.asarray(end & terminated), truncated=jnp.asarray(end & (not terminated)))
-        zeros, reward = jnp.zeros((9, 1)), random.normal(size=(9, 1)) * mask
-        whole = Trajectory(zeros, zeros, jnp.asarray(reward), mask=jnp.asarray(mask), step=zeros.astype(int), **flags)
-        parts = [jax.tree.map(lambda x, rows=rows: x[rows], whole) for rows in (slice(0, 4), slice(4, 9))]
-        values = [jnp.asarray(value[:4]), jnp.asarray(value[4:])]
-        apart = [advantages(part, v, 0.9, 0.8) for part, v in zip(parts, values, strict=True)]
-        np.testing.assert_allclose(advantages(whole, jnp.asarray(value), 0.9, 0.8), np.concatenate(apart))
-
-
 def test_the_value_beyond_a_cut_is_that_of_the_episode_that_was_cut():
     """V_A = 1, V_B = 100, r = 0, γ = 1, cut between: the advantage is 0, not 99 (pytorch/rl #4209)."""
     value = jnp.array([[1.0], [1.0], [100.0], [100.0]])  # A, where A was cut, B, where the rollout was cut
@@ -225,6 +210,40 @@ def test_a2c_is_ppo_with_one_epoch_and_no_clip(random):
     assert largest_difference(a2c.policy, start.policy) > 1e-3
     twice, _ = updated(PPO(**common, epochs=2, minibatches=1, clip=np.inf), stream)
     assert largest_difference(a2c.policy, twice.policy) > 1e-3
+
+
+ONE_PART = dict(SMALL, environments=1, rollout_steps=8)
+CUT = [
+    A2C(**ONE_PART),
+    A2C(**ONE_PART, epochs=3),
+    PPO(**ONE_PART, epochs=3, minibatches=1),
+    NPG(**ONE_PART, value_minibatches=1),
+    TRPO(**ONE_PART, value_minibatches=1),
+]
+
+
+@pytest.mark.parametrize("config", CUT, ids=lambda config: f"{name_of_algorithm(config)}-{config.trace_decay}")
+@pytest.mark.parametrize("terminated", [True, False])
+def test_a_cut_inside_equals_the_two_trajectories_apart(config, terminated, random):
+    """Two episodes in one stream move every parameter as the two in streams of their own do; not so without the cut."""
+    end = (np.arange(9) == 2)[:, None]
+    mask = np.array([1, 1, 1, 0, 1, 1, 1, 1, 0], bool)[:, None]
+    whole = Trajectory(
+        observation=random.normal(size=(9, 1, 3)),
+        action=random.integers(0, 2, (9, 1)),
+        reward=random.normal(size=(9, 1)) * mask,
+        terminated=end & terminated,
+        truncated=end & (not terminated),
+        mask=mask,
+        step=np.array([0, 1, 2, 0, 0, 1, 2, 3, 4])[:, None],
+        paid=np.zeros((9, 1)),
+    )
+    places = np.array([[0, 1, 2, 3, 3], [4, 5, 6, 7, 8]]).T  # the row after the first episode twice: both no steps
+    apart = jax.tree.map(lambda x: x[places, 0], whole)
+    uncut = dataclasses.replace(whole, mask=np.append(np.ones((8, 1), bool), [[False]], 0))
+    one, two, other = (updated(config, jax.tree.map(jnp.asarray, x))[0] for x in (whole, apart, uncut))
+    assert largest_difference((one.policy, one.value.network), (two.policy, two.value.network)) < 1e-10
+    assert largest_difference(one.policy, other.policy) > 1e-6
 
 
 @pytest.mark.parametrize("config", [A2C(**SMALL), PPO(**SMALL, minibatches=4), NPG(**SMALL, value_minibatches=4)])
