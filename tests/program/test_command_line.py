@@ -396,3 +396,14 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
         cut = ["--steps", 1000] if words[0] == "train" and not {"--steps", "--config"} & set(words) else []
         logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
     assert (tmp_path / "credit.png").is_file()
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (README.parent / "docs" / "algorithms").glob("*.md")))
+def test_the_commands_of_the_algorithms_run(logpi, page):
+    """With short budgets, and CartPole for MuJoCo."""
+    text = (README.parent / "docs" / "algorithms" / page).read_text()
+    commands = [a or b for a, b in re.findall(r"^    (logpi train .*)$|`(logpi train [^`]*)`", text, re.MULTILINE)]
+    assert commands
+    for words in map(str.split, dict.fromkeys(commands)):
+        short = ["CartPole-v1" if word == "HalfCheetah-v5" else word for word in words[1:] if word != "--steps"]
+        logpi(*(word for word in short if not re.fullmatch(r"\de\d", word)), "--steps", 2000)

@@ -11,6 +11,9 @@ from logpi import LogpiError
 from logpi.distributions import Categorical, Product
 from logpi.envs import make_environment
 from logpi.envs.base import space_from_json, space_to_json
+from logpi.learner import make_learner
+from logpi.randomness import Stream
+from logpi.rollout_host import HostSampler
 
 
 class Match(gym.Env):
@@ -120,6 +123,17 @@ def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path
     assert environment.steps > 30_000
     assert environment.invalid == 0
     assert run.evaluation.mean > 9
+
+
+@pytest.mark.slow
+def test_ten_million_masked_actions_are_all_allowed():
+    environment = make_environment(Masked)
+    sampler = HostSampler(environment, 256, 0, 0, lambda: False)
+    Masked.steps = Masked.invalid = 0
+    while Masked.steps < 10_000_000:
+        policy = make_learner(ALGORITHMS[0], environment.spec, Masked.steps).policy
+        sampler.sample(policy, Stream.TRAINING, Masked.steps)
+    assert Masked.invalid == 0
 
 
 def test_without_the_mask_some_are_taken(tmp_path):
