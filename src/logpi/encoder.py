@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from logpi.errors import LogpiError
+from logpi.module import Module
 from logpi.network import Convolutions, parameter
 from logpi.trajectory import AnyArray
 
@@ -14,7 +15,7 @@ from logpi.trajectory import AnyArray
 FEATURE_LIMIT = 10.0
 
 
-class Standardiser(eqx.Module):
+class Standardiser(Module):
     """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in the policy."""
 
     mean: Float[AnyArray, " features"]
@@ -37,7 +38,7 @@ class Standardiser(eqx.Module):
         return Standardiser(self.mean + distance * count / total, variance, total)
 
 
-class Image(eqx.Module):
+class Image(Module):
     """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last, then convolutions.
 
     Nothing is scaled before the network sees it, so that a trajectory keeps bytes as bytes.
@@ -69,7 +70,7 @@ def _is_image(space: gym.spaces.Box) -> bool:
     return len(space.shape) == 3 and sorted(space.shape)[1] >= 3
 
 
-class Encoder(eqx.Module):
+class Encoder(Module):
     """An observation of the declared space as one feature vector.
 
     A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete is one-hot. If `raw`,

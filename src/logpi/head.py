@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from logpi.distributions import Categorical, Distribution, Normal, Product, TanhNormal, split_last
 from logpi.errors import LogpiError
+from logpi.module import Module
 from logpi.network import parameter
 from logpi.trajectory import AnyArray
 
@@ -46,7 +47,7 @@ def draw_noise(head: Head, leading: tuple[int, ...], draw: Callable[[str, tuple[
     return parts[0] if len(parts) == 1 else parts[0].__array_namespace__().concatenate(parts, axis=-1)
 
 
-class CategoricalHead(eqx.Module):
+class CategoricalHead(Module):
     """Logits for `Discrete(n, start)`."""
 
     size: int = eqx.field(static=True)
@@ -65,7 +66,7 @@ class CategoricalHead(eqx.Module):
         return action + self.start
 
 
-class NormalHead(eqx.Module):
+class NormalHead(Module):
     """Mean from the network, one learned log standard deviation per dimension, in units of the Box's half range.
 
     A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) if `squash`; dimensions without
@@ -113,7 +114,7 @@ class NormalHead(eqx.Module):
         return executed.reshape(*action.shape[:-1], *self.shape)
 
 
-class ProductHead(eqx.Module):
+class ProductHead(Module):
     """Independent choices, each with a head of its own: MultiDiscrete, MultiBinary, Tuple and Dict actions.
 
     `shape` is that of a space of whole numbers; None for a Tuple or a Dict, which receives all numbers in one row.

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PyTree, UInt32
 
 from logpi.algorithm import NPG, Algorithm, Reinforce
 from logpi.envs.base import EnvironmentSpec
+from logpi.module import Module
 from logpi.own_estimator import own_estimator
 from logpi.policy import Policy, ValueFunction, make_policy, make_value_function, split_statistics
 from logpi.randomness import Stream, numpy_generator
@@ -20,7 +21,7 @@ from logpi.trajectory import Scalar
 Metrics: TypeAlias = dict[str, Scalar]
 
 
-class Learner(eqx.Module):
+class Learner(Module):
     """What the next update needs, and nothing else: parameters, optimiser states, how far, and where the episodes are.
 
     A2C and PPO descend one loss of policy and value function: `policy_optimizer` is then that of both. `environment`

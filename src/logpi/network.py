@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from logpi.module import Module
 from logpi.trajectory import AnyArray
 
 
@@ -28,7 +29,7 @@ def orthogonal(into: int, out: int, gain: float, random: np.random.Generator) ->
     return parameter(gain * (q if into >= out else q.T))
 
 
-class MLP(eqx.Module):
+class MLP(Module):
     """Affine layers with tanh between them, on the last axis of inputs with any leading dimensions."""
 
     weights: list[Float[AnyArray, "_ _"]]
@@ -59,7 +60,7 @@ LARGE_IMAGE: tuple[Window, ...] = ((8, 4, 32), (4, 2, 64), (3, 1, 64))
 SMALL_IMAGE: tuple[Window, ...] = ((3, 1, 16),)
 
 
-class Convolutions(eqx.Module):
+class Convolutions(Module):
     """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result is one vector.
 
     A convolution is a product of all its windows, side by side in a matrix, with one kernel.
@@ -108,7 +109,7 @@ def _sigmoid(x: Any) -> Any:
     return 0.5 * (x.__array_namespace__().tanh(0.5 * x) + 1)
 
 
-class GRU(eqx.Module):
+class GRU(Module):
     """h' = z h + (1 - z) tanh(W x + r (U h)), gates z, r = sigmoid(affine in x and h) (Cho et al. 2014)."""
 
     into: MLP
@@ -138,7 +139,7 @@ class GRU(eqx.Module):
         return state
 
 
-class LSTM(eqx.Module):
+class LSTM(Module):
     """c' = f c + i tanh(g), h' = o tanh(c'), gates affine in x and h (Hochreiter & Schmidhuber 1997).
 
     The state is [h, c] in one row; the forget gate starts near 1.

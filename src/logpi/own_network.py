@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from logpi.errors import LogpiError
 from logpi.files import load_function
+from logpi.module import Module
 from logpi.trajectory import AnyArray
 
 
@@ -19,7 +20,7 @@ class _Fixed:
         self.tree = tree
 
 
-class OwnNetwork(eqx.Module):
+class OwnNetwork(Module):
     """The user's module, which maps the features of one observation to the head's outputs, on batches."""
 
     parameters: Any

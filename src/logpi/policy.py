@@ -19,6 +19,7 @@ from logpi.distributions import Distribution
 from logpi.encoder import Encoder, Standardiser
 from logpi.errors import LogpiError
 from logpi.head import Head, action_head, draw_noise
+from logpi.module import Module
 from logpi.network import MLP, Memory, MemoryKind, make_memory, parameter
 from logpi.own_network import OwnNetwork, own_network
 from logpi.trajectory import AnyArray
@@ -29,7 +30,7 @@ Tree = TypeVar("Tree")
 FORBIDDEN = -1e9
 
 
-class Policy(eqx.Module):
+class Policy(Module):
     """π(·|s; θ): encoder, memory if it has one, network, head.
 
     With a memory, m_t = memory(features of o_t, m_{t-1}), m_{-1} = 0 at the start of an episode, and the network reads
@@ -114,7 +115,7 @@ class Policy(eqx.Module):
         return np.asarray(self.execute(np.asarray(distribution.sample(draw_noise(self.head, leading, draw)))))
 
 
-class Units(eqx.Module):
+class Units(Module):
     """The units in which V works, and how far it may be trusted: statistics of the returns, not trained.
 
     `offset` and `scale` are those of the returns last fitted. `trust` is the share of V's variation that the returns
@@ -126,7 +127,7 @@ class Units(eqx.Module):
     trust: Float[AnyArray, ""]
 
 
-class ValueFunction(eqx.Module):
+class ValueFunction(Module):
     """V(s, t; w), the expected return from step t: offset + scale * network(s, t / horizon).
 
     A baseline may depend on anything but the action, so V is told the time: with a time limit, the undiscounted return

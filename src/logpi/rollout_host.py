@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpy import ndarray
 
 from logpi.algorithm import Algorithm, Reinforce
@@ -124,7 +125,8 @@ class HostSampler:
         parameters = with_environment(learner, None)
         shapes = self._shapes(learner.policy, time, streams is not None)
         thread = ThreadPoolExecutor(1)
-        program = jax.jit(partial(update, config, budget=budget))
+        names: list[str] = []
+        program = jax.jit(partial(_numbered_update, config, budget, names))
         compiling = thread.submit(lambda: program.lower(parameters, shapes).compile())
         thread.shutdown(wait=False)
 
@@ -137,7 +139,7 @@ class HostSampler:
             parameters = with_environment(learner, None)
             learner, metrics = compiling.result()(parameters, trajectory)
             learner = with_environment(learner, unfinished)
-            return learner, [{name: float(value) for name, value in metrics.items()}]
+            return learner, [dict(zip(names, metrics.tolist(), strict=True))]
 
         return advance
 
@@ -162,3 +164,12 @@ class HostSampler:
             return Trajectory(observation, action, reward, flag, flag, flag, step, *extra)
 
         return jax.eval_shape(example, policy)
+
+
+def _numbered_update(
+    config: Algorithm, budget: int, names: list[str], learner: Learner, trajectory: Trajectory
+) -> tuple[Learner, Float[Array, "metrics"]]:
+    """`update` with the metrics in one array, since each that is read costs 10 µs; `names` is filled while tracing."""
+    learner, metrics = update(config, learner, trajectory, budget)
+    names[:] = metrics
+    return learner, jnp.stack([value.astype(float) for value in metrics.values()])

@@ -77,40 +77,40 @@ class HostStreams:
         that is not finite; `Interrupted`.
         """
         group, now, count = self._group, self._now, len(self._now.step)
-        shape = (self._rows + 1, count)
+        shape, last = (self._rows + 1, count), self._spec.max_episode_steps - 1
         dtype = jax.dtypes.canonicalize_dtype(group.observation.dtype)
         observation = np.zeros((*shape, *group.observation.shape[1:]), dtype)
         action = np.zeros((*shape, *now.action.shape[2:]), now.action.dtype)
         reward, paid, step = np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int32)
-        terminated, truncated, mask = (np.zeros(shape, bool) for _ in range(3))
+        terminated, ended, mask = (np.zeros(shape, bool) for _ in range(3))
         noise = standard_noise(policy, count, self._seed, Stream.TRAINING, batch)
-        policy, before = policy.on_host(), now.remembered
+        policy, remembered, everyone = policy.on_host(), now.remembered, list(range(count))
         for t in range(self._rows):
             if self._interrupted():
                 raise Interrupted
             observation[t] = group.observation
-            now = now._replace(remembered=policy.remember(observation[t], now.remembered, now.step))
-            action[t] = policy(observation[t], now.remembered).sample(next(noise))
+            remembered = policy.remember(observation[t], remembered, now.step)
+            action[t] = policy(observation[t], remembered).sample(next(noise))
             mask[t], step[t] = ~now.ended, now.step
-            running, over = np.flatnonzero(mask[t]), np.flatnonzero(now.ended)
-            now.action[running, now.step[running]] = action[t, running]
-            self._step(policy.execute(action[t]), running.tolist())
-            reward[t] = np.where(mask[t], group.reward, 0.0)
-            terminated[t] = mask[t] & group.terminated
-            late = now.step + 1 == self._spec.max_episode_steps
-            truncated[t] = mask[t] & (group.truncated | late) & ~terminated[t]
+            over = np.flatnonzero(now.ended).tolist()
+            self._step(policy.execute(action[t]), np.flatnonzero(mask[t]).tolist() if over else everyone)
+            reward[t], terminated[t] = group.reward, group.terminated
             now.paid[:] = paid[t] = np.where(mask[t], now.paid + reward[t], 0.0)
-            now.step[:] = np.where(mask[t], now.step + 1, 0)
-            now.episode[over] += 1
-            now.ended[:] = terminated[t] | truncated[t]
-            self._reset(over.tolist())
+            now.ended[:] = ended[t] = mask[t] & (group.terminated | group.truncated | (now.step == last))
+            now.step[:] = (now.step + 1) * mask[t]
+            if over:
+                now.episode[over] += 1
+                self._reset(over)
         observation[-1], step[-1] = group.observation, now.step
+        t, i = np.nonzero(mask)
+        now.action[i, step[t, i]] = action[t, i]  # in the order of time: an episode writes over the one before it
+        reward, terminated = np.where(mask, reward, 0.0), terminated & mask
         self._require_valid(observation, reward, mask)
         real = jnp.result_type(float)
-        flags = (terminated, truncated, mask)
-        rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real), before)
-        self._now = now
-        return rollout, jax.tree.map(np.copy, now)
+        flags = (terminated, ended & ~terminated, mask)
+        rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real), now.remembered)
+        self._now = now._replace(remembered=remembered)
+        return rollout, jax.tree.map(np.copy, self._now)
 
     def _reset(self, copies: Any) -> None:
         if not len(copies):

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from logpi.module import Module
 
 Out = TypeVar("Out")
 # Trajectories are of JAX arrays in compiled programs, and of NumPy arrays where Python steps the environment.
@@ -21,7 +22,7 @@ Number: TypeAlias = float | Scalar
 ROWS_PER_CHUNK = 4096
 
 
-class Trajectory(eqx.Module):
+class Trajectory(Module):
     """Arrays `[time, env, ...]`; column i is one trajectory, padded after its end.
 
     Action `action[t]` is taken on `observation[t]` and answered by `reward[t]`, the r_{t+1} of the derivation.

@@ -15,6 +15,7 @@ ORDER = [
     "errors",
     "files",
     "contract",
+    "module",
     "trajectory",
     "distributions",
     "network",
