@@ -25,7 +25,7 @@ from logpi.rollout import Interrupted
 from logpi.trajectory import Trajectory
 
 # Time steps for which noise is drawn at once.
-NOISE_ROWS = 64
+NOISE_ROWS = 16
 
 
 class Unfinished(NamedTuple):

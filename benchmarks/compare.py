@@ -1,0 +1,146 @@
+"""Side by side with other libraries: the same work in the same run, in turn (A B A B …), medians and ratios.
+
+python benchmarks/compare.py                      # every comparison, written to docs/benchmarks.md
+python benchmarks/compare.py a2c-8x5 --repeat 3   # some of them, printed
+
+The work is in comparisons.toml. Each peer has a virtual environment of its own, made once from pinned versions and kept
+in the user's cache folder. A rate is that of the second half of a training run, which leaves compilation out; seconds
+are those of the whole process.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from logpi.metrics import STEPS, read_metrics
+
+HERE = Path(__file__).parent
+TORCH, GYMNASIUM = "torch==2.13.0", "gymnasium[mujoco]==1.3.0"
+PEERS: Mapping[str, Sequence[str]] = {
+    "stable-baselines3 2.9.2": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2"),
+    "sbx-rl 0.28.0": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2", "sbx-rl==0.28.0", "jax==0.10.2"),
+    "rejax 0.1.3": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),
+}
+PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
+SECONDS = "time/time_elapsed"
+
+
+COMPARISONS: Mapping[str, dict[str, Any]] = tomllib.loads((HERE / "comparisons.toml").read_text())
+
+
+def python_of(peer: str) -> str:
+    """The interpreter of a peer's virtual environment, which is made where there is none."""
+    folder = user_cache_path("logpi") / "benchmarks" / peer.replace(" ", "-")
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
+    return str(python)
+
+
+def run_ours(words: list[str]) -> dict[str, float]:
+    """One training run as a process, its compilation cache cold."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, "train", words[0], "--out", str(out), *words[1:]],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"},
+        )
+        seconds = time.perf_counter() - start
+        rows = read_metrics(out / "metrics.csv")
+        reached = json.loads((out / "evaluation.json").read_text())["mean"]
+    first, last = rows[len(rows) // 2], rows[-1]
+    rate = (last[STEPS] - first[STEPS]) / (last[SECONDS] - first[SECONDS])
+    return {"rate": rate, "seconds": seconds, "return": reached}
+
+
+def run_theirs(peer: str, task: dict[str, Any]) -> dict[str, float]:
+    """The same by the peer's runner."""
+    runner = HERE / "peers" / ("rejax_ppo.py" if "rejax" in peer else "stable_baselines.py")
+    start = time.perf_counter()
+    done = subprocess.run(
+        [python_of(peer), "-W", "ignore", str(runner), json.dumps(task)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    return {"seconds": time.perf_counter() - start, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def compare(name: str, repeat: int) -> str:
+    """A row of the table: medians, least and most in brackets, their ratio, and the median returns."""
+    work = COMPARISONS[name]
+    by, show = work["by"], "{:,.0f}" if work["by"] == "rate" else "{:.1f}"
+    python_of(work["peer"])
+    runs: list[tuple[dict[str, float], dict[str, float]]] = []
+    for seed in range(repeat):
+        ours = run_ours([*work["ours"].split()[:1], "--seed", str(seed), *work["ours"].split()[1:]])
+        runs.append((ours, run_theirs(work["peer"], {**work["theirs"], "seed": seed})))
+        print(name, seed, *runs[-1], file=sys.stderr, flush=True)
+    times = [[run[side][by] for run in runs] for side in (0, 1)]
+    ours, theirs = map(statistics.median, times)
+    ratio = ours / theirs if by == "rate" else theirs / ours
+    cells = [f"{show} [{show}, {show}]".format(statistics.median(x), min(x), max(x)) for x in times]
+    returns = [statistics.median([run[side]["return"] for run in runs]) for side in (0, 1)]
+    learned = "" if min(returns) >= work["least"] else f"; not both reach {work['least']}"
+    unit = "steps/s" if by == "rate" else "s"
+    end = f"**{ratio:.1f}** | {work['goal']} | {returns[0]:.0f}, {returns[1]:.0f}{learned}"
+    return f"| {work['what']} | {work['peer']} | {unit} | {cells[0]} | {cells[1]} | {end} |"
+
+
+def page(rows: Sequence[str], repeat: int) -> str:
+    """docs/benchmarks.md."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy"))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; {versions}"
+    return f"""# Benchmarks
+
+{machine}.
+
+Medians of {repeat} runs each, least and most in brackets, in turn: `python benchmarks/compare.py`, whose
+settings are [comparisons.toml](../benchmarks/comparisons.toml). Steps a second are those of the second half of
+training. Networks are 64×64 tanh in float32, policy and critic apart. Torch has one thread. The returns are what the
+trained policies reach, ours first.
+
+| work | against | unit | logpi | peer | ratio | goal | returns |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Known differences: Stable-Baselines3 and SBX step environments in one process, logpi in one or two, whichever it
+measures to be faster. rejax has gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode
+that ends, which counts as no step.
+"""
+
+
+def main() -> None:
+    """Run the comparisons named, or all, and write the page in the latter case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(COMPARISONS))
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each side")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(COMPARISONS):
+        parser.error(f"there is no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}")
+    rows = [compare(name, options.repeat) for name in options.names or COMPARISONS]
+    print("\n".join(rows))
+    if not options.names:
+        (HERE.parent / "docs" / "benchmarks.md").write_text(page(rows, options.repeat))
+
+
+if __name__ == "__main__":
+    main()
