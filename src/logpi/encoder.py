@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from logpi.errors import LogpiError
 from logpi.module import Module
 from logpi.network import Convolutions, parameter
-from logpi.trajectory import AnyArray
+from logpi.trajectory import AnyArray, float_dtype
 
 # Standardised features are cut here: an outlier says no more.
 FEATURE_LIMIT = 10.0
@@ -61,7 +61,7 @@ class Image(Module):
     def __call__(self, pixels: AnyArray) -> Float[AnyArray, "*batch features"]:
         """The outputs of the convolutions, or the image itself."""
         xp = pixels.__array_namespace__()
-        x = (pixels.astype(jnp.result_type(float)) - self.low) / self.range
+        x = (pixels.astype(float_dtype()) - self.low) / self.range
         x = xp.moveaxis(x, -3, -1) if self.channels_first else x
         return x if self.convolutions is None else self.convolutions(x)
 
@@ -119,7 +119,7 @@ class Encoder(Module):
         """Features of observations with any leading dimensions."""
         if self.categories is not None:
             one_hot = observation[..., None] - self.start == np.arange(self.categories)
-            return one_hot.astype(jnp.result_type(float))
+            return one_hot.astype(float_dtype())
         if self.image is not None:
             return self.image(observation)
         features = self._flat(observation)
@@ -127,7 +127,7 @@ class Encoder(Module):
 
     def _flat(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
         batch = observation.shape[: observation.ndim - len(self.shape)]
-        return observation.reshape(*batch, self.size).astype(jnp.result_type(float))
+        return observation.reshape(*batch, self.size).astype(float_dtype())
 
     def observe(self, observation: AnyArray, mask: Bool[AnyArray, "time env"]) -> "Encoder":
         """With the steps of another batch in its statistics, if it keeps any."""

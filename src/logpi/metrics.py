@@ -12,7 +12,7 @@ from logpi.checkpoint import Counters
 from logpi.errors import LogpiError
 
 # Rows of metrics.csv that a whole budget of steps makes, at most.
-ROWS_PER_RUN = 1000
+ROWS_PER_RUN = 250
 STEPS = "time/total_timesteps"
 RETURN, LENGTH = "rollout/ep_rew_mean", "rollout/ep_len_mean"
 # The means over episodes are taken over the latest batches that hold at least so many.

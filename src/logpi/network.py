@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from logpi.module import Module
-from logpi.trajectory import AnyArray
+from logpi.trajectory import AnyArray, float_dtype
 
 
 def parameter(values: np.ndarray) -> Array:
     """`values` in the precision that is in use."""
-    return jax.device_put(values.astype(jnp.result_type(float)))
+    return jax.device_put(values.astype(float_dtype()))
 
 
 def orthogonal(into: int, out: int, gain: float, random: np.random.Generator) -> Array:

@@ -22,7 +22,7 @@ from logpi.head import Head, action_head, draw_noise
 from logpi.module import Module
 from logpi.network import MLP, Memory, MemoryKind, make_memory, parameter
 from logpi.own_network import OwnNetwork, own_network
-from logpi.trajectory import AnyArray
+from logpi.trajectory import AnyArray, float_dtype
 
 Tree = TypeVar("Tree")
 
@@ -54,7 +54,7 @@ class Policy(Module):
 
     def blank(self, count: int) -> Float[np.ndarray, "env state"] | None:
         """m_{-1} of `count` episodes; None for a policy that remembers nothing."""
-        return None if self.memory is None else np.zeros((count, self.memory.state_size), jnp.result_type(float))
+        return None if self.memory is None else np.zeros((count, self.memory.state_size), float_dtype())
 
     def remember(self, observation: AnyArray, remembered: Any, step: Any = None) -> Any:
         """m_t from o_t and m_{t-1}, one row for each environment; where `step`, if given, is 0 m_{t-1} is forgotten."""
@@ -149,7 +149,7 @@ class ValueFunction(Module):
         if remembered is not None:
             features.append(jax.lax.stop_gradient(remembered))
         if self.horizon is not None:
-            features.append((step / self.horizon).astype(jnp.result_type(float))[..., None])
+            features.append((step / self.horizon).astype(float_dtype())[..., None])
         x = features[0] if len(features) == 1 else jnp.concatenate(features, axis=-1)
         return self.units.offset + self.units.scale * self.network(x)[..., 0]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from logpi.trajectory import AnyArray, Number, Scalar, Trajectory
+from logpi.trajectory import AnyArray, Number, Scalar, Trajectory, float_dtype
 
 
 def reward_to_go(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
@@ -35,7 +35,7 @@ def whole_return(trajectory: Trajectory, discount: Number) -> Float[Array, "time
 
 def discount_power(step: Int[AnyArray, "time env"], discount: Number) -> Float[Array, "time env"]:
     """γ^t, with 0^0 = 1 [D4.3]."""
-    return jnp.power(jnp.asarray(discount, jnp.result_type(float)), step)
+    return jnp.power(jnp.asarray(discount, float_dtype()), step)
 
 
 def advantages(

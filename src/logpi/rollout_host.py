@@ -21,7 +21,7 @@ from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed
 from logpi.rollout import Advance, Episodes, Interrupted
 from logpi.rollout_streams import HostStreams, fault, first_episodes, first_invalid, standard_noise
-from logpi.trajectory import Trajectory
+from logpi.trajectory import Trajectory, float_dtype
 from logpi.update import update
 
 
@@ -91,7 +91,7 @@ class HostSampler:
         return Trajectory(
             observation=self._observation.copy(),
             action=action,
-            reward=np.where(mask, reward, 0.0).astype(jnp.result_type(float)),
+            reward=np.where(mask, reward, 0.0).astype(float_dtype()),
             terminated=terminated & mask,
             truncated=last & ~terminated,
             mask=mask,

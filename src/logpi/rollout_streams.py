@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -22,7 +21,7 @@ from logpi.head import draw_noise
 from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed, numpy_generator
 from logpi.rollout import Interrupted
-from logpi.trajectory import Trajectory
+from logpi.trajectory import Trajectory, float_dtype
 
 # Time steps for which noise is drawn at once.
 NOISE_ROWS = 16
@@ -41,11 +40,11 @@ class Unfinished(NamedTuple):
 
 def first_episodes(spec: EnvironmentSpec, policy: Policy, count: int) -> Unfinished:
     """Episode 0 of every copy, before its first action."""
-    noise = np.zeros((count, policy.head.size), jnp.result_type(float))
+    noise = np.zeros((count, policy.head.size), float_dtype())
     action = jax.eval_shape(lambda p, n: p.head(n).sample(n), policy, noise)
     log = np.zeros((count, spec.max_episode_steps, *action.shape[1:]), action.dtype)
     zeros = np.zeros(count, np.int32)
-    paid, ended = np.zeros(count, jnp.result_type(float)), np.zeros(count, bool)
+    paid, ended = np.zeros(count, float_dtype()), np.zeros(count, bool)
     return Unfinished(zeros, zeros, paid, ended, log, policy.blank(count))
 
 
@@ -106,7 +105,7 @@ class HostStreams:
         now.action[i, step[t, i]] = action[t, i]  # in the order of time: an episode writes over the one before it
         reward, terminated = np.where(mask, reward, 0.0), terminated & mask
         self._require_valid(observation, reward, mask)
-        real = jnp.result_type(float)
+        real = float_dtype()
         flags = (terminated, ended & ~terminated, mask)
         rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real), now.remembered)
         self._now = now._replace(remembered=remembered)
@@ -143,7 +142,7 @@ def standard_noise(
     policy: Policy, count: int, seed: int, stream: Stream, batch: int, deterministic: bool = False
 ) -> Iterator[ndarray]:
     """Noise of the policy's laws, a row `[env, size]` for each time step; zeros for the most probable action."""
-    dtype = jnp.result_type(float)
+    dtype = float_dtype()
     if deterministic:
         yield from itertools.repeat(np.zeros((count, policy.head.size), dtype))
     random = numpy_generator(seed, stream, batch)

@@ -22,6 +22,11 @@ Number: TypeAlias = float | Scalar
 ROWS_PER_CHUNK = 4096
 
 
+def float_dtype() -> np.dtype:
+    """The kind of real number in use: float32, or float64 where JAX's x64 is on."""
+    return jax.dtypes.canonicalize_dtype(float)
+
+
 class Trajectory(Module):
     """Arrays `[time, env, ...]`; column i is one trajectory, padded after its end.
 

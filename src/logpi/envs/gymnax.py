@@ -10,6 +10,7 @@ import numpy as np
 
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, near_names
 from logpi.errors import LogpiError
+from logpi.trajectory import float_dtype
 
 
 def gymnax_environment(name: str) -> CompiledEnvironment:
@@ -39,7 +40,7 @@ def gymnax_environment(name: str) -> CompiledEnvironment:
     def step(key, state, action):
         observation, state, reward, terminated, _ = environment.step_env(key, state, action, parameters)
         truncated = environment.is_truncated(state, parameters) & ~terminated
-        return state, observation, jnp.asarray(reward, jnp.result_type(float)), terminated, truncated
+        return state, observation, jnp.asarray(reward, float_dtype()), terminated, truncated
 
     spec = EnvironmentSpec(
         name=f"gymnax:{name}",

@@ -12,6 +12,7 @@ import numpy as np
 from logpi.envs.base import UNDECLARED_LIMIT, CompiledEnvironment, EnvironmentSpec, near_names
 from logpi.envs.views import MASK
 from logpi.errors import LogpiError
+from logpi.trajectory import float_dtype
 
 
 def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:
@@ -39,7 +40,7 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
     def seen(observation: Any) -> jax.Array:
         leaves = [getattr(observation, MASK)] if masked else []
         leaves += jax.tree.leaves(observation._replace(**{MASK: None}) if masked else observation)
-        return jnp.concatenate([jnp.ravel(leaf).astype(jnp.result_type(float)) for leaf in leaves])
+        return jnp.concatenate([jnp.ravel(leaf).astype(float_dtype()) for leaf in leaves])
 
     def reset(key):
         state, first = environment.reset(key)
@@ -50,7 +51,7 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
         after, now = environment.step(inner, action.astype(environment.action_spec.dtype))
         terminated = now.last() & (now.discount == 0)
         truncated = (now.last() | (t + 1 >= limit)) & ~terminated
-        return (after, t + 1), seen(now.observation), now.reward.astype(jnp.result_type(float)), terminated, truncated
+        return (after, t + 1), seen(now.observation), now.reward.astype(float_dtype()), terminated, truncated
 
     size = jax.eval_shape(seen, shape).shape
     spec = EnvironmentSpec(
