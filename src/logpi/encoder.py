@@ -1,5 +1,7 @@
 """From an observation to the feature vector that networks work on."""
 
+import math
+
 import equinox as eqx
 import gymnasium as gym
 import jax.numpy as jnp
@@ -113,7 +115,7 @@ class Encoder(Module):
         """Number of features."""
         if self.image is not None and self.image.convolutions is not None:
             return self.image.convolutions.size
-        return self.categories if self.categories is not None else int(np.prod(self.shape))
+        return self.categories if self.categories is not None else math.prod(self.shape)
 
     def __call__(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
         """Features of observations with any leading dimensions."""
