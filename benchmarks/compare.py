@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
-
-from logpi.metrics import STEPS, read_metrics
+from process import train
 
 HERE = Path(__file__).parent
 TORCH, GYMNASIUM = "torch==2.13.0", "gymnasium[mujoco]==1.3.0"
@@ -34,8 +32,6 @@ PEERS: Mapping[str, Sequence[str]] = {
     "sbx-rl 0.28.0": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2", "sbx-rl==0.28.0", "jax==0.10.2"),
     "rejax 0.1.3": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),
 }
-PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
-SECONDS = "time/time_elapsed"
 
 
 COMPARISONS: Mapping[str, dict[str, Any]] = tomllib.loads((HERE / "comparisons.toml").read_text())
@@ -49,25 +45,6 @@ def python_of(peer: str) -> str:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
     return str(python)
-
-
-def run_ours(words: list[str]) -> dict[str, float]:
-    """One training run as a process, its compilation cache cold."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM, "train", words[0], "--out", str(out), *words[1:]],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"},
-        )
-        seconds = time.perf_counter() - start
-        rows = read_metrics(out / "metrics.csv")
-        reached = json.loads((out / "evaluation.json").read_text())["mean"]
-    first, last = rows[len(rows) // 2], rows[-1]
-    rate = (last[STEPS] - first[STEPS]) / (last[SECONDS] - first[SECONDS])
-    return {"rate": rate, "seconds": seconds, "return": reached}
 
 
 def run_theirs(peer: str, task: dict[str, Any]) -> dict[str, float]:
@@ -91,8 +68,8 @@ def compare(name: str, repeat: int) -> str:
     python_of(work["peer"])
     runs: list[tuple[dict[str, float], dict[str, float]]] = []
     for seed in range(repeat):
-        ours = run_ours([*work["ours"].split()[:1], "--seed", str(seed), *work["ours"].split()[1:]])
-        runs.append((ours, run_theirs(work["peer"], {**work["theirs"], "seed": seed})))
+        environment, *options = work["ours"].split()
+        runs.append((train(environment, seed, options), run_theirs(work["peer"], {**work["theirs"], "seed": seed})))
         print(name, seed, *runs[-1], file=sys.stderr, flush=True)
     times = [[run[side][by] for run in runs] for side in (0, 1)]
     ours, theirs = map(statistics.median, times)

@@ -7,6 +7,7 @@ The first quarter of the run, which holds the compilation and the short episodes
 that at a tenth of the steps and at the end.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,10 +16,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from logpi.metrics import STEPS, read_metrics
+from process import PROGRAM, SECONDS
 
-PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
-SECONDS = "time/time_elapsed"
+from logpi.metrics import STEPS, read_metrics
 
 
 def resident_megabytes(process: int) -> float:
@@ -28,7 +28,10 @@ def resident_megabytes(process: int) -> float:
 
 
 def main() -> None:
-    options = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("environment", help="and the options of `logpi train`")
+    arguments, options = parser.parse_known_args()
+    options = [arguments.environment, *options]
     versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium"))
     print(f"{' '.join(options)}; {versions}; {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,34 @@
+"""One training run of logpi as a process of its own, from a cold compilation cache."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from logpi.metrics import STEPS, read_metrics
+
+PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
+SECONDS = "time/time_elapsed"
+
+
+def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
+    """Return of 100 fresh episodes, steps, seconds of the process, steps a second in the second half of training."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        words = ["train", environment, "--seed", str(seed), "--out", str(out), *options]
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"},
+        )
+        seconds = time.perf_counter() - start
+        rows = read_metrics(out / "metrics.csv")
+        evaluation = json.loads((out / "evaluation.json").read_text())
+    first, last = rows[len(rows) // 2], rows[-1]
+    rate = (last[STEPS] - first[STEPS]) / max(last[SECONDS] - first[SECONDS], 1e-9)
+    return {"return": evaluation["mean"], "steps": evaluation["steps"], "seconds": seconds, "rate": rate}
