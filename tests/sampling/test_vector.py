@@ -77,8 +77,8 @@ def test_actor_critics_learn_from_vector_environments(tmp_path):
 
 
 def test_what_does_not_fit_is_named():
-    with pytest.raises(LogpiError, match="no package registers a vector environment 'Pendulum-v1'; there are CartPole"):
-        make_environment("vector:Pendulum-v1")
+    with pytest.raises(LogpiError, match=r"no package registers a vector environment 'CartPol-v1'; near: CartPole-v1"):
+        make_environment("vector:CartPol-v1")
     with pytest.raises(LogpiError, match="has a time limit of its own, 500; use CartPole-v1 for another"):
         make_environment(NAME, max_episode_steps=100)
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy import ndarray
 
-from logpi.envs.base import UNDECLARED_LIMIT, EnvironmentSpec, HostEnvironment
+from logpi.envs.base import UNDECLARED_LIMIT, EnvironmentSpec, HostEnvironment, near_names
 from logpi.envs.host import observation_layout
 from logpi.errors import LogpiError
 
@@ -22,8 +22,8 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
     """
     registered = gym.registry.get(name)
     if registered is None or not registered.vector_entry_point:
-        known = ", ".join(sorted(key for key, spec in gym.registry.items() if spec.vector_entry_point))
-        raise LogpiError(f"no package registers a vector environment {name!r}; there are {known}")
+        known = [key for key, spec in gym.registry.items() if spec.vector_entry_point]
+        raise LogpiError(f"no package registers a vector environment {name!r}; {near_names(name, known)}")
     first = _made(name, 1)
     limit = registered.max_episode_steps or UNDECLARED_LIMIT
     space, mode = first.single_observation_space, first.metadata.get("autoreset_mode")
