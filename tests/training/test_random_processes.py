@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import logpi
-from logpi import A2C, NPG, PPO, TRPO, FiniteMDP, Reinforce
+from logpi import A2C, PPO, FiniteMDP, Reinforce
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
 from logpi.objective import exact_objective, optimal_objective
 
@@ -54,7 +54,6 @@ def side_by_side(processes):
 
 
 STREAMS = dict(hidden=(), environments=256, normalize_observations=False, trace_decay=1.0, discount=1.0)
-NATURAL = dict(rollout_steps=8, learning_rate=0.03, kl_limit=0.02, damping=1e-5, conjugate_gradient_steps=30)
 SLOW = {"learning_rate": 1e-9}
 CASES = {
     "reinforce": (Reinforce(hidden=(), episodes=256, learning_rate=0.03, kl_limit=1.0, value_steps=20), SLOW),
@@ -65,8 +64,6 @@ CASES = {
     "a2c": (A2C(**STREAMS, rollout_steps=4, learning_rate=0.03), SLOW),
     "v-trace": (A2C(**STREAMS, rollout_steps=4, learning_rate=0.02, epochs=2), SLOW),
     "ppo": (PPO(**STREAMS, rollout_steps=8, learning_rate=0.01, epochs=4, minibatches=4), SLOW),
-    "npg": (NPG(**STREAMS, **NATURAL), {"kl_limit": 1e-12}),
-    "trpo": (TRPO(**STREAMS, **NATURAL), {"kl_limit": 1e-12}),
 }
 
 
