@@ -23,7 +23,7 @@ def test_cartpole_is_solved_by_every_seed():
 
 @pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])
 def test_memory_does_not_grow(environment):
-    """Resident size at 1 and at 10 million steps of one run differ by less than 5 %."""
+    """Resident size at 10 million steps of a run is not more than 5 % above that at 1 million."""
     out = run("throughput.py", environment, "--steps", "1e7", "--episodes", "64")
     early, late = map(float, re.search(r"resident (\d+) MB .* steps, (\d+) MB", out).groups())
-    assert abs(late / early - 1) < 0.05
+    assert late / early < 1.05
