@@ -152,6 +152,16 @@ def _called(factory: Callable[[], Any], name: str) -> Any:
         raise LogpiError(f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
+def register_package(name: str) -> None:
+    """Make a package's environments known to Gymnasium, if `name` is one of them.
+
+    **Raises:** `ModuleNotFoundError`.
+    """
+    package = next((package for start, package in _PACKAGES.items() if name.startswith(start)), None)
+    if package is not None:
+        gym.register_envs(import_module(package))
+
+
 def _atari(environment: gym.Env) -> gym.Env:
     """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the start."""
     return gym.wrappers.FrameStackObservation(gym.wrappers.AtariPreprocessing(environment), 4)
@@ -160,9 +170,7 @@ def _atari(environment: gym.Env) -> gym.Env:
 def _make_registered(name: str) -> gym.Env:
     """gymnasium.make with errors for people; Atari with its standard wrappers."""
     try:
-        package = next((package for start, package in _PACKAGES.items() if name.startswith(start)), None)
-        if package is not None:
-            gym.register_envs(import_module(package))
+        register_package(name)
         # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
         if name.startswith("ALE/"):
             return _atari(gym.make(name, frameskip=1, disable_env_checker=True, max_episode_steps=ATARI_LIMIT))
