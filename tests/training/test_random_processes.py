@@ -59,7 +59,7 @@ CASES = {
     "reinforce": Reinforce(**WHOLE, value_steps=20),
     "leave-one-out": Reinforce(**WHOLE, baseline="leave-one-out"),
     "a2c": A2C(**STREAMS, rollout_steps=4, learning_rate=0.03),
-    "v-trace": A2C(**STREAMS, rollout_steps=4, learning_rate=0.02, epochs=2),
+    "v-trace": A2C(**STREAMS, rollout_steps=8, learning_rate=0.015, epochs=2),
     "ppo": PPO(**STREAMS, rollout_steps=8, learning_rate=0.01, epochs=4, minibatches=4),
 }
 
