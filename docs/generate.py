@@ -23,7 +23,7 @@ def derivation_page() -> str:
     return as_page(derive(mdp, np.random.default_rng(0).normal(size=(mdp.observations, mdp.actions))))
 
 
-ESTIMATORS = {
+ALGORITHMS = {
     "reinforce (the default: `--baseline value`, here a critic that is wrong on purpose)": Reinforce(discount=0.9),
     "reinforce `--baseline none`": Reinforce(discount=0.9, baseline="none"),
     "reinforce `--baseline leave-one-out`": Reinforce(discount=0.9, baseline="leave-one-out"),
@@ -43,24 +43,26 @@ ESTIMATORS = {
     "ppo `--whiten`, first step (BIASED)": PPO(discount=0.9, whiten=True),
     "npg and trpo `--trace-decay 1`, before F⁻¹": TRPO(discount=0.9, trace_decay=1.0),
     "npg and trpo, before F⁻¹": TRPO(discount=0.9),
-    "`--reference`, the distance alone": reference_estimator(),
-    "episodes of an older policy, per-decision importance weights": off_policy_estimator(0.9),
-    "episodes of an older policy, V-trace": off_policy_estimator(0.9, ratio_limit=1.0),
+}
+PARTS = {
+    "`--reference`, the distance alone": (reference_estimator(), "reverse-kl"),
+    "episodes of an older policy, per-decision importance weights": (off_policy_estimator(0.9), "discounted"),
+    "episodes of an older policy, V-trace": (off_policy_estimator(0.9, ratio_limit=1.0), "discounted"),
 }
 
 
 def estimators_page() -> str:
     """Every estimator of the library under its own check."""
+    target_of = lambda config: "conventional-continuing" if isinstance(config, ActorCritic) else "discounted"
+    whole = {name: (as_estimator(config), target_of(config)) for name, config in ALGORITHMS.items()}
     rows = []
-    for name, source in ESTIMATORS.items():
-        target = "conventional-continuing" if isinstance(source, ActorCritic) else "discounted"
-        target = "reverse-kl" if "reference" in name else target
-        report = logpi.check(source if callable(source) else as_estimator(source), target=target)
-        target = report.matches[0] if report.verdict == "other-target" else report.target
+    for name, (estimator, target) in (whole | PARTS).items():
+        report = logpi.check(estimator, target=target)
+        found = report.matches[0] if report.verdict == "other-target" else report.target
         bias = "0" if report.verdict in ("exact", "other-target") else f"{report.relative_bias:.2g}"
         causes = ", ".join(hint.name for hint in report.diagnosis[:2]) if report.verdict == "biased" else ""
         ratio = f"{report.variance.ratio:.2f} (N = {report.variance.episodes})"
-        rows.append(f"| {name} | {report.verdict} | {target} | {bias} | {causes} | {ratio} |")
+        rows.append(f"| {name} | {report.verdict} | {found} | {bias} | {causes} | {ratio} |")
     return f"""# The library's own estimators under `logpi check`
 
 Expected gradient over all batches, γ = 0.9, by the functions that train: `logpi.named_estimators`. The targets:

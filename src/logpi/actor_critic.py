@@ -23,7 +23,7 @@ from logpi.policy import Policy, ValueFunction, split_statistics
 from logpi.randomness import Stream, batch_key
 from logpi.reference import near_reference
 from logpi.returns import advantages
-from logpi.surrogate import clipped_surrogate, importance_surrogate
+from logpi.surrogate import objective
 from logpi.trajectory import AnyArray, Number, Scalar, Trajectory, explained_variance, masked_mean
 from logpi.value import restandardise
 
@@ -53,13 +53,14 @@ class Rows(NamedTuple):
 
 def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
     """Advantages by the old critic, the algorithm's own step, then the statistics of the encoders."""
-    acted = learner.policy
+    acting = learner.policy
     learner, rows = _prepared(config, learner, trajectory, 1.0)
     learner, metrics = _STEPS[type(config)](config, learner, rows)
     if isinstance(config, A2C) and config.epochs > 1:
+        old_log_prob = _log_prob(acting, trajectory)
 
         def again(learner: Learner, _: None) -> tuple[Learner, Metrics]:
-            log_ratio = _log_prob(learner.policy, trajectory) - _log_prob(acted, trajectory)
+            log_ratio = _log_prob(learner.policy, trajectory) - old_log_prob
             return _joint_descent(config, *_prepared(config, learner, trajectory, jnp.minimum(jnp.exp(log_ratio), 1.0)))
 
         learner, _ = jax.lax.scan(again, learner, length=config.epochs - 1)
@@ -117,22 +118,6 @@ def _loss(config: A2C | PPO, policy: Policy, value: ValueFunction, rows: Rows) -
     surrogate, bonus = _gains(config, policy, rows)
     error = _squared_error(value, rows, getattr(config, "value_clip", None))
     return config.value_coefficient * error - surrogate - bonus, {"surrogate": surrogate, "value_loss": error}
-
-
-def objective(
-    config: ActorCritic,
-    log_prob: Float[Array, "*steps"],
-    old_log_prob: Float[Array, "*steps"],
-    advantage: Float[Array, "*steps"],
-) -> Float[Array, "*steps"]:
-    """What each algorithm makes larger, step by step; at π = π_old its gradient is A ∇ log π for all of them."""
-    match config:
-        case A2C():
-            return advantage * log_prob
-        case PPO():
-            return clipped_surrogate(log_prob - old_log_prob, advantage, config.clip)
-        case _:
-            return importance_surrogate(log_prob - old_log_prob, advantage)
 
 
 def _gains(config: ActorCritic, policy: Policy, rows: Rows) -> tuple[Scalar, Scalar]:

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from logpi.actor_critic import objective
 from logpi.algorithm import ActorCritic, Algorithm, Reinforce
 from logpi.contract import Estimator
 from logpi.estimator import score_function_surrogate, whiten
 from logpi.reference import regularised_reward
 from logpi.returns import advantages, discount_power, earlier_ratio
+from logpi.surrogate import objective
 from logpi.trajectory import Scalar, Trajectory
 from logpi.update import baselines, returns, weights
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from logpi.algorithm import A2C, PPO, ActorCritic
 from logpi.trajectory import Number
 
 
@@ -17,3 +18,19 @@ def clipped_surrogate(
     """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) (Schulman et al. 2017, eq. 7): no gain for moving ρ further than ε."""
     ratio = jnp.exp(log_ratio)
     return jnp.minimum(ratio * weight, jnp.clip(ratio, 1 - clip, 1 + clip) * weight)
+
+
+def objective(
+    config: ActorCritic,
+    log_prob: Float[Array, "*steps"],
+    old_log_prob: Float[Array, "*steps"],
+    advantage: Float[Array, "*steps"],
+) -> Float[Array, "*steps"]:
+    """What each algorithm makes larger, step by step; at π = π_old its gradient is A ∇ log π for all of them."""
+    match config:
+        case A2C():
+            return advantage * log_prob
+        case PPO():
+            return clipped_surrogate(log_prob - old_log_prob, advantage, config.clip)
+        case _:
+            return importance_surrogate(log_prob - old_log_prob, advantage)

@@ -22,14 +22,14 @@ NAME, COPIES = "vector:CartPole-v1", 64
 never = lambda: False
 
 
-def sampler_of(name, copies=COPIES):
+def sampler_of(name):
     environment = make_environment(name)
-    return environment.spec, HostSampler(environment, copies, 0, None, never)
+    return environment.spec, HostSampler(environment, COPIES, 0, None, never)
 
 
 def test_whole_episodes_have_the_law_of_single_environments():
     """Lengths under an untrained policy, two samples of 512; the control is a policy that always pushes right."""
-    lengths, policy = {}, None
+    lengths = {}
     for name in (NAME, "CartPole-v1"):
         spec, sampler = sampler_of(name)
         policy = make_learner(Reinforce(), spec, 0).policy
