@@ -20,7 +20,7 @@ from logpi.estimator import whiten
 from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
 from logpi.policy import Policy, ValueFunction, split_statistics
-from logpi.randomness import Stream, batch_key
+from logpi.randomness import Stream, batch_key, random_order
 from logpi.reference import near_reference
 from logpi.returns import advantages
 from logpi.surrogate import objective
@@ -203,7 +203,7 @@ def _epochs(
 
     def shuffled(state: Any, key: PRNGKeyArray) -> tuple[Any, History]:
         columns = rows.mask.shape[1]
-        order = jax.random.permutation(key, columns).reshape(math.gcd(minibatches, columns), -1)
+        order = random_order(key, columns).reshape(math.gcd(minibatches, columns), -1)
         return epoch(state, jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), rows))
 
     keys = jax.random.split(batch_key(learner.seed, Stream.MINIBATCHES, learner.batch), epochs)
