@@ -6,7 +6,7 @@ surrogate that allows for the policy having moved; NPG and TRPO one, measured by
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ from logpi.distributions import Distribution
 from logpi.estimator import whiten
 from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
-from logpi.policy import Policy, ValueFunction, split_statistics
+from logpi.policy import Policy, ValueFunction, as_vector
 from logpi.randomness import Stream, batch_key, random_order
 from logpi.reference import near_reference
 from logpi.returns import advantages
@@ -31,6 +31,9 @@ from logpi.value import restandardise
 UNITS_RATE = 0.03
 
 History: TypeAlias = dict[str, Float[Array, "*steps"]]
+Vector: TypeAlias = Float[Array, "parameters"]
+# Parameters and the moments of Adam.
+Descent: TypeAlias = tuple[Vector, optax.OptState]
 
 
 class Rows(NamedTuple):
@@ -140,48 +143,45 @@ def _squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None)
 
 
 def _descend(
-    config: ActorCritic, loss: Callable[[Any, Rows], tuple[Scalar, Metrics]]
-) -> Callable[[tuple[Any, Any], Rows], tuple[tuple[Any, Any], Metrics]]:
+    config: ActorCritic, loss: Callable[[Vector, Rows], tuple[Scalar, Metrics]]
+) -> Callable[[Descent, Rows], tuple[Descent, Metrics]]:
     """One Adam step of (parameters, moments) down `loss`, its gradient cut to `max_gradient_norm`."""
     limit, adam = optax.clip_by_global_norm(config.max_gradient_norm), optax.scale_by_adam(eps=1e-5)
 
-    def step(state: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], Metrics]:
+    def step(state: Descent, rows: Rows) -> tuple[Descent, Metrics]:
         parameters, moments = state
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, rows)
         limited, _ = limit.update(gradient, optax.EmptyState())
         change, moments = adam.update(limited, moments)
-        parameters = jax.tree.map(lambda p, c: p - config.learning_rate * c, parameters, change)
-        return (parameters, moments), metrics | {"gradient_norm": optax.tree.norm(gradient)}
+        parameters = parameters - config.learning_rate * jnp.asarray(change)
+        return (parameters, moments), metrics | {"gradient_norm": jnp.linalg.norm(gradient)}
 
     return step
 
 
 def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """Policy and critic descend one loss: once, or by minibatches until all epochs are done or KL is past `kl_stop`."""
-    trained, statistics = split_statistics((learner.policy, learner.critic))
-
-    def loss(parameters: Any, rows: Rows) -> tuple[Scalar, Metrics]:
-        policy, value = eqx.combine(parameters, statistics)
-        return _loss(config, policy, value, rows)
-
-    descend = _descend(config, loss)
-    start = (trained, learner.policy_optimizer)
+    parameters, whole = as_vector((learner.policy, learner.critic))
+    descend = _descend(config, lambda parameters, rows: _loss(config, *whole(parameters), rows))
+    start = (parameters, learner.policy_optimizer)
     if isinstance(config, A2C):
-        (trained, moments), metrics = descend(start, rows)
+        (parameters, moments), metrics = descend(start, rows)
     else:
         limit = config.kl_stop
-        moved = lambda trained: _mean_kl(learner.policy, eqx.combine(trained, statistics)[0], rows)
-        epoch = _epoch(descend, None if limit is None else lambda trained: moved(trained) > limit)
-        (trained, moments), history = _epochs(epoch, start, rows, config.epochs, config.minibatches, learner)
+        moved = lambda parameters: _mean_kl(learner.policy, whole(parameters)[0], rows)
+        epoch = _epoch(descend, None if limit is None else lambda parameters: moved(parameters) > limit)
+        (parameters, moments), history = _epochs(epoch, start, rows, config.epochs, config.minibatches, learner)
         metrics = jax.tree.map(jnp.nanmean, history)
-    policy, value = eqx.combine(trained, statistics)
-    return eqx.tree_at(lambda x: (x.policy, x.value, x.policy_optimizer), learner, (policy, value, moments)), metrics
+    parts = (*whole(parameters), moments)
+    return eqx.tree_at(lambda x: (x.policy, x.value, x.policy_optimizer), learner, parts), metrics
 
 
-def _epoch(descend: Any, stop: Callable[[Any], Bool[Array, ""]] | None) -> Callable[[Any, Rows], tuple[Any, History]]:
+def _epoch(
+    descend: Any, stop: Callable[[Vector], Bool[Array, ""]] | None
+) -> Callable[[Descent, Rows], tuple[Descent, History]]:
     """`descend` along the minibatches of an epoch, unless `stop`; NaN in the metrics of an epoch that is skipped."""
 
-    def epoch(state: Any, parts: Rows) -> tuple[Any, History]:
+    def epoch(state: Descent, parts: Rows) -> tuple[Descent, History]:
         run = lambda state: jax.lax.scan(descend, state, parts)
         if stop is None:
             return run(state)
@@ -192,16 +192,16 @@ def _epoch(descend: Any, stop: Callable[[Any], Bool[Array, ""]] | None) -> Calla
 
 
 def _epochs(
-    epoch: Callable[[Any, Rows], tuple[Any, History]],
-    state: Any,
+    epoch: Callable[[Descent, Rows], tuple[Descent, History]],
+    state: Descent,
     rows: Rows,
     epochs: int,
     minibatches: int,
     learner: Learner,
-) -> tuple[Any, History]:
+) -> tuple[Descent, History]:
     """`epoch` on the columns in a new order each time, divided into minibatches."""
 
-    def shuffled(state: Any, key: PRNGKeyArray) -> tuple[Any, History]:
+    def shuffled(state: Descent, key: PRNGKeyArray) -> tuple[Descent, History]:
         columns = rows.mask.shape[1]
         order = random_order(key, columns).reshape(math.gcd(minibatches, columns), -1)
         return epoch(state, jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), rows))
@@ -212,28 +212,25 @@ def _epochs(
 
 def _natural_step(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """θ ← θ + β F⁻¹ĝ with KL = `kl_limit`, shortened by TRPO until it holds; then the critic is fitted."""
-    old, statistics = split_statistics(learner.policy)
-    whole = lambda trained: eqx.combine(trained, statistics)
-
-    surrogate = lambda trained: sum(_gains(config, whole(trained), rows))
-    kl = lambda trained: _mean_kl(learner.policy, whole(trained), rows)
+    old, whole = as_vector(learner.policy)
+    surrogate = lambda parameters: sum(_gains(config, whole(parameters), rows))
+    kl = lambda parameters: _mean_kl(learner.policy, whole(parameters), rows)
     before, gradient = jax.value_and_grad(surrogate)(old)
     natural = scale_by_natural_gradient(config.kl_limit, config.conjugate_gradient_steps, config.damping)
-    change, _ = natural.update(gradient, optax.EmptyState(), cast("optax.Params", old), kl=kl)
-    step = cast(Policy, change)
+    step = jnp.asarray(natural.update(gradient, optax.EmptyState(), old, kl=kl)[0])
     scale = _line_search(config, old, step, surrogate, kl, before) if isinstance(config, TRPO) else jnp.ones(())
-    policy = whole(jax.tree.map(lambda p, s: p + scale * s, old, step))
-    learner, metrics = _fit_critic(config, eqx.tree_at(lambda x: x.policy, learner, policy), rows)
-    norm = optax.tree.norm(gradient)
+    moved = eqx.tree_at(lambda x: x.policy, learner, whole(old + scale * step))
+    learner, metrics = _fit_critic(config, moved, rows)
+    norm = jnp.linalg.norm(gradient)
     return learner, {"surrogate": before, "gradient_norm": norm, "step_scale": scale, **metrics}
 
 
-def _line_search(config: TRPO, old: Policy, step: Policy, surrogate: Any, kl: Any, before: Scalar) -> Scalar:
+def _line_search(config: TRPO, old: Vector, step: Vector, surrogate: Any, kl: Any, before: Scalar) -> Scalar:
     """The largest of 1, ½, ¼, … with which the surrogate grows within the limit; 0 if none does."""
 
     def accepted(scale: Scalar) -> Bool[Array, ""]:
-        policy = jax.tree.map(lambda p, s: p + scale * s, old, step)
-        return (surrogate(policy) > before) & (kl(policy) <= config.kl_limit)
+        parameters = old + scale * step
+        return (surrogate(parameters) > before) & (kl(parameters) <= config.kl_limit)
 
     def search(state: tuple[Scalar, Int[Array, ""]]) -> tuple[Scalar, Int[Array, ""]]:
         scale, tried = state
@@ -244,16 +241,15 @@ def _line_search(config: TRPO, old: Policy, step: Policy, surrogate: Any, kl: An
 
 
 def _fit_critic(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
-    trained, statistics = split_statistics(learner.critic)
+    parameters, whole = as_vector(learner.critic)
 
-    def loss(trained: ValueFunction, rows: Rows) -> tuple[Scalar, Metrics]:
-        error = _squared_error(eqx.combine(trained, statistics), rows)
+    def loss(parameters: Vector, rows: Rows) -> tuple[Scalar, Metrics]:
+        error = _squared_error(whole(parameters), rows)
         return error, {"value_loss": error}
 
-    epoch, start = _epoch(_descend(config, loss), None), (trained, learner.value_optimizer)
-    (trained, moments), history = _epochs(epoch, start, rows, config.value_epochs, config.value_minibatches, learner)
-    value = eqx.combine(trained, statistics)
-    learner = eqx.tree_at(lambda x: (x.value, x.value_optimizer), learner, (value, moments))
+    epoch, start = _epoch(_descend(config, loss), None), (parameters, learner.value_optimizer)
+    (parameters, moments), history = _epochs(epoch, start, rows, config.value_epochs, config.value_minibatches, learner)
+    learner = eqx.tree_at(lambda x: (x.value, x.value_optimizer), learner, (whole(parameters), moments))
     return learner, {"value_loss": jnp.mean(history["value_loss"])}
 
 

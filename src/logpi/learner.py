@@ -14,7 +14,7 @@ from logpi.algorithm import NPG, Algorithm, Reinforce
 from logpi.envs.base import EnvironmentSpec
 from logpi.module import Module
 from logpi.own_estimator import own_estimator
-from logpi.policy import Policy, ValueFunction, make_policy, make_value_function, split_statistics
+from logpi.policy import Policy, ValueFunction, as_vector, make_policy, make_value_function
 from logpi.randomness import Stream, numpy_generator
 from logpi.reference import require_same_form
 from logpi.trajectory import Scalar
@@ -81,13 +81,12 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
         recalls = policy.memory is not None and not isinstance(config, Reinforce)
         remembered = policy.memory.state_size if policy.memory is not None and recalls else 0
         value = make_value_function(spec.observation_space, config.hidden, horizon, random, standardise, remembered)
-    trained, trained_value = split_statistics(policy)[0], split_statistics(value)[0]
     if isinstance(config, Reinforce):
-        moments = _adam_state(trained), _adam_state(trained_value)
+        moments = _adam_state(policy), _adam_state(value)
     elif isinstance(config, NPG):
-        moments = (), _adam_state(trained_value)
+        moments = (), _adam_state(value)
     else:
-        moments = _adam_state((trained, trained_value)), ()
+        moments = _adam_state((policy, value)), ()
     zero, steps, number = (jax.device_put(x) for x in (np.int32(0), np.uint32(0), np.uint32(seed)))
     reference = None if config.reference is None else policy
     return Learner(policy, value, *moments, batch=zero, steps=steps, seed=number, reference=reference)
@@ -104,7 +103,7 @@ def started_from(learner: Learner, reference: Policy, source: str) -> Learner:
     return dataclasses.replace(learner, policy=policy, reference=policy)
 
 
-def _adam_state(parameters: Any) -> optax.OptState:
+def _adam_state(tree: Any) -> optax.OptState:
     """Adam's state before the first step, which is all zeros: made without compiling anything."""
-    shapes = jax.eval_shape(optax.scale_by_adam().init, parameters)
+    shapes = jax.eval_shape(lambda: optax.scale_by_adam().init(as_vector(tree)[0]))
     return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)

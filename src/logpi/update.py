@@ -14,7 +14,7 @@ from logpi.baseline import leave_one_out, shrunk_value, trust, value_baseline
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
 from logpi.learner import Learner, Metrics
 from logpi.own_estimator import own_gradient
-from logpi.policy import Policy
+from logpi.policy import Policy, as_vector
 from logpi.reference import near_reference
 from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Scalar, Trajectory, explained_variance, sum_over_time
@@ -116,21 +116,20 @@ def policy_step(
     config: Reinforce, learner: Learner, trajectory: Trajectory, gradient: Policy, sums: Metrics
 ) -> tuple[Policy, optax.OptState, Metrics]:
     """One Adam step uphill, shortened to the KL limit: KL grows with the square of a small step."""
-    downhill = jax.tree.map(jnp.negative, gradient)  # Optax minimises
-    direction, state = optax.scale_by_adam().update(downhill, learner.policy_optimizer)
-    step = jax.tree.map(lambda d: -config.learning_rate * d, direction)
-    policy = eqx.apply_updates(learner.policy, step)
-    kl = mean_kl(learner.policy, policy, trajectory)
+    parameters, whole = as_vector(learner.policy)
+    uphill, _ = as_vector(gradient)
+    direction, state = optax.scale_by_adam().update(-uphill, learner.policy_optimizer)  # Optax minimises
+    step = -config.learning_rate * jnp.asarray(direction)
+    kl = mean_kl(learner.policy, whole(parameters + step), trajectory)
     scale = jnp.minimum(1.0, jnp.sqrt(config.kl_limit / jnp.maximum(kl, 1e-30)))  # rounding can make KL negative
-    policy = eqx.apply_updates(learner.policy, jax.tree.map(lambda s: scale * s, step))
     metrics = {
         "surrogate": sums["surrogate"],
         "entropy": sums["entropy"] / jnp.sum(trajectory.mask),
-        "gradient_norm": optax.tree.norm(gradient),
+        "gradient_norm": jnp.linalg.norm(uphill),
         "kl": kl * scale**2,
         "step_scale": scale,
     }
-    return policy, state, metrics
+    return whole(parameters + scale * step), state, metrics
 
 
 def mean_kl(old: Policy, new: Policy, trajectory: Trajectory) -> Scalar:

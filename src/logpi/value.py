@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from logpi.algorithm import Reinforce
-from logpi.policy import Units, ValueFunction, split_statistics
+from logpi.policy import Units, ValueFunction, as_vector
 from logpi.trajectory import Trajectory, masked_mean, masked_variance
 
 
@@ -22,24 +22,25 @@ def fit_value(
     return_: Float[Array, "time env"],
 ) -> tuple[ValueFunction, optax.OptState, Float[Array, ""]]:
     """`value_steps` Adam steps on the squared error of V in units of the returns' deviation; the last loss."""
-    trained, statistics = split_statistics(restandardise(value, return_, trajectory))
+    parameters, whole = as_vector(restandardise(value, return_, trajectory))
     optimizer = optax.scale_by_adam()
 
-    def loss(trained: ValueFunction, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
-        value = eqx.combine(trained, statistics)
+    def loss(
+        parameters: Float[Array, "parameters"], at: tuple[Int[Array, "batch"], Int[Array, "batch"]]
+    ) -> Float[Array, ""]:
+        value = whole(parameters)
         predicted = value(trajectory.observation[at], trajectory.step[at])
         return jnp.mean(((predicted - return_[at]) / value.units.scale) ** 2)
 
     def step(carry, at):
-        trained, state = carry
-        error, gradient = jax.value_and_grad(loss)(trained, at)
+        parameters, state = carry
+        error, gradient = jax.value_and_grad(loss)(parameters, at)
         direction, state = optimizer.update(gradient, state)
-        change = jax.tree.map(lambda d: -config.value_learning_rate * d, direction)
-        return (eqx.apply_updates(trained, change), state), error
+        return (parameters - config.value_learning_rate * jnp.asarray(direction), state), error
 
     minibatches = spread_rows(trajectory, (config.value_steps, config.value_batch))
-    (trained, state), losses = jax.lax.scan(step, (trained, state), minibatches)
-    return eqx.combine(trained, statistics), state, losses[-1]
+    (parameters, state), losses = jax.lax.scan(step, (parameters, state), minibatches)
+    return whole(parameters), state, losses[-1]
 
 
 def spread_rows(trajectory: Trajectory, shape: tuple[int, int]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:

@@ -13,7 +13,7 @@ from logpi import Reinforce, trajectory as trajectory_module
 from logpi.baseline import leave_one_out
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
-from logpi.policy import make_value_function, split_statistics
+from logpi.policy import as_vector, make_value_function
 from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Trajectory, map_over_time, sum_over_time
 from logpi.update import mean_kl, update
@@ -138,7 +138,7 @@ def test_value_function_learns_what_can_be_known(random):
     value = make_value(random, 30)
     import optax
 
-    state = optax.scale_by_adam().init(split_statistics(value)[0])
+    state = optax.scale_by_adam().init(as_vector(value)[0])
     fit = eqx.filter_jit(lambda v, s, r: fit_value(config, v, s, trajectory, r)[0])
     mask = np.asarray(trajectory.mask)
 
@@ -155,7 +155,7 @@ def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
     import optax
 
     value = make_value(random, 30)
-    state = optax.scale_by_adam().init(split_statistics(value)[0])
+    state = optax.scale_by_adam().init(as_vector(value)[0])
     config = Reinforce(value_steps=20, value_batch=64, value_learning_rate=0.01)
     fit = eqx.filter_jit(lambda v, s, t, r: fit_value(config, v, s, t, r)[:2])
     for _ in range(60):
