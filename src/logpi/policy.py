@@ -164,8 +164,8 @@ def split_statistics(tree: Tree) -> tuple[Tree, Tree]:
 def as_vector(tree: Tree) -> tuple[Float[Array, "parameters"], Callable[[Float[Array, "parameters"]], Tree]]:
     """All that is trained, in one vector, and the way from such a vector back to the whole.
 
-    An optimiser of one vector is a handful of kernels, that of a tree a handful for each of its leaves: A2C's update has
-    137 kernels instead of 189, and PPO on 4 gymnax environments is faster by a tenth.
+    An optimiser of one vector is a handful of kernels, that of a tree a handful for each of its leaves: A2C's update
+    has 137 kernels instead of 189, and PPO on 4 gymnax environments is faster by a tenth.
     """
     trained, statistics = split_statistics(tree)
     vector, unravel = ravel_pytree(trained)

@@ -24,7 +24,7 @@ never = lambda: False
 
 def sampler_of(name):
     environment = make_environment(name)
-    return environment.spec, HostSampler(environment, COPIES, 0, None, never)
+    return environment.spec, HostSampler(environment, COPIES, 0, 0, never)
 
 
 def test_whole_episodes_have_the_law_of_single_environments():
