@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic
+from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic, OneLoss
 from logpi.distributions import Distribution
 from logpi.estimator import whiten
 from logpi.learner import Learner, Metrics
@@ -80,7 +80,8 @@ def _prepared(
     paid = near_reference(learner.policy, learner.reference, trajectory, config.reference_coefficient)
     advantage = advantages(paid, estimated, config.discount, config.trace_decay, ratio)
     target = advantage + estimated
-    value = learner.critic
+    value = learner.value
+    assert value is not None
     if config.normalize_returns:
         rate = jnp.maximum(1 / (learner.batch + 1), UNITS_RATE)
         value = restandardise(value, target, trajectory, rate)
@@ -116,7 +117,7 @@ def _law(policy: Policy, rows: Rows) -> Distribution:
     return policy.along(rows.observation, rows.step, None if rows.before is None else rows.before[0])
 
 
-def _loss(config: A2C | PPO, policy: Policy, value: ValueFunction, rows: Rows) -> tuple[Scalar, Metrics]:
+def _loss(config: OneLoss, policy: Policy, value: ValueFunction, rows: Rows) -> tuple[Scalar, Metrics]:
     """What the policy should gain, negative, plus the critic's squared error in units of the returns."""
     surrogate, bonus = _gains(config, policy, rows)
     error = _squared_error(value, rows, getattr(config, "value_clip", None))
@@ -161,8 +162,14 @@ def _descend(
 
 def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """Policy and critic descend one loss: once, or by minibatches until all epochs are done or KL is past `kl_stop`."""
-    parameters, whole = as_vector((learner.policy, learner.critic))
-    descend = _descend(config, lambda parameters, rows: _loss(config, *whole(parameters), rows))
+    assert learner.value is not None
+    parameters, whole = as_vector((learner.policy, learner.value))
+
+    def loss(parameters: Vector, rows: Rows) -> tuple[Scalar, Metrics]:
+        policy, value = whole(parameters)
+        return _loss(config, policy, value.reading(policy), rows)
+
+    descend = _descend(config, loss)
     start = (parameters, learner.policy_optimizer)
     if isinstance(config, A2C):
         (parameters, moments), metrics = descend(start, rows)
@@ -290,7 +297,8 @@ def _of_batch(trajectory: Trajectory, rows: Rows) -> Metrics:
 
 def _observed(learner: Learner, trajectory: Trajectory) -> Learner:
     """The next batch's statistics and number."""
-    encoders = [x.encoder.observe(trajectory.observation, trajectory.mask) for x in (learner.policy, learner.critic)]
-    places = lambda x: (x.policy.encoder, x.value.encoder, x.batch, x.steps)
+    own = [lambda x: x.policy.encoder, lambda x: x.value.encoder]
+    places = lambda x: [place(x) for place in own if place(x) is not None]
+    encoders = [encoder.observe(trajectory.observation, trajectory.mask) for encoder in places(learner)]
     steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
-    return eqx.tree_at(places, learner, (*encoders, learner.batch + 1, steps))
+    return eqx.tree_at(lambda x: [*places(x), x.batch, x.steps], learner, [*encoders, learner.batch + 1, steps])

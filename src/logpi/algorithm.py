@@ -188,7 +188,24 @@ class ActorCritic(Networks):
 
 
 @dataclass(frozen=True)
-class A2C(ActorCritic):
+class OneLoss(ActorCritic):
+    """What A2C and PPO share: policy and critic descend one loss."""
+
+    value_coefficient: float = 0.5
+    """Weight of the critic's squared error beside the policy's surrogate."""
+    shared_trunk: bool = False
+    """Policy and critic have all layers but their last in common; for a policy without memory or own network."""
+
+    _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "value_coefficient")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        possible = not self.shared_trunk or (self.memory == "none" and self.network is None)
+        require(possible, "shared_trunk", "no, with a memory or an own network", self.shared_trunk)
+
+
+@dataclass(frozen=True)
+class A2C(OneLoss):
     """Advantage actor-critic (Mnih et al. 2016): a step along the mean of A_t ∇ log π(a_t|s_t) for every rollout."""
 
     rollout_steps: int = 16
@@ -197,15 +214,12 @@ class A2C(ActorCritic):
     """Adam's step size."""
     epochs: int = 1
     """Steps along each rollout; from the second on V-trace allows for the policy having moved."""
-    value_coefficient: float = 0.5
-    """Weight of the critic's squared error beside the policy's surrogate."""
 
-    _WHOLE = (*ActorCritic._WHOLE, "epochs")
-    _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "value_coefficient")
+    _WHOLE = (*OneLoss._WHOLE, "epochs")
 
 
 @dataclass(frozen=True)
-class PPO(ActorCritic):
+class PPO(OneLoss):
     """PPO (Schulman et al. 2017): several epochs on min(ρ A, clip(ρ, 1 ± ε) A), ρ = π(a|s) / π_old(a|s) [D1.3]."""
 
     epochs: int = 10
@@ -218,11 +232,8 @@ class PPO(ActorCritic):
     """How far, in deviations of the returns, the critic may move from its old prediction; by default any distance."""
     kl_stop: float | None = None
     """Mean KL(old, new) beyond which the rest of the epochs is skipped; by default none."""
-    value_coefficient: float = 0.5
-    """Weight of the critic's squared error beside the policy's surrogate."""
 
-    _WHOLE = (*ActorCritic._WHOLE, "epochs", "minibatches")
-    _NOT_NEGATIVE = (*ActorCritic._NOT_NEGATIVE, "value_coefficient")
+    _WHOLE = (*OneLoss._WHOLE, "epochs", "minibatches")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree, UInt32
 
-from logpi.algorithm import NPG, Algorithm, Reinforce
+from logpi.algorithm import NPG, Algorithm, OneLoss, Reinforce
 from logpi.envs.base import EnvironmentSpec
 from logpi.module import Module
 from logpi.own_estimator import own_estimator
@@ -44,7 +44,7 @@ class Learner(Module):
     def critic(self) -> ValueFunction:
         """The value function of a learner that has one."""
         assert self.value is not None
-        return self.value
+        return self.value.reading(self.policy)
 
 
 def with_environment(learner: Learner, unfinished: PyTree) -> Learner:
@@ -80,7 +80,9 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
     if with_value:
         recalls = policy.memory is not None and not isinstance(config, Reinforce)
         remembered = policy.memory.state_size if policy.memory is not None and recalls else 0
-        value = make_value_function(spec.observation_space, config.hidden, horizon, random, standardise, remembered)
+        trunk = policy if isinstance(config, OneLoss) and config.shared_trunk else None
+        space = spec.observation_space
+        value = make_value_function(space, config.hidden, horizon, random, standardise, remembered, trunk)
     if isinstance(config, Reinforce):
         moments = _adam_state(policy), _adam_state(value)
     elif isinstance(config, NPG):
@@ -98,8 +100,9 @@ def started_from(learner: Learner, reference: Policy, source: str) -> Learner:
     **Raises:** `LogpiError` where that is another kind of policy.
     """
     require_same_form(learner.policy, reference, source)
-    parameters = jax.device_put(eqx.filter(reference, eqx.is_array))
-    policy = eqx.combine(parameters, learner.policy)
+    arrays, rest = eqx.partition(learner.policy, eqx.is_array)
+    parameters = jax.device_put(jax.tree.leaves(eqx.filter(reference, eqx.is_array)))
+    policy = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), parameters), rest)
     return dataclasses.replace(learner, policy=policy, reference=policy)
 
 

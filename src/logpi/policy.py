@@ -5,6 +5,7 @@ What acting needs is written for JAX and for NumPy arrays alike: with `policy.on
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -52,6 +53,11 @@ class Policy(Module):
         if self.masked:
             output = output.__array_namespace__().where(observation[..., : self.head.size] > 0, output, FORBIDDEN)
         return self.head(output)
+
+    def hidden(self, observation: AnyArray) -> Any:
+        """What the last layer reads of observations, for a policy with no memory and no own network."""
+        assert isinstance(self.network, MLP)
+        return self.network.hidden(self.encoder(observation))
 
     def blank(self, count: int) -> Float[np.ndarray, "env state"] | None:
         """m_{-1} of `count` episodes; None for a policy that remembers nothing."""
@@ -135,9 +141,11 @@ class ValueFunction(Module):
     depends on how many steps are left (Pardo et al. 2018). Where V looks beyond the limit there is no `horizon`, and V
     is of the state alone. For a policy with a memory V reads m_t too, as it is. In the units of `Units` the network
     works with numbers near 1 whatever the size of the rewards.
+
+    `encoder` is None where V reads what a policy's last layer reads: `reading` tells it whose.
     """
 
-    encoder: Encoder
+    encoder: Callable[[AnyArray], Any] | None
     network: MLP
     units: Units
     horizon: int | None = eqx.field(static=True)
@@ -146,6 +154,7 @@ class ValueFunction(Module):
         self, observation: AnyArray, step: Int[AnyArray, "*batch"], remembered: AnyArray | None = None
     ) -> Float[Array, "*batch"]:
         """V for observations with any leading dimensions, `step` being t and `remembered` m_t."""
+        assert self.encoder is not None
         features = [self.encoder(observation)]
         if remembered is not None:
             features.append(jax.lax.stop_gradient(remembered))
@@ -153,6 +162,10 @@ class ValueFunction(Module):
             features.append((step / self.horizon).astype(float_dtype())[..., None])
         x = features[0] if len(features) == 1 else jnp.concatenate(features, axis=-1)
         return self.units.offset + self.units.scale * self.network(x)[..., 0]
+
+    def reading(self, policy: Policy) -> "ValueFunction":
+        """The same V with the trunk of `policy`, if it has none of its own."""
+        return self if self.encoder is not None else replace(self, encoder=policy.hidden)
 
 
 def split_statistics(tree: Tree) -> tuple[Tree, Tree]:
@@ -204,9 +217,17 @@ def make_value_function(
     random: np.random.Generator,
     standardise: bool = False,
     remembered: int = 0,
+    trunk: Policy | None = None,
 ) -> ValueFunction:
-    """A value function that starts at 0 with scale 1, reading `remembered` numbers of a policy's memory."""
-    encoder = Encoder(observation_space, random, standardise)
-    network = MLP([encoder.size + remembered + (horizon is not None), *hidden, 1], 1.0, random)
+    """A value function with offset 0 and scale 1, reading `remembered` numbers of a policy's memory.
+
+    With the `trunk` of a policy it has no layers but its last.
+    """
+    if trunk is None:
+        encoder = Encoder(observation_space, random, standardise)
+        sizes = [encoder.size + remembered + (horizon is not None), *hidden]
+    else:
+        encoder, sizes = None, [hidden[-1] if hidden else trunk.encoder.size]
+    network = MLP([*sizes, 1], 1.0, random)
     zero, one = parameter(np.zeros(())), parameter(np.ones(()))
     return ValueFunction(encoder, network, Units(zero, one, zero), horizon)

@@ -41,8 +41,11 @@ def require_same_form(policy: Policy, reference: Policy, source: str) -> None:
     """**Raises:** `LogpiError` where the reference is another kind of policy than the one that is to be trained."""
     if policy.memory is not None:
         raise LogpiError("a policy with a memory cannot have a reference: what that would remember is not kept")
-    form = lambda policy: jax.tree.map(np.shape, eqx.filter(policy, eqx.is_array))
-    if jax.tree.structure(policy) != jax.tree.structure(reference) or form(policy) != form(reference):
+    shapes = lambda policy: list(map(np.shape, jax.tree.leaves(eqx.filter(policy, eqx.is_array))))
+    # An own network is known by the shapes of its parameters: its classes are made anew whenever its file is loaded.
+    rest = lambda policy: jax.tree.structure((policy.encoder, policy.head, policy.masked))
+    kind = lambda policy: (type(policy.network), rest(policy), shapes(policy))
+    if kind(policy) != kind(reference):
         raise LogpiError(
             f"the policy of {source} has another form: its environment, --hidden, --network, --actions or"
             " --normalize-observations is another"

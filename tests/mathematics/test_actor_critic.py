@@ -212,6 +212,27 @@ def test_a2c_is_ppo_with_one_epoch_and_no_clip(random):
     assert largest_difference(a2c.policy, twice.policy) > 1e-3
 
 
+def test_a_shared_trunk_is_moved_by_both_losses(random):
+    """By the policy's alone as if it were its own; by the critic's alone with the policy's last layer at rest."""
+    stream = random_stream(random)
+    nothing, something = jnp.zeros(stream.mask.shape), jnp.asarray(random.normal(size=stream.mask.shape))
+    after, before = {}, {}
+    for shared in (False, True):
+        config = A2C(**SMALL, shared_trunk=shared)
+        before[shared] = make_learner(config, spec(), seed=1)
+        valued = before[shared].critic(stream.observation, stream.step)
+        after[shared] = [
+            descended(config, before[shared], stream, *weights).policy.network.weights
+            for weights in ((something, valued), (nothing, something))
+        ]
+    start = before[True].policy.network.weights
+    assert largest_difference(after[True][0], after[False][0]) < 1e-12
+    assert largest_difference(after[True][0], start) > 1e-4
+    assert largest_difference(after[True][1][0], start[0]) > 1e-4
+    assert largest_difference(after[True][1][1], start[1]) < 1e-12
+    assert largest_difference(after[False][1], start) < 1e-12
+
+
 ONE_PART = dict(SMALL, environments=1, rollout_steps=8)
 CUT = [
     A2C(**ONE_PART),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import logpi
-from logpi import A2C, PPO, FiniteMDP, Reinforce
+from logpi import A2C, NPG, PPO, TRPO, FiniteMDP, Reinforce
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
 from logpi.objective import exact_objective, optimal_objective
 
@@ -55,11 +55,16 @@ def side_by_side(processes):
 
 STREAMS = dict(hidden=(), environments=256, normalize_observations=False, trace_decay=1.0, discount=1.0)
 WHOLE = dict(hidden=(), episodes=256, learning_rate=0.03, kl_limit=1.0)
+FITTED = dict(learning_rate=0.03, value_epochs=4, value_minibatches=4)
+NATURAL = dict(STREAMS, **FITTED, rollout_steps=8, entropy_coefficient=0.02)
+ENDING = ("entropy_coefficient", "learning_rate")
 CASES = {
     "reinforce": Reinforce(**WHOLE, value_steps=20),
     "leave-one-out": Reinforce(**WHOLE, baseline="leave-one-out"),
     "a2c": A2C(**STREAMS, rollout_steps=4, learning_rate=0.03),
     "v-trace": A2C(**STREAMS, rollout_steps=8, learning_rate=0.015, epochs=2),
+    "npg": NPG(**NATURAL, anneal=ENDING),
+    "trpo": TRPO(**NATURAL, anneal=ENDING),
     "ppo": PPO(**STREAMS, rollout_steps=8, learning_rate=0.01, epochs=4, minibatches=4),
 }
 
@@ -84,8 +89,9 @@ def test_every_algorithm_reaches_the_optimum(name, tmp_path):
     algorithm = CASES[name]
     groups = [[layered(random) for _ in range(TOGETHER)] for _ in range(PROCESSES // TOGETHER)]
     for number, processes in enumerate(groups):
-        run = logpi.train(side_by_side(processes), algorithm, steps=2e6, out=tmp_path / str(number))
+        run = logpi.train(side_by_side(processes), algorithm, steps=3e6, out=tmp_path / str(number))
         assert gaps(processes, run.policy).max() < 0.01
-    idle = dataclasses.replace(algorithm, learning_rate=1e-9)
+    step = "kl_limit" if isinstance(algorithm, NPG) else "learning_rate"
+    idle = dataclasses.replace(algorithm, **{step: 1e-9})
     run = logpi.train(side_by_side(groups[0]), idle, steps=4e4, out=tmp_path / "idle")
     assert np.median(gaps(groups[0], run.policy)) > 0.2

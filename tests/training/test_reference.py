@@ -1,5 +1,6 @@
 """`--reference`: where a policy starts, and what it stays near."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,6 +55,28 @@ def test_the_return_that_is_reported_is_the_environment_s(reference, tmp_path):
     assert 0 <= json.loads((run.folder / "evaluation.json").read_text())["mean"] <= 2
     returns = np.genfromtxt(run.folder / "metrics.csv", delimiter=",", names=True)["rolloutep_rew_mean"]
     assert np.all((returns >= 0) & (returns <= 2))
+
+
+NETWORK = """
+import equinox as eqx
+def net(features, outputs, key):
+    return eqx.nn.MLP(features, outputs, {width}, 1, key=key)
+"""
+
+
+def test_an_own_network_can_be_a_reference(tmp_path):
+    """Loaded anew from its file it is the same kind of policy; not so with another width."""
+    made = {width: tmp_path / f"net{width}.py" for width in (8, 9)}
+    for width, path in made.items():
+        path.write_text(NETWORK.format(width=width))
+    source = {width: f"{path}:net" for width, path in made.items()}
+    table = dict(baseline="leave-one-out", episodes=64)
+    first = logpi.train(CHOICE, Reinforce(**table, network=source[8]), steps=2000, out=tmp_path / "first")
+    near = Reinforce(**table, network=source[8], reference=str(first.folder), learning_rate=1e-9)
+    second = logpi.train(CHOICE, near, steps=100, out=tmp_path / "second")
+    np.testing.assert_allclose(law(second.policy), law(first.policy), atol=1e-6)
+    with pytest.raises(LogpiError, match="has another form"):
+        logpi.train(CHOICE, dataclasses.replace(near, network=source[9]), steps=100, out=tmp_path / "third")
 
 
 def test_unfit_references_are_named(reference, tmp_path):
