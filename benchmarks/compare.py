@@ -30,10 +30,15 @@ TORCH, GYMNASIUM = "torch==2.13.0", "gymnasium[mujoco]==1.3.0"
 PEERS: Mapping[str, Sequence[str]] = {
     "stable-baselines3 2.9.2": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2"),
     "sbx-rl 0.28.0": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2", "sbx-rl==0.28.0", "jax==0.10.2"),
+    "tianshou 2.0.1": (TORCH, GYMNASIUM, "tianshou==2.0.1"),
     "rejax 0.1.3": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),
 }
-
-
+RUNNERS = {
+    "stable-baselines3": "stable_baselines.py",
+    "sbx-rl": "stable_baselines.py",
+    "tianshou": "tianshou_ppo.py",
+    "rejax": "rejax_ppo.py",
+}
 COMPARISONS: Mapping[str, dict[str, Any]] = tomllib.loads((HERE / "comparisons.toml").read_text())
 
 
@@ -49,7 +54,7 @@ def python_of(peer: str) -> str:
 
 def run_theirs(peer: str, task: dict[str, Any]) -> dict[str, float]:
     """The same by the peer's runner."""
-    runner = HERE / "peers" / ("rejax_ppo.py" if "rejax" in peer else "stable_baselines.py")
+    runner = HERE / "peers" / RUNNERS[peer.split()[0]]
     start = time.perf_counter()
     done = subprocess.run(
         [python_of(peer), "-W", "ignore", str(runner), json.dumps(task)],
@@ -99,8 +104,8 @@ trained policies reach, ours first.
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Known differences: Stable-Baselines3 and SBX step environments in one process, logpi in one or two, whichever it
-measures to be faster. rejax has gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode
+Known differences: Stable-Baselines3, SBX and Tianshou step environments in one process, logpi in one or two,
+whichever it measures to be faster. rejax has gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode
 that ends, which counts as no step. A ratio below its goal is a goal not reached.
 """
 
