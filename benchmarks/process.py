@@ -15,20 +15,31 @@ SECONDS = "time/time_elapsed"
 
 
 def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
-    """Return of 100 fresh episodes, steps, seconds of the process, steps a second in the second half of training."""
+    """Return of 100 fresh episodes, steps, seconds and most resident memory of the process in MB, and the rate.
+
+    The rate is in steps a second in the second half of training.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = ["train", environment, "--seed", str(seed), "--out", str(out), *options]
         start = time.perf_counter()
-        subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *words],
-            check=True,
             stdout=subprocess.DEVNULL,
             env=os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"},
         )
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        if status:
+            raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), words)
         rows = read_metrics(out / "metrics.csv")
         evaluation = json.loads((out / "evaluation.json").read_text())
     first, last = rows[len(rows) // 2], rows[-1]
     rate = (last[STEPS] - first[STEPS]) / max(last[SECONDS] - first[SECONDS], 1e-9)
-    return {"return": evaluation["mean"], "steps": evaluation["steps"], "seconds": seconds, "rate": rate}
+    return {
+        "return": evaluation["mean"],
+        "steps": evaluation["steps"],
+        "seconds": seconds,
+        "megabytes": usage.ru_maxrss / 1024,
+        "rate": rate,
+    }

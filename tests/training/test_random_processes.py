@@ -56,7 +56,7 @@ def side_by_side(processes):
 STREAMS = dict(hidden=(), environments=256, normalize_observations=False, trace_decay=1.0, discount=1.0)
 WHOLE = dict(hidden=(), episodes=256, learning_rate=0.03, kl_limit=1.0)
 FITTED = dict(learning_rate=0.03, value_epochs=4, value_minibatches=4)
-NATURAL = dict(STREAMS, **FITTED, rollout_steps=8, entropy_coefficient=0.02)
+NATURAL = dict(STREAMS, **FITTED, environments=512, rollout_steps=8, entropy_coefficient=0.02)
 ENDING = ("entropy_coefficient", "learning_rate")
 CASES = {
     "reinforce": Reinforce(**WHOLE, value_steps=20),
