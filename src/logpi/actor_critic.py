@@ -4,9 +4,7 @@ The weight of ∇ log π is an advantage that a critic helps to estimate. A2C ta
 surrogate that allows for the policy having moved; NPG and TRPO one, measured by how far the policy moves.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,12 +13,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic, OneLoss
+from logpi.descent import Vector, adam_step, along_minibatches
 from logpi.distributions import Distribution
 from logpi.estimator import whiten
 from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
 from logpi.policy import Policy, ValueFunction, as_vector
-from logpi.randomness import Stream, batch_key, random_order
+from logpi.randomness import Stream, batch_key
 from logpi.reference import near_reference
 from logpi.returns import advantages
 from logpi.surrogate import objective
@@ -29,11 +28,6 @@ from logpi.value import restandardise
 
 # How fast the critic's units follow the returns, once the first batches have been averaged.
 UNITS_RATE = 0.03
-
-History: TypeAlias = dict[str, Float[Array, "*steps"]]
-Vector: TypeAlias = Float[Array, "parameters"]
-# Parameters and the moments of Adam.
-Descent: TypeAlias = tuple[Vector, optax.OptState]
 
 
 class Rows(NamedTuple):
@@ -143,23 +137,6 @@ def _squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None)
     return masked_mean(error, rows.mask)
 
 
-def _descend(
-    config: ActorCritic, loss: Callable[[Vector, Rows], tuple[Scalar, Metrics]]
-) -> Callable[[Descent, Rows], tuple[Descent, Metrics]]:
-    """One Adam step of (parameters, moments) down `loss`, its gradient cut to `max_gradient_norm`."""
-    limit, adam = optax.clip_by_global_norm(config.max_gradient_norm), optax.scale_by_adam(eps=1e-5)
-
-    def step(state: Descent, rows: Rows) -> tuple[Descent, Metrics]:
-        parameters, moments = state
-        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, rows)
-        limited, _ = limit.update(gradient, optax.EmptyState())
-        change, moments = adam.update(limited, moments)
-        parameters = parameters - config.learning_rate * jnp.asarray(change)
-        return (parameters, moments), metrics | {"gradient_norm": jnp.linalg.norm(gradient)}
-
-    return step
-
-
 def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
     """Policy and critic descend one loss: once, or by minibatches until all epochs are done or KL is past `kl_stop`."""
     assert learner.value is not None
@@ -169,52 +146,23 @@ def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows) -> tuple[Lea
         policy, value = whole(parameters)
         return _loss(config, policy, value.reading(policy), rows)
 
-    descend = _descend(config, loss)
+    step = adam_step(config, loss)
     start = (parameters, learner.policy_optimizer)
     if isinstance(config, A2C):
-        (parameters, moments), metrics = descend(start, rows)
+        (parameters, moments), metrics = step(start, rows)
     else:
-        limit = config.kl_stop
         moved = lambda parameters: _mean_kl(learner.policy, whole(parameters)[0], rows)
-        epoch = _epoch(descend, None if limit is None else lambda parameters: moved(parameters) > limit)
-        (parameters, moments), history = _epochs(epoch, start, rows, config.epochs, config.minibatches, learner)
+        limit = config.kl_stop
+        stop = None if limit is None else lambda parameters: moved(parameters) > limit
+        keys = _epoch_keys(learner, config.epochs)
+        (parameters, moments), history = along_minibatches(step, start, rows, keys, config.minibatches, stop)
         metrics = jax.tree.map(jnp.nanmean, history)
     parts = (*whole(parameters), moments)
     return eqx.tree_at(lambda x: (x.policy, x.value, x.policy_optimizer), learner, parts), metrics
 
 
-def _epoch(
-    descend: Any, stop: Callable[[Vector], Bool[Array, ""]] | None
-) -> Callable[[Descent, Rows], tuple[Descent, History]]:
-    """`descend` along the minibatches of an epoch, unless `stop`; NaN in the metrics of an epoch that is skipped."""
-
-    def epoch(state: Descent, parts: Rows) -> tuple[Descent, History]:
-        run = lambda state: jax.lax.scan(descend, state, parts)
-        if stop is None:
-            return run(state)
-        unchanged = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(run, state)[1])
-        return jax.lax.cond(stop(state[0]), lambda state: (state, unchanged), run, state)
-
-    return epoch
-
-
-def _epochs(
-    epoch: Callable[[Descent, Rows], tuple[Descent, History]],
-    state: Descent,
-    rows: Rows,
-    epochs: int,
-    minibatches: int,
-    learner: Learner,
-) -> tuple[Descent, History]:
-    """`epoch` on the columns in a new order each time, divided into minibatches."""
-
-    def shuffled(state: Descent, key: PRNGKeyArray) -> tuple[Descent, History]:
-        columns = rows.mask.shape[1]
-        order = random_order(key, columns).reshape(math.gcd(minibatches, columns), -1)
-        return epoch(state, jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), rows))
-
-    keys = jax.random.split(batch_key(learner.seed, Stream.MINIBATCHES, learner.batch), epochs)
-    return jax.lax.scan(shuffled, state, keys)
+def _epoch_keys(learner: Learner, epochs: int) -> PRNGKeyArray:
+    return jax.random.split(batch_key(learner.seed, Stream.MINIBATCHES, learner.batch), epochs)
 
 
 def _natural_step(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
@@ -254,8 +202,9 @@ def _fit_critic(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Met
         error = _squared_error(whole(parameters), rows)
         return error, {"value_loss": error}
 
-    epoch, start = _epoch(_descend(config, loss), None), (parameters, learner.value_optimizer)
-    (parameters, moments), history = _epochs(epoch, start, rows, config.value_epochs, config.value_minibatches, learner)
+    start, keys = (parameters, learner.value_optimizer), _epoch_keys(learner, config.value_epochs)
+    step = adam_step(config, loss)
+    (parameters, moments), history = along_minibatches(step, start, rows, keys, config.value_minibatches)
     learner = eqx.tree_at(lambda x: (x.value, x.value_optimizer), learner, (whole(parameters), moments))
     return learner, {"value_loss": jnp.mean(history["value_loss"])}
 

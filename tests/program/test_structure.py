@@ -54,6 +54,7 @@ ORDER = [
     "envs.group",
     "own_estimator",
     "learner",
+    "descent",
     "actor_critic",
     "update",
     "named_estimators",
