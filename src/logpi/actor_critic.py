@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic, OneLoss
 from logpi.descent import Vector, adam_step, along_minibatches
@@ -161,7 +161,7 @@ def _joint_descent(config: A2C | PPO, learner: Learner, rows: Rows) -> tuple[Lea
     return eqx.tree_at(lambda x: (x.policy, x.value, x.policy_optimizer), learner, parts), metrics
 
 
-def _epoch_keys(learner: Learner, epochs: int) -> PRNGKeyArray:
+def _epoch_keys(learner: Learner, epochs: int) -> Key[Array, " epochs"]:
     return jax.random.split(batch_key(learner.seed, Stream.MINIBATCHES, learner.batch), epochs)
 
 

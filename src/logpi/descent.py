@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from logpi.algorithm import ActorCritic
 from logpi.learner import Metrics
@@ -42,7 +42,7 @@ def along_minibatches(
     step: Step,
     state: Descent,
     rows: Rows,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " epochs"],
     minibatches: int,
     stop: Callable[[Vector], Bool[Array, ""]] | None = None,
 ) -> tuple[Descent, History]:
