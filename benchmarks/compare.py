@@ -107,6 +107,10 @@ trained policies reach, ours first.
 Known differences: Stable-Baselines3, SBX and Tianshou step environments in one process, logpi in one or two,
 whichever it measures to be faster. rejax has gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for
 each episode that ends, which counts as no step. A ratio below its goal is a goal not reached.
+
+What training costs as one thing grows, `python benchmarks/curves.py docs/cost_curves.png`:
+
+![Steps a second, seconds and memory](cost_curves.png)
 """
 
 
