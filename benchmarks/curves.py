@@ -9,6 +9,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -36,9 +37,10 @@ def side_by_side(count: int) -> Point:
     """Runs that share the machine; their rates together."""
     with ThreadPoolExecutor(count) as pool:
         runs = list(pool.map(lambda seed: one(f"{PPO} --environments 64 --steps 2e6", seed), range(count)))
-    return {name: sum(run[name] for run in runs) for name in runs[0]}
+    return {"rate": sum(run["rate"] for run in runs)}
 
 
+@cache
 def of_steps(steps: int) -> Point:
     return one(f"--episodes 256 --steps {steps}")
 
@@ -76,12 +78,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnax"))
     print(f"{versions}; {os.cpu_count()} cores")
     figure = Figure(figsize=(12, 7), layout="constrained")
-    measured: dict[tuple[str, int], Point] = {}
     for axes, curve in zip(figure.subplots(2, 3).flat, CURVES, strict=True):
-        for value in curve.values:
-            if (curve.along, value) not in measured:
-                measured[curve.along, value] = curve.point(value)
-        heights = [measured[curve.along, value][curve.show] for value in curve.values]
+        heights = [curve.point(value)[curve.show] for value in curve.values]
         row = ", ".join(f"{value:,}: {height:,.0f}" for value, height in zip(curve.values, heights, strict=True))
         print(f"{UNITS[curve.show]} by {curve.along}: {row}", flush=True)
         axes.loglog(curve.values, heights, "o-")

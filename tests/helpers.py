@@ -11,6 +11,8 @@ from logpi.policy import Policy, make_policy
 from logpi.trajectory import Trajectory
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
+# How many samples a law is tested with; a correct sampler fails a test at this level once in a million runs.
+SAMPLES, LEVEL = 20_000, 1e-6
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 

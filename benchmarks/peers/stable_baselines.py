@@ -7,6 +7,7 @@ from importlib import import_module
 
 import gymnasium as gym
 import torch
+from second_half import rate
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -33,7 +34,5 @@ algorithm = getattr(import_module(task["library"]), task["algorithm"])
 environments = make_vec_env(task["environment"], task["environments"], seed=task["seed"])
 model = algorithm("MlpPolicy", environments, seed=task["seed"], device="cpu", **options)
 model.learn(task["steps"], callback=Clock())
-half = next(i for i, (steps, _) in enumerate(clock) if steps >= task["steps"] / 2)
-(s0, t0), (s1, t1) = clock[half], clock[-1]
 returns, _ = evaluate_policy(model, gym.make(task["environment"]), task.get("evaluate", 20))
-print(json.dumps({"rate": (s1 - s0) / (t1 - t0) if s1 > s0 else None, "return": float(returns)}))
+print(json.dumps({"rate": rate(clock, task["steps"]), "return": float(returns)}))

@@ -7,6 +7,7 @@ import time
 import gymnasium as gym
 import numpy as np
 import torch
+from second_half import rate
 from tianshou.algorithm import PPO
 from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
@@ -55,9 +56,7 @@ algorithm.run_training(
         verbose=False,
     )
 )
-half = next(i for i, (steps, _) in enumerate(clock) if steps >= task["steps"] / 2)
-(s0, t0), (s1, t1) = clock[half], clock[-1]
 judge = Collector[CollectStats](algorithm, DummyVectorEnv([lambda: gym.make(task["environment"])] * 10))
 judge.reset()
 found = judge.collect(n_episode=task.get("evaluate", 20))
-print(json.dumps({"rate": (s1 - s0) / (t1 - t0), "return": float(found.returns.mean())}))
+print(json.dumps({"rate": rate(clock, task["steps"]), "return": float(found.returns.mean())}))

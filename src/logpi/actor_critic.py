@@ -13,12 +13,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic, OneLoss
-from logpi.descent import Vector, adam_step, along_minibatches
+from logpi.descent import adam_step, along_minibatches
 from logpi.distributions import Distribution
+from logpi.encoder import Encoder
 from logpi.estimator import whiten
 from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
-from logpi.policy import Policy, ValueFunction, as_vector
+from logpi.policy import Policy, ValueFunction, Vector, as_vector
 from logpi.randomness import Stream, batch_key
 from logpi.reference import near_reference
 from logpi.returns import advantages
@@ -246,8 +247,9 @@ def _of_batch(trajectory: Trajectory, rows: Rows) -> Metrics:
 
 def _observed(learner: Learner, trajectory: Trajectory) -> Learner:
     """The next batch's statistics and number."""
-    own = [lambda x: x.policy.encoder, lambda x: x.value.encoder]
-    places = lambda x: [place(x) for place in own if place(x) is not None]
-    encoders = [encoder.observe(trajectory.observation, trajectory.mask) for encoder in places(learner)]
+    encodes = lambda x: isinstance(x, Encoder)
+    observed = lambda x: x.observe(trajectory.observation, trajectory.mask) if encodes(x) else x
+    policy, value = jax.tree.map(observed, (learner.policy, learner.value), is_leaf=encodes)
     steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
-    return eqx.tree_at(lambda x: [*places(x), x.batch, x.steps], learner, [*encoders, learner.batch + 1, steps])
+    places = lambda x: (x.policy, x.value, x.batch, x.steps)
+    return eqx.tree_at(places, learner, (policy, value, learner.batch + 1, steps))

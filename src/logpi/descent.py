@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from logpi.algorithm import ActorCritic
 from logpi.learner import Metrics
+from logpi.policy import Vector
 from logpi.randomness import random_order
 from logpi.trajectory import Scalar
 
-Vector: TypeAlias = Float[Array, "parameters"]
 # Parameters and the moments of Adam.
 Descent: TypeAlias = tuple[Vector, optax.OptState]
 # Arrays `[time, column, ...]`; None where a kind of row has no such part.

@@ -6,7 +6,7 @@ What acting needs is written for JAX and for NumPy arrays alike: with `policy.on
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import gymnasium as gym
@@ -27,6 +27,7 @@ from logpi.own_network import OwnNetwork, own_network
 from logpi.trajectory import AnyArray, float_dtype
 
 Tree = TypeVar("Tree")
+Vector: TypeAlias = Float[Array, "parameters"]
 
 # The logit of an action that is not allowed: its probability is exactly 0, and nothing is infinite.
 FORBIDDEN = -1e9
@@ -174,7 +175,7 @@ def split_statistics(tree: Tree) -> tuple[Tree, Tree]:
     return eqx.partition(tree, lambda x: not statistics(x), is_leaf=statistics)
 
 
-def as_vector(tree: Tree) -> tuple[Float[Array, "parameters"], Callable[[Float[Array, "parameters"]], Tree]]:
+def as_vector(tree: Tree) -> tuple[Vector, Callable[[Vector], Tree]]:
     """All that is trained, in one vector, and the way from such a vector back to the whole.
 
     An optimiser of one vector is a handful of kernels, that of a tree a handful for each of its leaves: A2C's update

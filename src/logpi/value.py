@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from logpi.algorithm import Reinforce
-from logpi.policy import Units, ValueFunction, as_vector
+from logpi.policy import Units, ValueFunction, Vector, as_vector
 from logpi.trajectory import Trajectory, masked_mean, masked_variance
 
 
@@ -25,9 +25,7 @@ def fit_value(
     parameters, whole = as_vector(restandardise(value, return_, trajectory))
     optimizer = optax.scale_by_adam()
 
-    def loss(
-        parameters: Float[Array, "parameters"], at: tuple[Int[Array, "batch"], Int[Array, "batch"]]
-    ) -> Float[Array, ""]:
+    def loss(parameters: Vector, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
         value = whole(parameters)
         predicted = value(trajectory.observation[at], trajectory.step[at])
         return jnp.mean(((predicted - return_[at]) / value.units.scale) ** 2)

@@ -5,14 +5,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import LEVEL, SAMPLES
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from logpi.randomness import random_order
-
-SAMPLES = 20_000
-# A correct sampler fails a test at this level once in a million runs.
-LEVEL = 1e-6
 
 
 @settings(max_examples=20, deadline=None)

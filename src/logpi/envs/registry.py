@@ -1,5 +1,6 @@
 """From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a FiniteMDP."""
 
+import contextlib
 import difflib
 import hashlib
 import warnings
@@ -71,7 +72,10 @@ def make_environment(
         case str() if source.startswith("vector:"):
             from logpi.envs.vector import vector_environment
 
-            return vector_environment(source.removeprefix("vector:"), max_episode_steps)
+            name = source.removeprefix("vector:")
+            with contextlib.suppress(ModuleNotFoundError):
+                _register_package(name)
+            return vector_environment(name, max_episode_steps)
         case str() if source.startswith("finite:"):
             return _finite(load_mdp(source.removeprefix("finite:")), source)
         case str() if is_file_source(source):
@@ -152,7 +156,7 @@ def _called(factory: Callable[[], Any], name: str) -> Any:
         raise LogpiError(f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
-def register_package(name: str) -> None:
+def _register_package(name: str) -> None:
     """Make a package's environments known to Gymnasium, if `name` is one of them.
 
     **Raises:** `ModuleNotFoundError`.
@@ -170,7 +174,7 @@ def _atari(environment: gym.Env) -> gym.Env:
 def _make_registered(name: str) -> gym.Env:
     """gymnasium.make with errors for people; Atari with its standard wrappers."""
     try:
-        register_package(name)
+        _register_package(name)
         # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
         if name.startswith("ALE/"):
             return _atari(gym.make(name, frameskip=1, disable_env_checker=True, max_episode_steps=ATARI_LIMIT))

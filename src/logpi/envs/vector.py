@@ -1,6 +1,5 @@
 """`vector:ID`: the vector environment that a package registers itself, which steps all copies at once."""
 
-import contextlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -12,7 +11,6 @@ from numpy import ndarray
 
 from logpi.envs.base import UNDECLARED_LIMIT, EnvironmentSpec, HostEnvironment, near_names
 from logpi.envs.host import observation_layout
-from logpi.envs.registry import register_package
 from logpi.errors import LogpiError
 
 
@@ -22,8 +20,6 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
     **Raises:** `LogpiError` where the package has none, or it does not fit: another time limit than its own, another
     way of resetting than at the next step, nested spaces.
     """
-    with contextlib.suppress(ModuleNotFoundError):
-        register_package(name)
     registered = gym.registry.get(name)
     if registered is None or not registered.vector_entry_point:
         known = [key for key, spec in gym.registry.items() if spec.vector_entry_point]
