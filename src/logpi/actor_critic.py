@@ -15,9 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic, OneLoss
 from logpi.descent import adam_step, along_minibatches
 from logpi.distributions import Distribution
-from logpi.encoder import Encoder
 from logpi.estimator import whiten
-from logpi.learner import Learner, Metrics
+from logpi.learner import Learner, Metrics, learned
 from logpi.natural import scale_by_natural_gradient
 from logpi.policy import Policy, ValueFunction, Vector, as_vector
 from logpi.randomness import Stream, batch_key
@@ -63,7 +62,7 @@ def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Traje
 
         learner, _ = jax.lax.scan(again, learner, length=config.epochs - 1)
     metrics |= _after(learner.policy, rows) | _of_batch(trajectory, rows)
-    return _observed(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
+    return learned(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
 
 
 def _prepared(
@@ -243,13 +242,3 @@ def _of_batch(trajectory: Trajectory, rows: Rows) -> Metrics:
         "episode_return": jnp.sum(jnp.where(ended, trajectory.paid, 0.0)) / count,
         "episode_length": jnp.sum(jnp.where(ended, trajectory.step + 1, 0)) / count,
     }
-
-
-def _observed(learner: Learner, trajectory: Trajectory) -> Learner:
-    """The next batch's statistics and number."""
-    encodes = lambda x: isinstance(x, Encoder)
-    observed = lambda x: x.observe(trajectory.observation, trajectory.mask) if encodes(x) else x
-    policy, value = jax.tree.map(observed, (learner.policy, learner.value), is_leaf=encodes)
-    steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
-    places = lambda x: (x.policy, x.value, x.batch, x.steps)
-    return eqx.tree_at(places, learner, (policy, value, learner.batch + 1, steps))

@@ -16,7 +16,7 @@ def _is_choice(kind: Any) -> bool:
 
 @dataclass(frozen=True)
 class Networks:
-    """What every algorithm has: γ, and how its policy and its value function look.
+    """What every algorithm has: γ, and how its policy and its value function look and what they see.
 
     **Raises:** `LogpiError` for a value out of its range.
     """
@@ -28,6 +28,8 @@ class Networks:
     a table."""
     actions: Literal["normal", "tanh-normal"] = "normal"
     """Law of Box actions: a Gaussian, clipped to the bounds when executed, or a Gaussian squashed by tanh."""
+    normalize_observations: bool = True
+    """Standardise observations by running statistics, frozen within a batch and kept in the policy."""
     network: str | None = None
     """FILE.py:NAME of a function (features, outputs, key) -> Equinox module, in place of the policy's network."""
     memory: Literal["none", "gru", "lstm"] = "none"
@@ -100,9 +102,9 @@ class Reinforce(Networks):
     """What weights ∇ log π at t: the rewards after t, or the whole R(τ) (also exact, usually noisier)."""
     baseline: Literal["value", "leave-one-out", "none"] = "value"
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
-    learning_rate: float = 0.005
+    learning_rate: float = 0.0015
     """Adam's step size for the policy."""
-    kl_limit: float = 0.003
+    kl_limit: float = 0.006
     """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned; inf: no limit."""
     value_learning_rate: float = 0.002
     """Adam's step size for the value function."""
@@ -166,8 +168,6 @@ class ActorCritic(Networks):
     """BIASED: how much of the entropy's gradient is added; keeps the policy random."""
     whiten: bool = False
     """BIASED: shift and scale the advantages of a batch to mean 0 and deviation 1."""
-    normalize_observations: bool = True
-    """Standardise observations by running statistics, frozen within a batch and kept in the policy."""
     normalize_returns: bool = True
     """Measure rewards in units of the running deviation of the returns, so that step sizes suit any reward."""
 

@@ -6,18 +6,20 @@ from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree, UInt32
 
 from logpi.algorithm import NPG, Algorithm, OneLoss, Reinforce
+from logpi.encoder import Encoder
 from logpi.envs.base import EnvironmentSpec
 from logpi.module import Module
 from logpi.own_estimator import own_estimator
 from logpi.policy import Policy, ValueFunction, as_vector, make_policy, make_value_function
 from logpi.randomness import Stream, numpy_generator
 from logpi.reference import require_same_form
-from logpi.trajectory import Scalar
+from logpi.trajectory import Scalar, Trajectory
 
 Metrics: TypeAlias = dict[str, Scalar]
 
@@ -54,23 +56,30 @@ def with_environment(learner: Learner, unfinished: PyTree) -> Learner:
     return elsewhere
 
 
+def learned(learner: Learner, trajectory: Trajectory) -> Learner:
+    """The learner for the next batch: this one's observations in the statistics of its encoders, and counted."""
+    encodes = lambda x: isinstance(x, Encoder)
+    observed = lambda x: x.observe(trajectory.observation, trajectory.mask) if encodes(x) else x
+    policy, value = jax.tree.map(observed, (learner.policy, learner.value), is_leaf=encodes)
+    steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
+    return dataclasses.replace(learner, policy=policy, value=value, batch=learner.batch + 1, steps=steps)
+
+
 def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner:
     """The learner before its first batch."""
     random = numpy_generator(seed, Stream.INITIALISATION)
-    standardise, horizon = False, spec.max_episode_steps
+    with_value, horizon = True, None
     if isinstance(config, Reinforce):
-        with_value = config.baseline == "value"
+        with_value, horizon = config.baseline == "value", spec.max_episode_steps
         if config.estimator is not None:
             own_estimator(config.estimator, with_value)  # before anything is sampled
-    else:
-        with_value, standardise, horizon = True, config.normalize_observations, None
     policy = make_policy(
         spec.observation_space,
         spec.action_space,
         config.hidden,
         random,
         squash=config.actions == "tanh-normal",
-        standardise=standardise,
+        standardise=config.normalize_observations,
         masked=spec.masked,
         memory=config.memory,
         memory_size=config.memory_size,
@@ -82,6 +91,7 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
         remembered = policy.memory.state_size if policy.memory is not None and recalls else 0
         trunk = policy if isinstance(config, OneLoss) and config.shared_trunk else None
         space = spec.observation_space
+        standardise = config.normalize_observations
         value = make_value_function(space, config.hidden, horizon, random, standardise, remembered, trunk)
     if isinstance(config, Reinforce):
         moments = _adam_state(policy), _adam_state(value)

@@ -1,6 +1,7 @@
 """The one step of learning: (learner, τ) → (learner, metrics) [D4.3]."""
 
 import math
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from logpi.actor_critic import actor_critic_update
 from logpi.algorithm import Algorithm, Reinforce, annealed
 from logpi.baseline import leave_one_out, shrunk_value, trust, value_baseline
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
-from logpi.learner import Learner, Metrics
+from logpi.learner import Learner, Metrics, learned
 from logpi.own_estimator import own_gradient
 from logpi.policy import Policy, as_vector
 from logpi.reference import near_reference
@@ -58,9 +59,9 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
             target = lambda_return(paid, estimated, config.discount, config.value_trace_decay)
         value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, target)
     metrics["learning_rate"] = jnp.asarray(config.learning_rate)
-    parts = (policy, value, policy_optimizer, value_optimizer, learner.batch + 1)
-    steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
-    return Learner(*parts, steps=steps, seed=learner.seed, reference=learner.reference), metrics
+    learner = replace(learner, policy=policy, policy_optimizer=policy_optimizer)
+    learner = replace(learner, value=value, value_optimizer=value_optimizer)
+    return learned(learner, trajectory), metrics
 
 
 def returns(config: Reinforce, trajectory: Trajectory) -> Float[Array, "time env"]:

@@ -1,5 +1,7 @@
 """The pieces of the update: sums over chunks, returns, baselines, the value function's fit, the limited step."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import gymnasium as gym
 import jax
@@ -176,7 +178,8 @@ def spec(action_space):
 @pytest.mark.parametrize("action_space", [TWO, gym.spaces.Box(-1, 1, (2,), np.float32)])
 def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_space):
     trajectory = random_trajectory(random, discrete=action_space is TWO)
-    free, bound = (Reinforce(kl_limit=limit, learning_rate=0.003) for limit in (np.inf, 1e-5))
+    raw = Reinforce(learning_rate=0.003, normalize_observations=False)
+    free, bound = (replace(raw, kl_limit=limit) for limit in (np.inf, 1e-5))
     learner = make_learner(free, spec(action_space), seed=1)
     flat = lambda policy: jnp.concatenate([x.ravel() for x in jax.tree.leaves(policy)])
     steps = {c: flat(update(c, learner, trajectory)[0].policy) - flat(learner.policy) for c in (free, bound)}
@@ -185,6 +188,22 @@ def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_spa
     kl = {c: float(mean_kl(learner.policy, update(c, learner, trajectory)[0].policy, trajectory)) for c in steps}
     assert kl[free] > 1e-4
     assert kl[bound] == pytest.approx(1e-5, rel=0.2)  # KL is a square to leading order in the step
+
+
+def test_statistics_are_frozen_within_a_batch_and_then_hold_its_steps_alone(random):
+    trajectory = random_trajectory(random)
+    learners = {}
+    for normalize in (True, False):
+        config = Reinforce(normalize_observations=normalize, learning_rate=0.003)
+        learners[normalize] = update(config, make_learner(config, spec(TWO), seed=1), trajectory)[0]
+    with_statistics, without = (as_vector(learner.policy)[0] for learner in learners.values())
+    np.testing.assert_allclose(with_statistics, without, rtol=1e-6)  # before the first batch there are none
+    standardiser = learners[True].policy.encoder.standardiser
+    steps = trajectory.observation[trajectory.mask]
+    np.testing.assert_allclose(standardiser.mean, steps.mean(0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(standardiser.variance, steps.var(0), rtol=1e-9)
+    padded = trajectory.observation.reshape(-1, trajectory.observation.shape[-1])
+    assert not np.allclose(standardiser.variance, padded.var(0), rtol=1e-9)
 
 
 def test_update_is_the_equation_for_a_table():

@@ -143,7 +143,7 @@ def test_images_are_learned_from(own, networks, tmp_path):
 
 def test_an_own_network_is_trained_and_loaded(networks, tmp_path):
     algorithm = logpi.Reinforce(network=f"{networks}:net")
-    run = logpi.train("CartPole-v1", algorithm, steps=3e4, seed=1, out=tmp_path / "run")
+    run = logpi.train("CartPole-v1", algorithm, steps=5e4, seed=1, out=tmp_path / "run")
     assert run.evaluation.mean > 100
     again = logpi.evaluate(logpi.load(tmp_path / "run"), "CartPole-v1", episodes=32, seed=1)
     assert again.mean > 100
