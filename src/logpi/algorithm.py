@@ -102,7 +102,7 @@ class Reinforce(Networks):
     """What weights ∇ log π at t: the rewards after t, or the whole R(τ) (also exact, usually noisier)."""
     baseline: Literal["value", "leave-one-out", "none"] = "value"
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or nothing."""
-    learning_rate: float = 0.0015
+    learning_rate: float = 0.001
     """Adam's step size for the policy."""
     kl_limit: float = 0.006
     """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned; inf: no limit."""

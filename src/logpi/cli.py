@@ -52,7 +52,7 @@ class Train:
     options: Annotated[Reinforce, _UNPREFIXED] = field(default_factory=Reinforce)
     algorithm: Literal["reinforce", "a2c", "ppo", "npg", "trpo"] = "reinforce"
     """What is added to ∇ log π. Each has its own options: `logpi train --algorithm ppo --help`."""
-    steps: Steps = 80_000
+    steps: Steps = 100_000
     """Environment steps; training stops after the batch that reaches them."""
     seed: int = 0
     """Everything random follows from it."""

@@ -18,7 +18,7 @@ class Settings:
 
     environment: str
     algorithm: Algorithm = dataclasses.field(default_factory=Reinforce)
-    steps: int = 80_000
+    steps: int = 100_000
     seed: int = 0
     max_episode_steps: int | None = None
     workers: int | None = None

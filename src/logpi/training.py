@@ -49,7 +49,7 @@ def train(
     environment: EnvironmentLike,
     algorithm: Algorithm | None = None,
     *,
-    steps: int | float = 80_000,
+    steps: int | float = 100_000,
     seed: int = 0,
     out: str | Path | None = None,
     max_episode_steps: int | None = None,
