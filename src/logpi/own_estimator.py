@@ -10,7 +10,7 @@ from logpi.contract import Estimator, call, shape_of, wanted
 from logpi.errors import LogpiError
 from logpi.estimator import score_function_surrogate
 from logpi.files import load_function
-from logpi.policy import Policy
+from logpi.policy import Policy, Vector, as_vector
 from logpi.trajectory import AnyArray, Trajectory
 
 # What a training batch of whole episodes does not have.
@@ -55,7 +55,7 @@ class _Scores:
 
 def own_gradient(
     source: str, discount: float, policy: Policy, trajectory: Trajectory, value: Float[Array, "time env"] | None
-) -> tuple[Policy, dict[str, Float[Array, ""]]]:
+) -> tuple[Vector, dict[str, Float[Array, ""]]]:
     """Minus the gradient of the user's loss, or Σ weight ∇ log π, mean over episodes, if it returns weights.
 
     **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced by JAX.
@@ -73,7 +73,10 @@ def own_gradient(
         "discount": discount,
     }
 
-    def objective(policy: Policy) -> tuple[Float[Array, ""], dict[str, Array]]:
+    parameters, with_parameters = as_vector(policy)
+
+    def objective(parameters: Vector) -> tuple[Float[Array, ""], dict[str, Array]]:
+        policy = with_parameters(parameters)
         distribution = policy(constant["observation"])
         log_prob, entropy = distribution.log_prob(constant["action"]), distribution.entropy()
         given = constant | {
@@ -94,4 +97,4 @@ def own_gradient(
         mean_entropy = jnp.sum(jnp.where(constant["mask"], entropy, 0.0))
         return gain, {"surrogate": gain, "entropy": jax.lax.stop_gradient(mean_entropy)}
 
-    return jax.grad(objective, has_aux=True)(policy)
+    return jax.grad(objective, has_aux=True)(parameters)

@@ -5,14 +5,24 @@ so that which episodes count does not depend on how they end. For the actor-crit
 episodes, cut after a fixed number of rows.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from logpi.algorithm import Algorithm
 from logpi.learner import Learner
 from logpi.policy import Policy
+
+
+def compile_program(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:
+    """`function` for arguments of these shapes, compiled by XLA at its first level of optimisation.
+
+    Beyond it nothing gets faster but compiling slower: REINFORCE's update takes 1.6 instead of 1.4 seconds.
+    """
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1}).lower(*arguments).compile()
 
 
 class Interrupted(Exception):

@@ -19,7 +19,7 @@ from logpi.head import draw_noise
 from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, batch_key
-from logpi.rollout import Advance, Episodes, Interrupted
+from logpi.rollout import Advance, Episodes, Interrupted, compile_program
 from logpi.trajectory import Trajectory
 from logpi.update import update
 
@@ -138,9 +138,8 @@ class CompiledSampler:
 
     def advance(self, config: Algorithm, learner: Learner, budget: int) -> Advance:
         """One program that samples and updates until a number of steps is made."""
-        compiled = (
-            jax.jit(partial(self._many_updates, config, budget)).lower(learner, np.uint32(0), np.int32(0)).compile()
-        )
+        program = partial(self._many_updates, config, budget)
+        compiled = compile_program(program, learner, np.uint32(0), np.int32(0))
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             if self._interrupted():

@@ -19,7 +19,7 @@ from logpi.envs.host import EnvironmentFailure
 from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed
-from logpi.rollout import Advance, Episodes, Interrupted
+from logpi.rollout import Advance, Episodes, Interrupted, compile_program
 from logpi.rollout_streams import HostStreams, fault, first_episodes, first_invalid, standard_noise
 from logpi.trajectory import Trajectory, float_dtype
 from logpi.update import update
@@ -126,8 +126,8 @@ class HostSampler:
         shapes = self._shapes(learner.policy, time, streams is not None)
         thread = ThreadPoolExecutor(1)
         names: list[str] = []
-        program = jax.jit(partial(_numbered_update, config, budget, names))
-        compiling = thread.submit(lambda: program.lower(parameters, shapes).compile())
+        program = partial(_numbered_update, config, budget, names)
+        compiling = thread.submit(compile_program, program, parameters, shapes)
         thread.shutdown(wait=False)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:

@@ -15,7 +15,7 @@ from logpi.baseline import leave_one_out, shrunk_value, trust, value_baseline
 from logpi.estimator import reinforce_weight, score_function_surrogate, whiten
 from logpi.learner import Learner, Metrics, learned
 from logpi.own_estimator import own_gradient
-from logpi.policy import Policy, as_vector
+from logpi.policy import Policy, Vector, as_vector
 from logpi.reference import near_reference
 from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Scalar, Trajectory, explained_variance, sum_over_time
@@ -98,11 +98,12 @@ def weights(
     return whiten(weight, trajectory.mask) if config.whiten else weight
 
 
-def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]) -> tuple[Policy, Metrics]:
+def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]) -> tuple[Vector, Metrics]:
     """ĝ = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ), and the surrogate and summed entropy on the way."""
+    parameters, with_parameters = as_vector(policy)
 
-    def surrogate(policy: Policy, chunk: tuple[Trajectory, Array]) -> tuple[Scalar, Metrics]:
-        trajectory, weight = chunk
+    def surrogate(parameters: Vector, chunk: tuple[Trajectory, Array]) -> tuple[Scalar, Metrics]:
+        (trajectory, weight), policy = chunk, with_parameters(parameters)
         distribution = policy.along(trajectory.observation, trajectory.step, policy.blank(trajectory.mask.shape[1]))
         objective = score_function_surrogate(distribution.log_prob(trajectory.action), weight, trajectory.mask)
         entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0.0))
@@ -110,23 +111,22 @@ def policy_gradient(policy: Policy, trajectory: Trajectory, weight: Float[Array,
 
     gradient = jax.grad(surrogate, has_aux=True)
     whole = policy.memory is not None
-    return sum_over_time(lambda chunk: gradient(policy, chunk), (trajectory, weight), trajectory.used, whole)
+    return sum_over_time(lambda chunk: gradient(parameters, chunk), (trajectory, weight), trajectory.used, whole)
 
 
 def policy_step(
-    config: Reinforce, learner: Learner, trajectory: Trajectory, gradient: Policy, sums: Metrics
+    config: Reinforce, learner: Learner, trajectory: Trajectory, gradient: Vector, sums: Metrics
 ) -> tuple[Policy, optax.OptState, Metrics]:
     """One Adam step uphill, shortened to the KL limit: KL grows with the square of a small step."""
     parameters, whole = as_vector(learner.policy)
-    uphill, _ = as_vector(gradient)
-    direction, state = optax.scale_by_adam().update(-uphill, learner.policy_optimizer)  # Optax minimises
+    direction, state = optax.scale_by_adam().update(-gradient, learner.policy_optimizer)  # Optax minimises
     step = -config.learning_rate * jnp.asarray(direction)
     kl = mean_kl(learner.policy, whole(parameters + step), trajectory)
     scale = jnp.minimum(1.0, jnp.sqrt(config.kl_limit / jnp.maximum(kl, 1e-30)))  # rounding can make KL negative
     metrics = {
         "surrogate": sums["surrogate"],
         "entropy": sums["entropy"] / jnp.sum(trajectory.mask),
-        "gradient_norm": jnp.linalg.norm(uphill),
+        "gradient_norm": jnp.linalg.norm(gradient),
         "kl": kl * scale**2,
         "step_scale": scale,
     }

@@ -16,7 +16,7 @@ from logpi.baseline import shrunk_value, value_baseline
 from logpi.enumeration import enumerate_trajectories
 from logpi.estimator import score_function_surrogate
 from logpi.objective import state_policy
-from logpi.policy import make_value_function
+from logpi.policy import as_vector, make_value_function
 from logpi.update import baselines, policy_gradient, returns, weights
 
 
@@ -54,7 +54,7 @@ def library_gradient(config, mdp, logits):
         if value is not None:
             baseline = shrunk_value(baseline, jnp.asarray(0.4), return_, trajectory.mask)
         weight = weights(config, trajectory, return_, baseline)
-        return policy_gradient(policy, trajectory, weight)[0].network.weights[0]
+        return as_vector(policy)[1](policy_gradient(policy, trajectory, weight)[0]).network.weights[0]
 
     return gradient
 
