@@ -17,12 +17,11 @@ from logpi.trajectory import AnyArray, Trajectory
 MISSING = {
     "next_value": "the final observations of a batch are not kept",
     "last_value": "the final observations of a batch are not kept",
-    "reference_log_prob": "there is no reference policy",
     "group": "there are no prompts",
 }
 
 
-def own_estimator(source: str, has_value: bool) -> tuple[Estimator, tuple[str, ...]]:
+def own_estimator(source: str, has_value: bool, has_reference: bool) -> tuple[Estimator, tuple[str, ...]]:
     """The function of `FILE.py:NAME`, and what it asks for.
 
     **Raises:** `LogpiError` where training cannot give that.
@@ -34,6 +33,8 @@ def own_estimator(source: str, has_value: bool) -> tuple[Estimator, tuple[str, .
             raise LogpiError(f"{source} asks for {name!r}, which training does not have: {MISSING[name]}")
         if name == "value" and not has_value:
             raise LogpiError(f"{source} asks for 'value': train with --baseline value")
+        if name == "reference_log_prob" and not has_reference:
+            raise LogpiError(f"{source} asks for 'reference_log_prob': train with --reference RUN")
     return estimator, names
 
 
@@ -54,13 +55,18 @@ class _Scores:
 
 
 def own_gradient(
-    source: str, discount: float, policy: Policy, trajectory: Trajectory, value: Float[Array, "time env"] | None
+    source: str,
+    discount: float,
+    policy: Policy,
+    reference: Policy | None,
+    trajectory: Trajectory,
+    value: Float[Array, "time env"] | None,
 ) -> tuple[Vector, dict[str, Float[Array, ""]]]:
     """Minus the gradient of the user's loss, or Σ weight ∇ log π, mean over episodes, if it returns weights.
 
     **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced by JAX.
     """
-    estimator, names = own_estimator(source, value is not None)
+    estimator, names = own_estimator(source, value is not None, reference is not None)
     turned = lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1)  # [time, env] → [episodes, time]
     constant: dict[str, Any] = {
         name: turned(getattr(trajectory, name))
@@ -72,6 +78,9 @@ def own_gradient(
         "value": None if value is None else jax.lax.stop_gradient(turned(value)),
         "discount": discount,
     }
+    if reference is not None:
+        law = reference(constant["observation"])
+        constant["reference_log_prob"] = jax.lax.stop_gradient(law.log_prob(constant["action"]))
 
     parameters, with_parameters = as_vector(policy)
 

@@ -39,6 +39,28 @@ def test_the_optimum_is_the_tilted_reference(reference, tmp_path):
     assert law(logpi.train(CHOICE, free, steps=200_000, out=tmp_path / "free").policy)[2] > 0.95
 
 
+OWN = """
+import jax
+def near(log_prob, reference_log_prob, reward):
+    reward = reward - {coefficient} * jax.lax.stop_gradient(log_prob - reference_log_prob)
+    return reward - reward.mean()
+"""
+
+
+@pytest.mark.parametrize("coefficient", [2.0, 0.0])
+def test_an_own_estimator_sees_the_reference(reference, tmp_path, coefficient):
+    """The same distance written by the user leads to the same tilted policy; without it to another."""
+    folder, start = reference
+    (tmp_path / "own.py").write_text(OWN.format(coefficient=coefficient))
+    own = Reinforce(**TABLE, reference=str(folder), estimator=f"{tmp_path / 'own.py'}:near")
+    found = law(logpi.train(CHOICE, own, steps=200_000, out=tmp_path / "run").policy)
+    tilted = start * np.exp(REWARD / 2)
+    assert (np.abs(found - tilted / tilted.sum()).max() < 0.01) == (coefficient == 2.0)
+    alone = dataclasses.replace(own, reference=None)
+    with pytest.raises(LogpiError, match="train with --reference"):
+        logpi.train(CHOICE, alone, steps=100, out=tmp_path / "alone")
+
+
 def test_a_run_starts_from_its_reference_and_keeps_it(reference, tmp_path):
     folder, start = reference
     config = Reinforce(**TABLE | dict(learning_rate=1e-9), reference=str(folder), reference_coefficient=1.0)

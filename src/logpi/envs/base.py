@@ -69,10 +69,10 @@ class CompiledEnvironment:
     step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
 
 
-def near_names(name: str, known: Iterable[str]) -> str:
-    """What the user may have meant."""
+def near_names(name: str, known: Iterable[str], otherwise: str = "see its list") -> str:
+    """What the user may have meant; `otherwise` where no name is near."""
     near = difflib.get_close_matches(name, list(known), 3, cutoff=0.5)
-    return f"near: {', '.join(near)}" if near else "see its list"
+    return f"near: {', '.join(near)}" if near else otherwise
 
 
 def space_to_json(space: gym.Space) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a FiniteMDP."""
 
 import contextlib
-import difflib
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 
-from logpi.envs.base import UNDECLARED_LIMIT, CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.envs.base import UNDECLARED_LIMIT, CompiledEnvironment, EnvironmentSpec, HostEnvironment, near_names
 from logpi.envs.views import MaskFirst, policy_view
 from logpi.errors import LogpiError
 from logpi.files import is_file_source, load_from_file
@@ -188,6 +187,5 @@ def _make_registered(name: str) -> gym.Env:
         extra = next((_EXTRAS[word] for word in _EXTRAS if word in name.lower()), None)
         if isinstance(error, ModuleNotFoundError) and extra:
             raise LogpiError(f"{name} needs a package that is not installed: pip install 'logpi[{extra}]'") from None
-        near = difflib.get_close_matches(name, list(gym.registry), 3, cutoff=0.5)
-        hint = f"near: {', '.join(near)}" if near else f"{' '.join(str(error).split())}"
+        hint = near_names(name, gym.registry, " ".join(str(error).split()))
         raise LogpiError(f"unknown environment {name!r}; {hint}") from None
