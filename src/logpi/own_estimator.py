@@ -54,6 +54,24 @@ class _Scores:
         return jnp.asarray(self._policy(observation).entropy())
 
 
+def _given(
+    discount: float, reference: Policy | None, trajectory: Trajectory, value: Float[Array, "time env"] | None
+) -> dict[str, Any]:
+    """What an estimator may ask for and θ does not move, as [episodes, time] arrays."""
+    turned = lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1)  # [time, env] → [episodes, time]
+    names = ("observation", "action", "reward", "terminated", "truncated", "mask", "step")
+    given: dict[str, Any] = {name: turned(getattr(trajectory, name)) for name in names}
+    given |= {
+        "done": given["terminated"] | given["truncated"],
+        "length": jnp.sum(given["mask"], axis=1),
+        "value": None if value is None else jax.lax.stop_gradient(turned(value)),
+        "discount": discount,
+    }
+    if reference is not None:
+        given["reference_log_prob"] = reference(given["observation"]).log_prob(given["action"])
+    return given
+
+
 def own_gradient(
     source: str,
     discount: float,
@@ -67,21 +85,7 @@ def own_gradient(
     **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced by JAX.
     """
     estimator, names = own_estimator(source, value is not None, reference is not None)
-    turned = lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1)  # [time, env] → [episodes, time]
-    constant: dict[str, Any] = {
-        name: turned(getattr(trajectory, name))
-        for name in ("observation", "action", "reward", "terminated", "truncated", "mask", "step")
-    }
-    constant |= {
-        "done": constant["terminated"] | constant["truncated"],
-        "length": jnp.sum(constant["mask"], axis=1),
-        "value": None if value is None else jax.lax.stop_gradient(turned(value)),
-        "discount": discount,
-    }
-    if reference is not None:
-        law = reference(constant["observation"])
-        constant["reference_log_prob"] = jax.lax.stop_gradient(law.log_prob(constant["action"]))
-
+    constant = _given(discount, reference, trajectory, value)
     parameters, with_parameters = as_vector(policy)
 
     def objective(parameters: Vector) -> tuple[Float[Array, ""], dict[str, Array]]:

@@ -69,12 +69,7 @@ def make_environment(
 
             return pool_environment(source.removeprefix("envpool:"), max_episode_steps)
         case str() if source.startswith("vector:"):
-            from logpi.envs.vector import vector_environment
-
-            name = source.removeprefix("vector:")
-            with contextlib.suppress(ModuleNotFoundError):
-                _register_package(name)
-            return vector_environment(name, max_episode_steps)
+            return _vector(source.removeprefix("vector:"), max_episode_steps)
         case str() if source.startswith("finite:"):
             return _finite(load_mdp(source.removeprefix("finite:")), source)
         case str() if is_file_source(source):
@@ -88,6 +83,14 @@ def make_environment(
             return make_host_environment(source, max_episode_steps)
         case _:
             return _host(source, getattr(source, "__name__", str(source)), None, max_episode_steps, {})
+
+
+def _vector(name: str, max_episode_steps: int | None) -> HostEnvironment:
+    from logpi.envs.vector import vector_environment
+
+    with contextlib.suppress(ModuleNotFoundError):
+        _register_package(name)
+    return vector_environment(name, max_episode_steps)
 
 
 def _finite(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
