@@ -1,6 +1,5 @@
 """What learning carries from one batch to the next."""
 
-import copy
 import dataclasses
 from typing import Any, TypeAlias
 
@@ -50,9 +49,12 @@ class Learner(Module):
 
 
 def with_environment(learner: Learner, unfinished: PyTree) -> Learner:
-    """The same learner, elsewhere in its episodes; a plain copy, ten times faster than `dataclasses.replace`."""
-    elsewhere = copy.copy(learner)
-    object.__setattr__(elsewhere, "environment", unfinished)
+    """The same learner, elsewhere in its episodes; ten times faster than `dataclasses.replace`.
+
+    Equinox keeps whatever its `__new__` makes alive until `__init__` is done, hence that of `object`.
+    """
+    elsewhere = object.__new__(Learner)
+    vars(elsewhere).update(vars(learner), environment=unfinished)
     return elsewhere
 
 

@@ -14,6 +14,7 @@ from helpers import FiniteEnv, random_mdp
 
 import logpi
 from logpi.mdp import contextual_bandit, short_corridor
+from logpi.report import SilentReporter
 
 
 def arrays(folder):
@@ -216,3 +217,26 @@ def test_a_gymnasium_factory_trains_to_the_same_value_as_the_compiled_process(tm
     start, best = logpi.exact_objective(mdp, np.zeros((3, 2))), logpi.optimal_objective(mdp)
     assert min(values) > start + 0.5 * (best - start)
     assert abs(values[0] - values[1]) < 0.1 * (best - start)
+
+
+class Living(SilentReporter):
+    """How many arrays are alive after each update."""
+
+    def __init__(self, keep=False):
+        self.counts, self.kept = [], [] if keep else None
+
+    def progress(self, settings, counters, update):
+        self.counts.append(len(jax.live_arrays()))
+        if self.kept is not None:
+            self.kept.append(jnp.zeros(3))
+
+
+@pytest.mark.parametrize("algorithm", [logpi.Reinforce(episodes=4), logpi.A2C(environments=4, rollout_steps=8)])
+def test_a_run_keeps_nothing_of_its_past(tmp_path, algorithm):
+    """A learner of each batch kept alive would be 100 kB an update. The control keeps an array of each."""
+    living, keeping = Living(), Living(keep=True)
+    for name, reporter in (("run", living), ("control", keeping)):
+        logpi.train("CartPole-v1", algorithm, steps=1000, seed=0, out=tmp_path / name, reporter=reporter)
+    assert len(living.counts) > 5
+    assert max(living.counts[2:]) == min(living.counts[2:])
+    assert max(keeping.counts[2:]) > min(keeping.counts[2:])
