@@ -31,12 +31,16 @@ PEERS: Mapping[str, Sequence[str]] = {
     "stable-baselines3 2.9.2": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2"),
     "sbx-rl 0.28.0": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2", "sbx-rl==0.28.0", "jax==0.10.2"),
     "tianshou 2.0.1": (TORCH, GYMNASIUM, "tianshou==2.0.1"),
+    "CleanRL ppo.py": (TORCH, GYMNASIUM),
+    "torchrl 0.14.1": (TORCH, GYMNASIUM, "torchrl==0.14.1"),
     "rejax 0.1.3": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),
 }
 RUNNERS = {
     "stable-baselines3": "stable_baselines.py",
     "sbx-rl": "stable_baselines.py",
     "tianshou": "tianshou_ppo.py",
+    "CleanRL": "cleanrl_ppo.py",
+    "torchrl": "torchrl_ppo.py",
     "rejax": "rejax_ppo.py",
 }
 COMPARISONS: Mapping[str, dict[str, Any]] = tomllib.loads((HERE / "comparisons.toml").read_text())

@@ -71,12 +71,21 @@ def environments() -> None:
     for count in (8, 512):
         vector = gym.make_vec("CartPole-v1", num_envs=count, vectorization_mode="vector_entry_point")
         print(f"CartPole-v1, its own vector environment, {count} copies: {stepping(vector):,.0f} steps/s")
+    try:
+        import envpool
+    except ImportError:
+        print("EnvPool: not installed")
+        return
+    for name, count in [("CartPole-v1", 64), ("HalfCheetah-v5", 64)]:
+        vector = envpool.make(name, env_type="gymnasium", num_envs=count)
+        print(f"{name}, EnvPool, {count} copies: {stepping(vector):,.0f} steps/s")
 
 
 def stepping(vector: gym.vector.VectorEnv) -> float:
     """Steps a second, resets included."""
-    vector.reset(seed=0)
-    actions = [vector.action_space.sample() for _ in range(100)]
+    vector.reset()
+    space = gym.vector.utils.batch_space(vector.single_action_space, vector.num_envs)
+    actions = [space.sample() for _ in range(100)]
 
     def steps() -> None:
         for action in actions:

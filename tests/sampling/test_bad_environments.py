@@ -1,5 +1,6 @@
 """An environment that breaks its word is named with its place: environment, episode, step, field."""
 
+import os
 import sys
 
 import gymnasium as gym
@@ -99,7 +100,7 @@ class Dies(gym.Env):
         self.t += 1
         if self.t == 2 and MODE == "raise":
             raise ValueError("inside the worker")
-        if self.t == 2 and MODE == "die":
+        if self.t == 2 and MODE == "die" and os.getpid() != TRAINING:
             os._exit(7)
         return np.zeros(1, np.float32), 1.0, self.t == 3, False, {}
 """
@@ -109,13 +110,13 @@ class Dies(gym.Env):
     ("mode", "message"),
     [
         ("raise", "environment 0, episode 0, step 1: step raised ValueError: inside the worker"),
-        ("die", "environment 0, episode 0, step 1: its worker process ended with exit status 7"),
+        ("die", "environment 1, episode 0, step 1: its worker process ended with exit status 7"),
         ("", None),
     ],
 )
 def test_workers_report_as_the_process_itself(tmp_path, mode, message):
     path = tmp_path / "mine.py"
-    path.write_text(f"MODE = {mode!r}\n{FILE}")
+    path.write_text(f"MODE, TRAINING = {mode!r}, {os.getpid()}\n{FILE}")
     environment = make_environment(f"{path}:Dies")
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = make_policy(*spaces, (4,), np.random.default_rng(0))

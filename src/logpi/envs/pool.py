@@ -54,9 +54,7 @@ class PoolGroup:
     repeatable = False
 
     def __init__(self, envpool: Any, name: str, spec: EnvironmentSpec, count: int, options: dict[str, Any]):
-        self._make = lambda seeds: envpool.make(
-            name, env_type="gymnasium", num_envs=count, env_seed=seeds, num_threads=1, **options
-        )
+        self._make = lambda seeds: envpool.make(name, env_type="gymnasium", num_envs=count, env_seed=seeds, **options)
         self._pool: Any = None
         dtype, shape = observation_layout(spec.observation_space)
         self._action_dtype = np.int32 if isinstance(spec.action_space, gym.spaces.Discrete) else np.float64

@@ -1,17 +1,20 @@
 """Environments in worker processes: `python -m logpi.envs.workers`, spoken to through its pipes.
 
 A worker is a fresh interpreter that imports no JAX and needs no `__main__` guard in the user's script. Messages are the
-bytes of fixed-layout arrays; only the first one and errors are JSON. Nothing is pickled.
+bytes of fixed-layout arrays; only the first one and errors are JSON. Nothing is pickled. The process that trains steps
+the first share of the copies itself: it would only wait.
 """
 
 import contextlib
 import itertools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import gymnasium as gym
@@ -23,6 +26,9 @@ from logpi.envs.host import EnvironmentFailure, LocalGroup, observation_layout
 from logpi.errors import LogpiError
 
 RESET, STEP, ERROR, DONE = b"R", b"S", b"E", b"D"
+FIELDS = ("observation", "reward", "terminated", "truncated")
+# Seconds for which a process looks for a message before it sleeps: to be woken takes as long as 10 steps of CartPole.
+PATIENCE = 300e-6
 
 
 def _reply_layout(space: gym.Space) -> np.dtype:
@@ -38,6 +44,21 @@ def _read(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
+def _watch(stream: IO[bytes]) -> Callable[[], None]:
+    """A function that returns when there is something to read, or its patience ends; at once where nothing can look."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: None
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+
+    def wait() -> None:
+        deadline = time.perf_counter() + PATIENCE
+        while not poll.poll(0) and time.perf_counter() < deadline:
+            pass
+
+    return wait
+
+
 class _Worker:
     """The parent's side of one process that steps the copies `first … first + count - 1`."""
 
@@ -47,6 +68,8 @@ class _Worker:
         self._layout = _reply_layout(environment.spec.observation_space)
         command = [sys.executable, "-m", "logpi.envs.workers"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._wait = _watch(self._process.stdout)
         settings = {"source": environment.source, "max_episode_steps": environment.spec.max_episode_steps}
         self._send(json.dumps({**settings, "count": count}).encode() + b"\n")
 
@@ -71,6 +94,7 @@ class _Worker:
     def receive(self) -> ndarray:
         """One record per copy."""
         assert self._process.stdout is not None
+        self._wait()
         try:
             kind = _read(self._process.stdout, 1)
             if kind == ERROR:
@@ -95,15 +119,16 @@ class _Worker:
 
 
 class WorkerGroup:
-    """The copies of all workers, in order; same interface and, seed for seed, the same episodes as `LocalGroup`."""
+    """The copies of this process, then those of all workers; seed for seed the same episodes as `LocalGroup`."""
 
     repeatable = True
 
     def __init__(self, environment: HostEnvironment, count: int, workers: int):
         if environment.source is None:
             raise LogpiError("worker processes need an environment given by name")
-        bounds = [count * i // workers for i in range(workers + 1)]
-        self._workers = [_Worker(environment, a, b - a) for a, b in itertools.pairwise(bounds)]
+        bounds = [count * i // (workers + 1) for i in range(workers + 2)]
+        self._workers = [_Worker(environment, a, b - a) for a, b in itertools.pairwise(bounds[1:])]
+        self._own, self._rows = LocalGroup(environment, bounds[1]), slice(bounds[1])
         self._action_dtype, _ = _action_layout(environment.spec.action_space)
         dtype, shape = observation_layout(environment.spec.observation_space)
         self.observation = np.zeros((count, *shape), dtype)
@@ -116,7 +141,8 @@ class WorkerGroup:
         busy = [worker for worker in self._workers if fresh[worker.rows].any()]
         for worker in busy:
             worker.reset(seed_of[worker.rows], fresh[worker.rows])
-        self._receive(busy)
+        mine = np.flatnonzero(fresh[self._rows]).tolist()
+        self._finish(busy, lambda: self._own.reset(seed_of[mine].tolist(), mine))
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
         actions = np.ascontiguousarray(actions, self._action_dtype)
@@ -124,21 +150,31 @@ class WorkerGroup:
         busy = [worker for worker in self._workers if running[worker.rows].any()]
         for worker in busy:
             worker.step(actions[worker.rows], running[worker.rows])
-        self._receive(busy)
+        mine = np.flatnonzero(running[self._rows]).tolist()
+        self._finish(busy, lambda: self._own.step(actions[self._rows], mine))
 
     def _flags(self, rows: Sequence[int]) -> ndarray:
         flags = np.zeros(len(self.reward), bool)
         flags[list(rows)] = True
         return flags
 
-    def _receive(self, workers: Sequence[_Worker]) -> None:
-        for worker in workers:
-            reply = worker.receive()
-            self.observation[worker.rows] = reply["observation"]
-            self.reward[worker.rows] = reply["reward"]
-            self.terminated[worker.rows], self.truncated[worker.rows] = reply["terminated"], reply["truncated"]
+    def _finish(self, busy: Sequence[_Worker], own: Callable[[], None]) -> None:
+        """Do this process's part, and take what the workers have done; a failure is raised when all have answered."""
+        replies, failures = [], []
+        for answer in (own, *(worker.receive for worker in busy)):
+            try:
+                replies.append(answer())
+            except EnvironmentFailure as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+        for field in FIELDS:
+            getattr(self, field)[self._rows] = getattr(self._own, field)
+            for worker, reply in zip(busy, replies[1:], strict=True):
+                getattr(self, field)[worker.rows] = reply[field]
 
     def close(self) -> None:
+        self._own.close()
         for worker in self._workers:
             worker.close()
 
@@ -170,7 +206,11 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     group = LocalGroup(environment, count)
     reply = np.zeros(count, _reply_layout(environment.spec.observation_space))
     dtype, shape = _action_layout(environment.spec.action_space)
-    while kind := requests.read(1):
+    wait = _watch(requests)
+    while True:
+        wait()
+        if not (kind := requests.read(1)):
+            break
         try:
             active = np.flatnonzero(np.frombuffer(_read(requests, count), bool)).tolist()
             if kind == RESET:
@@ -182,7 +222,7 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             message = {"index": failure.index, "message": failure.message}
             replies.write(ERROR + json.dumps(message).encode() + b"\n")
         else:
-            for field in ("observation", "reward", "terminated", "truncated"):
+            for field in FIELDS:
                 reply[field] = getattr(group, field)
             replies.write(DONE + reply.tobytes())
         replies.flush()
