@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import gymnasium as gym
 import jax
@@ -72,13 +74,13 @@ def environments() -> None:
         vector = gym.make_vec("CartPole-v1", num_envs=count, vectorization_mode="vector_entry_point")
         print(f"CartPole-v1, its own vector environment, {count} copies: {stepping(vector):,.0f} steps/s")
     try:
-        import envpool
+        envpool: Any = import_module("envpool")
     except ImportError:
         print("EnvPool: not installed")
         return
-    for name, count in [("CartPole-v1", 64), ("HalfCheetah-v5", 64)]:
-        vector = envpool.make(name, env_type="gymnasium", num_envs=count)
-        print(f"{name}, EnvPool, {count} copies: {stepping(vector):,.0f} steps/s")
+    for name in ("CartPole-v1", "HalfCheetah-v5"):
+        vector = envpool.make(name, env_type="gymnasium", num_envs=64)
+        print(f"{name}, EnvPool, 64 copies: {stepping(vector):,.0f} steps/s")
 
 
 def stepping(vector: gym.vector.VectorEnv) -> float:

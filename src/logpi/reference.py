@@ -1,7 +1,5 @@
 """Staying near a reference policy: its distance as part of the reward, so that its gradient is exact."""
 
-from dataclasses import replace
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,7 +32,7 @@ def near_reference(policy: Policy, reference: Policy | None, trajectory: Traject
         return jnp.asarray(own) - jnp.asarray(other)
 
     reward = regularised_reward(trajectory.reward, map_over_time(log_ratio, trajectory, trajectory.used), coefficient)
-    return replace(trajectory, reward=jnp.where(trajectory.mask, reward, 0.0))
+    return trajectory._replace(reward=jnp.where(trajectory.mask, reward, 0.0))
 
 
 def require_same_form(policy: Policy, reference: Policy, source: str) -> None:

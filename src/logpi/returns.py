@@ -1,7 +1,5 @@
 """R(τ), reward-to-go [D0.2, D0.3, D4.2]; beyond the end of a rollout with a critic; after an older policy [D1.3]."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -71,7 +69,7 @@ def lambda_return(
     trajectory: Trajectory, value: Float[Array, "time env"], discount: Number, trace_decay: Number
 ) -> Float[Array, "time env"]:
     """V_t + Σ_k (γλ)^k δ_{t+k} of whole episodes, whose future is nothing however they end; R_t where λ = 1."""
-    whole = replace(trajectory, terminated=trajectory.terminated | trajectory.truncated)
+    whole = trajectory._replace(terminated=trajectory.terminated | trajectory.truncated)
     return value + advantages(whole, value, discount, trace_decay)
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -123,7 +122,7 @@ class CompiledSampler:
         nothing = [jnp.zeros_like(x[0]) for x in body]
         last = (after.observation, *nothing[1:-2], after.step, nothing[-1])
         columns = [jnp.concatenate([x, end[None]]) for x, end in zip(body, last, strict=True)]
-        return replace(Trajectory(*columns), remembered=unfinished.remembered), after
+        return Trajectory(*columns)._replace(remembered=unfinished.remembered), after
 
     def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
         @jax.jit

@@ -1,14 +1,12 @@
 """τ: what was observed, done and paid, for many trajectories side by side [D3.1]."""
 
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
-
-from logpi.module import Module
 
 Out = TypeVar("Out")
 # Trajectories are of JAX arrays in compiled programs, and of NumPy arrays where Python steps the environment.
@@ -27,7 +25,7 @@ def float_dtype() -> np.dtype:
     return jax.dtypes.canonicalize_dtype(float)
 
 
-class Trajectory(Module):
+class Trajectory(NamedTuple):
     """Arrays `[time, env, ...]`; column i is one trajectory, padded after its end.
 
     Action `action[t]` is taken on `observation[t]` and answered by `reward[t]`, the r_{t+1} of the derivation.

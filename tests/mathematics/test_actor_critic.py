@@ -73,7 +73,7 @@ def test_advantages_are_their_sums(seed, discount, trace_decay):
 def test_a_truncation_is_valued_and_a_termination_is_not(random):
     """The control of the sums: with the two exchanged every stretch that ends inside the rollout changes."""
     stream, value = random_stream(random), jnp.asarray(1 + random.random((13, 4)))
-    exchanged = dataclasses.replace(stream, terminated=stream.truncated, truncated=stream.terminated)
+    exchanged = stream._replace(terminated=stream.truncated, truncated=stream.terminated)
     assert np.abs(advantages(exchanged, value, 0.9, 0.5) - by_hand(stream, value, 0.9, 0.5)).max() > 0.1
 
 
@@ -261,7 +261,7 @@ def test_a_cut_inside_equals_the_two_trajectories_apart(config, terminated, rand
     )
     places = np.array([[0, 1, 2, 3, 3], [4, 5, 6, 7, 8]]).T  # the row after the first episode twice: both no steps
     apart = jax.tree.map(lambda x: x[places, 0], whole)
-    uncut = dataclasses.replace(whole, mask=np.append(np.ones((8, 1), bool), [[False]], 0))
+    uncut = whole._replace(mask=np.append(np.ones((8, 1), bool), [[False]], 0))
     one, two, other = (updated(config, jax.tree.map(jnp.asarray, x))[0] for x in (whole, apart, uncut))
     assert largest_difference((one.policy, one.value.network), (two.policy, two.value.network)) < 1e-10
     assert largest_difference(one.policy, other.policy) > 1e-6
