@@ -63,7 +63,7 @@ class Train:
     max_episode_steps: int | None = None
     """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
     workers: int | None = None
-    """Processes that step the environment, 0 for this one alone; by default what the measured step time favours."""
+    """Processes that step the environment beside this one; by default what the measured step time favours."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
 

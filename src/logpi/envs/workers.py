@@ -174,9 +174,9 @@ class WorkerGroup:
                 getattr(self, field)[worker.rows] = reply[field]
 
     def close(self) -> None:
-        self._own.close()
         for worker in self._workers:
             worker.close()
+        self._own.close()
 
 
 def _action_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
