@@ -56,6 +56,23 @@ class HostSampler:
         **Raises:** `LogpiError` that names environment, episode and step where the environment fails or gives a value
         that is not finite; `Interrupted`.
         """
+        action, reward, terminated, lengths = self._play(policy, stream, batch, deterministic, episodes)
+        step = np.arange(len(reward), dtype=np.int32)[:, None]
+        mask, last = step < lengths, step == lengths - 1
+        return Trajectory(
+            observation=self._observation.copy(),
+            action=action,
+            reward=np.where(mask, reward, 0.0).astype(float_dtype()),
+            terminated=terminated & mask,
+            truncated=last & ~terminated,
+            mask=mask,
+            step=np.broadcast_to(step, mask.shape),
+        )
+
+    def _play(
+        self, policy: Policy, stream: Stream, batch: int, deterministic: bool, episodes: int | None
+    ) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+        """Actions, rewards, terminations `[max_episode_steps, env]`, and lengths; `_observation` has what was seen."""
         started = self._count if episodes is None else episodes
         horizon, count = self._spec.max_episode_steps, self._count
         action, reward = None, np.zeros((horizon, count))
@@ -82,24 +99,15 @@ class HostSampler:
                 lengths[active] = t = t + 1
                 active = [i for i in active if not (group.terminated[i] or group.truncated[i] or t == horizon)]
         except EnvironmentFailure as failure:
-            self._require_valid(reward, np.arange(t + 1)[:, None] < lengths, batch)
+            self._require_valid(reward, lengths, t + 1, batch)
             raise fault(self._spec, failure.index, batch, t, failure.message) from failure
-        step = np.arange(horizon, dtype=np.int32)[:, None]
-        mask, last = step < lengths, step == lengths - 1
-        self._require_valid(reward, mask, batch)
+        self._require_valid(reward, lengths, t, batch)
         assert action is not None
-        return Trajectory(
-            observation=self._observation.copy(),
-            action=action,
-            reward=np.where(mask, reward, 0.0).astype(float_dtype()),
-            terminated=terminated & mask,
-            truncated=last & ~terminated,
-            mask=mask,
-            step=np.broadcast_to(step, mask.shape),
-        )
+        return action, reward, terminated, lengths
 
-    def _require_valid(self, reward: ndarray, mask: ndarray, batch: int) -> None:
-        rows = len(mask)
+    def _require_valid(self, reward: ndarray, lengths: ndarray, rows: int, batch: int) -> None:
+        """Looks at the `rows` that were played alone: images of 27,000 steps, Atari's limit, would fill the memory."""
+        mask = np.arange(rows)[:, None] < lengths
         wrong = first_invalid(self._spec, self._observation[:rows], reward[:rows], mask)
         if wrong is not None:
             t, i, message = wrong
@@ -109,9 +117,10 @@ class HostSampler:
         returns, lengths = [], []
         for batch, first in enumerate(range(0, episodes, self._count)):
             started = min(self._count, episodes - first)
-            trajectory = self.sample(policy, Stream.EVALUATION, batch, deterministic, started)
-            returns.append(np.asarray(trajectory.reward, np.float64).sum(axis=0)[:started])
-            lengths.append(np.asarray(trajectory.mask).sum(axis=0)[:started])
+            _, reward, _, length = self._play(policy, Stream.EVALUATION, batch, deterministic, started)
+            mask = np.arange(len(reward))[:, None] < length
+            returns.append(np.where(mask, reward, 0.0).sum(axis=0)[:started])
+            lengths.append(length[:started])
         return Episodes(np.concatenate(returns), np.concatenate(lengths))
 
     def advance(self, config: Algorithm, learner: Learner, budget: int) -> Advance:

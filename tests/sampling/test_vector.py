@@ -1,5 +1,7 @@
 """`vector:ID`, and the rows of a stream against the three ways in which Gymnasium's vector environments reset."""
 
+import dataclasses
+
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -81,6 +83,15 @@ def test_what_does_not_fit_is_named():
         make_environment("vector:CartPol-v1")
     with pytest.raises(LogpiError, match="has a time limit of its own, 500; use CartPole-v1 for another"):
         make_environment(NAME, max_episode_steps=100)
+
+
+def test_a_vector_environment_is_cut_by_itself_alone(monkeypatch):
+    """Its copies cannot be reset one by one: what was cut by another would go on in the middle of an episode."""
+    assert make_environment("vector:ALE/Pong-v5").spec.max_episode_steps == 27_000
+    unlimited = dataclasses.replace(gym.spec("CartPole-v1"), id="Endless-v0", max_episode_steps=None)
+    monkeypatch.setitem(gym.registry, "Endless-v0", unlimited)
+    with pytest.raises(LogpiError, match="vector:Endless-v0 declares no time limit, .*; use Endless-v0"):
+        make_environment("vector:Endless-v0")
 
 
 LENGTH, ROWS = 20, 65

@@ -13,6 +13,8 @@ from logpi.errors import LogpiError
 
 # Time limit of an environment that declares none: a whole-episode method needs every episode to end.
 UNDECLARED_LIMIT = 1000
+# 108,000 frames of four a step, as Atari is played (Machado et al. 2018).
+ATARI_LIMIT = 27_000
 
 
 @dataclass(frozen=True)

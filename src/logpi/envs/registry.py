@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 
-from logpi.envs.base import UNDECLARED_LIMIT, CompiledEnvironment, EnvironmentSpec, HostEnvironment, near_names
+from logpi.envs.base import (
+    ATARI_LIMIT,
+    UNDECLARED_LIMIT,
+    CompiledEnvironment,
+    EnvironmentSpec,
+    HostEnvironment,
+    near_names,
+)
 from logpi.envs.views import MaskFirst, policy_view
 from logpi.errors import LogpiError
 from logpi.files import is_file_source, load_from_file
@@ -21,8 +28,6 @@ EnvironmentLike: TypeAlias = str | FiniteMDP | CompiledEnvironment | HostEnviron
 
 # Packages whose environments Gymnasium knows once they are imported, by the beginning of their ids.
 _PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
-# 108,000 frames of four a step, as Atari is played (Machado et al. 2018).
-ATARI_LIMIT = 27_000
 
 _EXTRAS = {
     "box2d": "box2d",

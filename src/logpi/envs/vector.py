@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy import ndarray
 
-from logpi.envs.base import UNDECLARED_LIMIT, EnvironmentSpec, HostEnvironment, near_names
+from logpi.envs.base import ATARI_LIMIT, EnvironmentSpec, HostEnvironment, near_names
 from logpi.envs.host import observation_layout
 from logpi.errors import LogpiError
 
@@ -17,17 +17,19 @@ from logpi.errors import LogpiError
 def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironment:
     """The environment as its package makes it.
 
-    **Raises:** `LogpiError` where the package has none, or it does not fit: another time limit than its own, another
-    way of resetting than at the next step, nested spaces.
+    **Raises:** `LogpiError` where the package has none, or it does not fit: no time limit or another than its own,
+    another way of resetting than at the next step, nested spaces.
     """
     registered = gym.registry.get(name)
     if registered is None or not registered.vector_entry_point:
         known = [key for key, spec in gym.registry.items() if spec.vector_entry_point]
         raise LogpiError(f"no package registers a vector environment {name!r}; {near_names(name, known)}")
     first = _made(name, 1)
-    limit = registered.max_episode_steps or UNDECLARED_LIMIT
+    limit = registered.max_episode_steps or (ATARI_LIMIT if name.startswith("ALE/") else None)
     space, mode = first.single_observation_space, first.metadata.get("autoreset_mode")
     first.close()
+    if limit is None:
+        raise LogpiError(f"vector:{name} declares no time limit, and its copies cannot be cut one by one; use {name}")
     if max_episode_steps is not None and max_episode_steps != limit:
         raise LogpiError(f"vector:{name} has a time limit of its own, {limit}; use {name} for another")
     if mode != AutoresetMode.NEXT_STEP:
