@@ -110,8 +110,8 @@ trained policies reach, ours first.
 
 Known differences: the peers step environments in one process, logpi in one or two, whichever it measures to be faster,
 and HalfCheetah A2C with EnvPool. CleanRL has no package: its runner here has its structure and settings. rejax has
-gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode that ends, which counts as no step.
-A ratio below its goal is a goal not reached: [why](results.md#the-machines-limit-and-where-the-time-goes).
+gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode that ends, which counts as no
+step. A ratio below its goal is a goal not reached: [why](results.md#the-machines-limit-and-where-the-time-goes).
 
 What training costs as one thing grows, `python benchmarks/curves.py docs/cost_curves.png`:
 
