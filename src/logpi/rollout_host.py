@@ -62,7 +62,7 @@ class HostSampler:
         return Trajectory(
             observation=self._observation.copy(),
             action=action,
-            reward=np.where(mask, reward, 0.0).astype(float_dtype()),
+            reward=reward.astype(float_dtype()),
             terminated=terminated & mask,
             truncated=last & ~terminated,
             mask=mask,
@@ -72,7 +72,10 @@ class HostSampler:
     def _play(
         self, policy: Policy, stream: Stream, batch: int, deterministic: bool, episodes: int | None
     ) -> tuple[ndarray, ndarray, ndarray, ndarray]:
-        """Actions, rewards, terminations `[max_episode_steps, env]`, and lengths; `_observation` has what was seen."""
+        """Actions, rewards, terminations `[max_episode_steps, env]`, and lengths; `_observation` has what was seen.
+
+        Rewards are 0 after the end of an episode.
+        """
         started = self._count if episodes is None else episodes
         horizon, count = self._spec.max_episode_steps, self._count
         action, reward = None, np.zeros((horizon, count))
@@ -103,7 +106,7 @@ class HostSampler:
             raise fault(self._spec, failure.index, batch, t, failure.message) from failure
         self._require_valid(reward, lengths, t, batch)
         assert action is not None
-        return action, reward, terminated, lengths
+        return action, np.where(np.arange(horizon)[:, None] < lengths, reward, 0.0), terminated, lengths
 
     def _require_valid(self, reward: ndarray, lengths: ndarray, rows: int, batch: int) -> None:
         """Looks at the `rows` that were played alone: images of 27,000 steps, Atari's limit, would fill the memory."""
@@ -118,8 +121,7 @@ class HostSampler:
         for batch, first in enumerate(range(0, episodes, self._count)):
             started = min(self._count, episodes - first)
             _, reward, _, length = self._play(policy, Stream.EVALUATION, batch, deterministic, started)
-            mask = np.arange(len(reward))[:, None] < length
-            returns.append(np.where(mask, reward, 0.0).sum(axis=0)[:started])
+            returns.append(reward.sum(axis=0)[:started])
             lengths.append(length[:started])
         return Episodes(np.concatenate(returns), np.concatenate(lengths))
 

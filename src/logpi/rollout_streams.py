@@ -91,7 +91,7 @@ class HostStreams:
             remembered = policy.remember(observation[t], remembered, now.step)
             action[t] = policy(observation[t], remembered).sample(next(noise))
             mask[t], step[t] = ~now.ended, now.step
-            over = np.flatnonzero(now.ended).tolist() if now.ended.any() else []
+            over = np.flatnonzero(now.ended).tolist()
             self._step(policy.execute(action[t]), np.flatnonzero(mask[t]).tolist() if over else everyone)
             reward[t], terminated[t] = group.reward, group.terminated
             now.paid[:] = paid[t] = np.where(mask[t], now.paid + reward[t], 0.0)

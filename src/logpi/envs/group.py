@@ -29,7 +29,7 @@ def measure_step(environment: gym.Env, seconds: float = 0.02) -> float:
 
 
 def make_group(environment: HostEnvironment, count: int, workers: int | None, cores: int) -> Group:
-    """Copies in this process, or in `workers` processes; None: whichever is faster by the measured step time.
+    """Copies in this process alone, or in `workers` more; None: whichever is faster by the measured step time.
 
     **Raises:** `LogpiError` where worker processes are asked for and the environment is a factory of this process.
     """
@@ -51,6 +51,5 @@ def make_group(environment: HostEnvironment, count: int, workers: int | None, co
             return LocalGroup(environment, count, [first])
         first.close()
         workers = cores - 1
-    if workers == 0:
-        return LocalGroup(environment, count)
-    return WorkerGroup(environment, count, min(workers, count - 1))
+    workers = min(workers, count - 1)
+    return WorkerGroup(environment, count, workers) if workers else LocalGroup(environment, count)
