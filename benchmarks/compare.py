@@ -5,7 +5,7 @@ python benchmarks/compare.py a2c-8x5 --repeat 3   # some of them, printed
 
 The work is in comparisons.toml. Each peer has a virtual environment of its own, made once from pinned versions and kept
 in the user's cache folder. A rate is that of the second half of a training run, which leaves compilation out; seconds
-are those of the whole process.
+are those of the whole process. Those that compare returns take a quarter of an hour a run, and are made by name only.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def run_theirs(peer: str, task: dict[str, Any]) -> dict[str, float]:
 def compare(name: str, repeat: int) -> str:
     """A row of the table: medians, least and most in brackets, their ratio, and the median returns."""
     work = COMPARISONS[name]
-    by, show = work["by"], "{:,.0f}" if work["by"] == "rate" else "{:.1f}"
+    by, show = work["by"], "{:.1f}" if work["by"] == "seconds" else "{:,.0f}"
     python_of(work["peer"])
     runs: list[tuple[dict[str, float], dict[str, float]]] = []
     for seed in range(repeat):
@@ -82,11 +82,11 @@ def compare(name: str, repeat: int) -> str:
         print(name, seed, *runs[-1], file=sys.stderr, flush=True)
     times = [[run[side][by] for run in runs] for side in (0, 1)]
     ours, theirs = map(statistics.median, times)
-    ratio = ours / theirs if by == "rate" else theirs / ours
+    ratio = theirs / ours if by == "seconds" else ours / theirs
     cells = [f"{show} [{show}, {show}]".format(statistics.median(x), min(x), max(x)) for x in times]
     returns = [statistics.median([run[side]["return"] for run in runs]) for side in (0, 1)]
     learned = "" if min(returns) >= work["least"] else f"; not both reach {work['least']}"
-    unit = "steps/s" if by == "rate" else "s"
+    unit = {"rate": "steps/s", "seconds": "s", "return": "return"}[by]
     end = f"**{ratio:.1f}** | {work['goal']} | {returns[0]:.0f}, {returns[1]:.0f}{learned}"
     return f"| {work['what']} | {work['peer']} | {unit} | {cells[0]} | {cells[1]} | {end} |"
 
@@ -123,11 +123,12 @@ def main() -> None:
     """Run the comparisons named, or all, and write the page in the latter case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(COMPARISONS))
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each side")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each side, with seeds 0, 1, …")
     options = parser.parse_args()
     if unknown := set(options.names) - set(COMPARISONS):
         parser.error(f"there is no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}")
-    rows = [compare(name, options.repeat) for name in options.names or COMPARISONS]
+    timed = [name for name, work in COMPARISONS.items() if work["by"] != "return"]
+    rows = [compare(name, options.repeat) for name in options.names or timed]
     print("\n".join(rows))
     if not options.names:
         (HERE.parent / "docs" / "benchmarks.md").write_text(page(rows, options.repeat))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt32
 from numpy import ndarray
 
 from logpi.algorithm import Algorithm, Reinforce
@@ -51,14 +51,14 @@ class CompiledSampler:
         environment, count = self._environment, self._count
         horizon = environment.spec.max_episode_steps
         state, observation = jax.vmap(environment.reset)(jax.random.split(jax.random.fold_in(key, horizon), count))
+        noise_keys, step_keys = _keys(key, horizon)
 
         def step(t, state, observation, running, remembered):
-            noise_key, step_key = jax.random.split(jax.random.fold_in(key, t))
             remembered = policy.remember(observation, remembered)
-            noise = jnp.zeros((count, policy.head.size)) if deterministic else _noise(policy, noise_key, (count,))
+            noise = jnp.zeros((count, policy.head.size)) if deterministic else _noise(policy, noise_keys[t], (count,))
             action = policy(observation, remembered).sample(noise)
             state, later, reward, terminated, truncated = jax.vmap(environment.step)(
-                jax.random.split(step_key, count), state, policy.execute(action)
+                jax.random.split(step_keys[t], count), state, policy.execute(action)
             )
             row = Trajectory(
                 observation=observation[None],
@@ -99,26 +99,30 @@ class CompiledSampler:
         """`rows` steps of every stream, arrays `[rows + 1, env]`; where an episode has ended, the row after resets."""
         environment, count = self._environment, self._count
         noise = _noise(policy, jax.random.fold_in(key, rows), (rows, count))
+        step_keys, reset_keys = _keys(key, rows)
 
-        def step(now: Unfinished, at: tuple[Array, Array]) -> tuple[Unfinished, tuple[Array, ...]]:
-            t, noise = at
-            step_key, reset_key = jax.random.split(jax.random.fold_in(key, t))
+        def step(now: Unfinished, at: tuple[Array, Array, Array]) -> tuple[Unfinished, tuple[Array, ...]]:
+            noise, step_key, reset_key = at
             running = ~now.ended
             remembered = policy.remember(now.observation, now.remembered, now.step)
             action = policy(now.observation, remembered).sample(noise)
             state, observation, reward, terminated, truncated = jax.vmap(environment.step)(
                 jax.random.split(step_key, count), now.state, policy.execute(action)
             )
-            fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, count))
-            choose = lambda new, old: jnp.where(now.ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            state, observation = jax.tree.map(choose, fresh, (state, observation))
+
+            def with_resets() -> tuple[Any, Array]:
+                fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, count))
+                choose = lambda new, old: jnp.where(now.ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                return jax.tree.map(choose, fresh, (state, observation))
+
+            state, observation = jax.lax.cond(jnp.any(now.ended), with_resets, lambda: (state, observation))
             reward, terminated, truncated = jnp.where(running, reward, 0.0), terminated & running, truncated & running
             paid = jnp.where(running, now.paid + reward, 0.0)
             row = (now.observation, action, reward, terminated, truncated, running, now.step, paid)
             steps = jnp.where(running, now.step + 1, 0)
             return Unfinished(state, observation, terminated | truncated, steps, paid, remembered), row
 
-        after, body = jax.lax.scan(step, unfinished, (jnp.arange(rows), noise))
+        after, body = jax.lax.scan(step, unfinished, (noise, step_keys, reset_keys))
         nothing = [jnp.zeros_like(x[0]) for x in body]
         last = (after.observation, *nothing[1:-2], after.step, nothing[-1])
         columns = [jnp.concatenate([x, end[None]]) for x, end in zip(body, last, strict=True)]
@@ -188,6 +192,11 @@ class CompiledSampler:
             name = ("observation", "reward")[field]
             where = f"environment {index}, episode {batch}, step {t}"
             raise LogpiError(f"{self._environment.spec.name}: {where}: {name} is not finite")
+
+
+def _keys(key: PRNGKeyArray, rows: int) -> Key[Array, "2 rows"]:
+    """Two keys for each row. Drawn at once: a row that draws its own pays a loop of small kernels for every key."""
+    return jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)), out_axes=1)(jnp.arange(rows))
 
 
 def _noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array:
