@@ -38,7 +38,7 @@ PEERS: Mapping[str, Sequence[str]] = {
 RUNNERS = {
     "stable-baselines3": "stable_baselines.py",
     "sbx-rl": "stable_baselines.py",
-    "tianshou": "tianshou_ppo.py",
+    "tianshou": "tianshou_on_policy.py",
     "CleanRL": "cleanrl_ppo.py",
     "torchrl": "torchrl_ppo.py",
     "rejax": "rejax_ppo.py",

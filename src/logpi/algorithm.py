@@ -28,6 +28,8 @@ class Networks:
     a table."""
     actions: Literal["normal", "tanh-normal"] = "normal"
     """Law of Box actions: a Gaussian, clipped to the bounds when executed, or a Gaussian squashed by tanh."""
+    initial_log_std: float = -0.5
+    """Log of the Gaussian's standard deviation at the start, in units of half the range of the box; it is learned."""
     normalize_observations: bool = True
     """Standardise observations by running statistics, frozen within a batch and kept in the policy."""
     network: str | None = None
@@ -48,6 +50,7 @@ class Networks:
     _POSITIVE = ()
     _NOT_NEGATIVE = ("reference_coefficient",)
     _FRACTIONS = ("discount",)
+    _STARTS = ("initial_log_std",)  # any number; with nothing to anneal
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -64,7 +67,7 @@ class Networks:
         self._require(self._POSITIVE, lambda v: real(v) and 0 < v < math.inf, "a positive number")
         self._require(self._NOT_NEGATIVE, lambda v: real(v) and 0 <= v < math.inf, "a number >= 0")
         self._require(self._FRACTIONS, lambda v: real(v) and 0 <= v <= 1, "a number in [0, 1]")
-
+        self._require(self._STARTS, lambda v: real(v) and math.isfinite(v), "a finite number")
         self._require_file("network")
         self._check_anneal()
 
@@ -74,7 +77,8 @@ class Networks:
 
     def _check_anneal(self) -> None:
         """Every value on the way is valid where the last one is: ranges have no holes."""
-        known = [f.name for f in dataclasses.fields(self) if f.type is float and math.isfinite(getattr(self, f.name))]
+        numbers = [field.name for field in dataclasses.fields(self) if field.type is float]
+        known = [name for name in numbers if math.isfinite(getattr(self, name)) and name not in self._STARTS]
         for text in self.anneal:
             name, end = _last_value(text)
             require(name in known, "anneal", f"NAME or NAME=VALUE, NAME one of {', '.join(known)}", text)

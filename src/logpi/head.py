@@ -79,14 +79,14 @@ class NormalHead(Module):
     shape: tuple[int, ...] = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
 
-    def __init__(self, space: gym.spaces.Box, squash: bool):
+    def __init__(self, space: gym.spaces.Box, squash: bool, log_std: float):
         bounded = np.isfinite(space.low) & np.isfinite(space.high)
         if squash and not bounded.all():
             raise LogpiError(f"tanh-normal actions need finite bounds in every dimension; the action space is {space}")
         self.low = tuple(np.where(bounded, space.low, -np.inf).ravel().tolist())
         self.high = tuple(np.where(bounded, space.high, np.inf).ravel().tolist())
         self.shape, self.squash = space.shape, squash
-        self.log_std = parameter(np.full(len(self.low), -0.5))
+        self.log_std = parameter(np.full(len(self.low), log_std))
 
     @property
     def size(self) -> int:
@@ -148,8 +148,8 @@ class ProductHead(Module):
         return executed if self.shape is None else executed.reshape(*leading, *self.shape)
 
 
-def action_head(space: gym.Space, squash: bool) -> Head:
-    """The head for an action space.
+def action_head(space: gym.Space, squash: bool, log_std: float = -0.5) -> Head:
+    """The head for an action space; `log_std` is where the Gaussians of its boxes start.
 
     **Raises:** `LogpiError` for a space that has none.
     """
@@ -162,21 +162,21 @@ def action_head(space: gym.Space, squash: bool) -> Head:
         case gym.spaces.MultiBinary():
             return ProductHead((CategoricalHead(2, 0),) * int(np.prod(space.shape)), space.shape)
         case gym.spaces.Box() if np.issubdtype(space.dtype, np.floating):
-            return NormalHead(space, squash)
+            return NormalHead(space, squash, log_std)
         case gym.spaces.Tuple() | gym.spaces.Dict():
-            return ProductHead(tuple(_leaf_heads(space, squash)), None)
+            return ProductHead(tuple(_leaf_heads(space, squash, log_std)), None)
         case _:
             supported = "Discrete, MultiDiscrete, MultiBinary, Box of floats, Tuple and Dict of these"
             raise LogpiError(f"action space {space} is not supported; supported: {supported}")
 
 
-def _leaf_heads(space: gym.Space, squash: bool) -> list[Head]:
+def _leaf_heads(space: gym.Space, squash: bool, log_std: float) -> list[Head]:
     """The heads of the leaves, in the order in which Gymnasium flattens."""
     match space:
         case gym.spaces.Tuple():
-            return [head for part in space.spaces for head in _leaf_heads(part, squash)]
+            return [head for part in space.spaces for head in _leaf_heads(part, squash, log_std)]
         case gym.spaces.Dict():
-            return [head for part in space.spaces.values() for head in _leaf_heads(part, squash)]
+            return [head for part in space.spaces.values() for head in _leaf_heads(part, squash, log_std)]
         case _:
-            head = action_head(space, squash)
+            head = action_head(space, squash, log_std)
             return list(head.parts) if isinstance(head, ProductHead) else [head]

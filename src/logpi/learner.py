@@ -81,6 +81,7 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
         config.hidden,
         random,
         squash=config.actions == "tanh-normal",
+        log_std=config.initial_log_std,
         standardise=config.normalize_observations,
         masked=spec.masked,
         memory=config.memory,

@@ -192,6 +192,7 @@ def make_policy(
     hidden: Sequence[int],
     random: np.random.Generator,
     squash: bool = False,
+    log_std: float = -0.5,
     standardise: bool = False,
     masked: bool = False,
     memory: MemoryKind = "none",
@@ -202,7 +203,7 @@ def make_policy(
 
     `network` is the source of an own network, whose module then stands in the place of `hidden`.
     """
-    head, own = action_head(action_space, squash), network is not None and memory == "none"
+    head, own = action_head(action_space, squash, log_std), network is not None and memory == "none"
     encoder = Encoder(observation_space, random, standardise, raw=own)
     remembering = make_memory(memory, encoder.size, memory_size, random)
     features = encoder.features if remembering is None else (memory_size,)

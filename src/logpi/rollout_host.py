@@ -1,6 +1,5 @@
 """Episodes of Gymnasium environments, stepped from Python."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from numpy import ndarray
 
 from logpi.algorithm import Algorithm, Reinforce
 from logpi.envs.base import HostEnvironment
-from logpi.envs.group import make_group
+from logpi.envs.group import make_group, settled, usable_cores
 from logpi.envs.host import EnvironmentFailure
 from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
@@ -37,7 +36,8 @@ class HostSampler:
         interrupted: Callable[[], bool],
     ):
         self._spec, self._count, self._seed, self._interrupted = environment.spec, count, seed, interrupted
-        self._group = make_group(environment, count, workers, os.cpu_count() or 1)
+        self._environment, self._settles = environment, workers is None
+        self._group = make_group(environment, count, workers, usable_cores())
 
     @cached_property
     def _observation(self) -> ndarray:
@@ -143,6 +143,10 @@ class HostSampler:
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             batch = int(learner.batch)
+            if self._settles and (group := settled(self._group, self._environment)) is not self._group:
+                self._group = group
+                if streams is not None:
+                    streams.move(group, learner.policy)
             if streams is None:
                 trajectory, unfinished = self.sample(learner.policy, Stream.TRAINING, batch), None
             else:

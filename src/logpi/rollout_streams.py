@@ -69,6 +69,14 @@ class HostStreams:
         for t in range(int(now.step.max())):
             self._step(policy.head.execute(now.action[:, t]), np.flatnonzero(t < now.step).tolist())
 
+    def move(self, group: Group, policy: Policy) -> None:
+        """Go on in another group of the same copies, where the episodes under way are played again.
+
+        **Raises:** as `restore`.
+        """
+        self._group = group
+        self.restore(policy, self._now)
+
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, Unfinished]:
         """One rollout, arrays `[rows + 1, env]`, and the episodes under way at its end.
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from logpi import PPO, Reinforce
 from logpi.encoder import Encoder
-from logpi.head import action_head, draw_noise
+from logpi.envs import make_environment
+from logpi.head import NormalHead, action_head, draw_noise
+from logpi.learner import make_learner
 from logpi.network import GRU, LSTM, Convolutions
 from logpi.policy import make_policy
 
@@ -118,6 +121,19 @@ def test_noise_of_a_product_has_the_law_of_each_part(random):
 
     assert draw_noise(head, (5,), draw).shape == (5, head.size) == (5, 7)
     assert asked == [("gumbel", (5, 3)), ("normal", (5, 2)), ("gumbel", (5, 2))]
+
+
+def test_boxes_start_with_the_deviation_asked_for(random):
+    """Everywhere in a nested space, and in what an algorithm makes."""
+    box = gym.spaces.Box(-2, 2, (2,))
+    nested = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Tuple([box, box]))
+    policy = make_policy(BOX, nested, (8,), random, log_std=-2.0)
+    stds = [part.log_std for part in policy.head.parts if isinstance(part, NormalHead)]
+    assert len(stds) == 2
+    assert all((np.asarray(std) == -2).all() for std in stds)
+    spec = make_environment("Pendulum-v1").spec
+    for config in (PPO(initial_log_std=-1.25), Reinforce(initial_log_std=-1.25)):
+        assert make_learner(config, spec, 0).policy.head.log_std == -1.25
 
 
 def test_a_product_of_unlike_parts_is_their_product(random):

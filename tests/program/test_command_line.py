@@ -172,6 +172,8 @@ USAGE = [
     (["train", "CartPole-v1", "--steps", "many"], "'many' is not a whole number of steps"),
     (["train", "CartPole-v1", "--learning-rate", "0"], "learning_rate must be a positive number, got 0.0"),
     (["train", "CartPole-v1", "--learning-rate", "nan"], "learning_rate must be a positive number, got nan"),
+    (["train", "Pendulum-v1", "--initial-log-std", "nan"], "initial_log_std must be a finite number, got nan"),
+    (["train", "Pendulum-v1", "--anneal", "initial_log_std"], "NAME one of discount"),
     (["train", "CartPole-v1", "--discount", "1.1"], "discount must be a number in [0, 1], got 1.1"),
     (
         ["train", "CartPole-v1", "--baseline", "leave-one-out", "--episodes", "1"],

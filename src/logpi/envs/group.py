@@ -1,5 +1,6 @@
 """Which way of stepping the copies of an environment is faster: in this process, or in workers."""
 
+import os
 import time
 
 import gymnasium as gym
@@ -26,6 +27,22 @@ def measure_step(environment: gym.Env, seconds: float = 0.02) -> float:
         if terminated or truncated:
             environment.reset()
     return (time.perf_counter() - start) / steps
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a scheduler or `taskset` may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def settled(group: Group, environment: HostEnvironment) -> Group:
+    """The group itself, or all its copies in this process, yet to be reset, where that proved faster than workers.
+
+    A step waits for the slowest worker: with more programs than cores it waits for the scheduler.
+    """
+    if not (isinstance(group, WorkerGroup) and group.hindered()):
+        return group
+    group.close()
+    return LocalGroup(environment, len(group.reward))
 
 
 def make_group(environment: HostEnvironment, count: int, workers: int | None, cores: int) -> Group:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 import gymnasium as gym
@@ -29,6 +30,8 @@ RESET, STEP, ERROR, DONE = b"R", b"S", b"E", b"D"
 FIELDS = ("observation", "reward", "terminated", "truncated")
 # Seconds for which a process looks for a message before it sleeps: to be woken takes as long as 10 steps of CartPole.
 PATIENCE = 300e-6
+# Seconds of stepping after which `WorkerGroup.hindered` answers: longer than the update takes to compile beside it.
+WINDOW = 3.0
 
 
 def _reply_layout(space: gym.Space) -> np.dtype:
@@ -118,6 +121,16 @@ class _Worker:
         self._process.stdout.close()
 
 
+@dataclass
+class _Clock:
+    """Seconds of stepping and steps made: of all copies, and of this process's own."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    own_seconds: float = 0.0
+    own_steps: int = 0
+
+
 class WorkerGroup:
     """The copies of this process, then those of all workers; seed for seed the same episodes as `LocalGroup`."""
 
@@ -134,6 +147,7 @@ class WorkerGroup:
         self.observation = np.zeros((count, *shape), dtype)
         self.reward = np.zeros(count)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+        self._clock = _Clock()
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         fresh, seed_of = self._flags(rows), np.zeros(len(self.reward), np.uint64)
@@ -148,10 +162,32 @@ class WorkerGroup:
         actions = np.ascontiguousarray(actions, self._action_dtype)
         running = self._flags(active)
         busy = [worker for worker in self._workers if running[worker.rows].any()]
+        mine = np.flatnonzero(running[self._rows]).tolist()
+        clock = self._clock
+
+        def own() -> None:
+            begun = time.perf_counter()
+            self._own.step(actions[self._rows], mine)
+            clock.own_seconds += time.perf_counter() - begun
+            clock.own_steps += len(mine)
+
+        begun = time.perf_counter()
         for worker in busy:
             worker.step(actions[worker.rows], running[worker.rows])
-        mine = np.flatnonzero(running[self._rows]).tolist()
-        self._finish(busy, lambda: self._own.step(actions[self._rows], mine))
+        self._finish(busy, own)
+        clock.seconds += time.perf_counter() - begun
+        clock.steps += len(active)
+
+    def hindered(self) -> bool:
+        """Whether this process alone would have been faster, as when other programs keep the workers from their cores.
+
+        Judged over the last `WINDOW` seconds of stepping by what its own copies took; False until they have passed.
+        """
+        clock = self._clock
+        if clock.seconds < WINDOW or not clock.own_steps:
+            return False
+        self._clock = _Clock()
+        return clock.seconds > clock.own_seconds / clock.own_steps * clock.steps
 
     def _flags(self, rows: Sequence[int]) -> ndarray:
         flags = np.zeros(len(self.reward), bool)

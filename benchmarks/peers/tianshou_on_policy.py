@@ -1,4 +1,4 @@
-"""Train PPO with Tianshou as the JSON argument says, and print what came of it as JSON."""
+"""Train PPO or Reinforce with Tianshou as the JSON argument says, and print what came of it as JSON."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from second_half import rate
-from tianshou.algorithm import PPO
+from tianshou.algorithm import PPO, Reinforce
 from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Collector, CollectStats, VectorReplayBuffer
@@ -29,31 +29,38 @@ example = gym.make(task["environment"])
 body = lambda: Net(state_shape=example.observation_space.shape, hidden_sizes=[64, 64], activation=torch.nn.Tanh)
 actor = DiscreteActor(preprocess_net=body(), action_shape=example.action_space.n, softmax_output=False)
 policy = DiscreteActorPolicy(actor=actor, action_space=example.action_space, deterministic_eval=True)
-algorithm = PPO(
-    policy=policy,
-    critic=DiscreteCritic(preprocess_net=body()),
-    optim=AdamOptimizerFactory(lr=options["learning_rate"]),
-    gamma=options["gamma"],
-    gae_lambda=options["gae_lambda"],
-    eps_clip=options["clip_range"],
-    advantage_normalization=True,
-    ent_coef=0.0,
-    max_grad_norm=0.5,
-)
-rows = options["n_steps"] * count
-collector = Collector[CollectStats](algorithm, environments, VectorReplayBuffer(rows, count))
+adam = AdamOptimizerFactory(lr=options["learning_rate"])
+if task["algorithm"] == "Reinforce":
+    algorithm = Reinforce(policy=policy, optim=adam, gamma=options["gamma"])
+    collect = {"collection_step_num_env_steps": None, "collection_step_num_episodes": count}
+    buffer, batch, epochs = 500 * count, None, 1
+else:
+    algorithm = PPO(
+        policy=policy,
+        critic=DiscreteCritic(preprocess_net=body()),
+        optim=adam,
+        gamma=options["gamma"],
+        gae_lambda=options["gae_lambda"],
+        eps_clip=options["clip_range"],
+        advantage_normalization=True,
+        ent_coef=0.0,
+        max_grad_norm=0.5,
+    )
+    buffer, batch, epochs = options["n_steps"] * count, options["batch_size"], options["n_epochs"]
+    collect = {"collection_step_num_env_steps": buffer}
+collector = Collector[CollectStats](algorithm, environments, VectorReplayBuffer(buffer, count))
 clock: list[tuple[int, float]] = []
 algorithm.run_training(
     OnPolicyTrainerParams(
         training_collector=collector,
         max_epochs=1,
         epoch_num_steps=task["steps"],
-        collection_step_num_env_steps=rows,
-        batch_size=options["batch_size"],
-        update_step_num_repetitions=options["n_epochs"],
+        batch_size=batch,
+        update_step_num_repetitions=epochs,
         training_fn=lambda epoch, steps: clock.append((steps, time.perf_counter())),
         show_progress=False,
         verbose=False,
+        **collect,
     )
 )
 judge = Collector[CollectStats](algorithm, DummyVectorEnv([lambda: gym.make(task["environment"])] * 10))

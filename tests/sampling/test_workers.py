@@ -1,0 +1,86 @@
+"""Workers are given up where they are slower than this process alone, and nothing else changes."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from logpi import PPO, Reinforce
+from logpi.envs import group, make_environment, workers
+from logpi.envs.host import LocalGroup
+from logpi.envs.workers import WorkerGroup
+from logpi.learner import make_learner
+from logpi.rollout_host import HostSampler
+
+FILE = """
+import os, time
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Slow(CartPoleEnv):
+    def step(self, action):
+        if (os.getpid() == TRAINING) == HERE:
+            time.sleep(0.005)
+        return super().step(action)
+"""
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """An environment that is slow in this process, or in workers alone; workers are preferred at first."""
+    monkeypatch.setattr(group, "measure_step", lambda environment: 1.0)
+    monkeypatch.setattr("logpi.rollout_host.usable_cores", lambda: 2)
+    monkeypatch.setattr(workers, "WINDOW", 0.2)
+
+    def make(here):
+        path = tmp_path / f"slow_{here}.py"
+        path.write_text(f"HERE, TRAINING = {here}, {os.getpid()}\n{FILE}")
+        return make_environment(f"{path}:Slow", max_episode_steps=30)
+
+    return make
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_workers_are_judged_by_the_copies_of_this_process(slow, here):
+    """Hindered where the workers are the slow ones, not where this process is; and not before the window has passed."""
+    group = WorkerGroup(slow(here), 4, 1)
+    try:
+        group.reset(range(4), range(4))
+        group.step(np.zeros(4, int), [])
+        assert not group.hindered()
+        for _ in range(25):
+            group.reset(range(4), range(4))
+            group.step(np.zeros(4, int), range(4))
+        assert group.hindered() is not here
+        assert not group.hindered()  # measured anew
+    finally:
+        group.close()
+
+
+def trained(environment, config, workers):
+    """The learner after four updates, and what stepped the environments then."""
+    sampler = HostSampler(environment, config.copies, 7, workers, lambda: False)
+    learner = sampler.begin(config, make_learner(config, environment.spec, 7))
+    try:
+        advance = sampler.advance(config, learner, 10**6)
+        for _ in range(4):
+            learner, _ = advance(learner, 1)
+        return learner, type(sampler._group)
+    finally:
+        sampler.close()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Reinforce(episodes=4, baseline="none"),
+        PPO(environments=4, rollout_steps=25, epochs=1, minibatches=1),
+    ],
+)
+def test_workers_that_are_kept_waiting_are_given_up(slow, config):
+    """Episodes under way go on as they would have, bit for bit. Control: workers that were asked for stay."""
+    alone, _ = trained(slow(here=False), config, workers=0)
+    for asked, expected in ((None, LocalGroup), (1, WorkerGroup)):
+        learner, stepped_by = trained(slow(here=False), config, asked)
+        assert stepped_by is expected
+        assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(alone)))
