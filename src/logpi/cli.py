@@ -22,7 +22,7 @@ def _parse_steps(arguments: list[str]) -> int:
     try:
         return step_count(float(arguments[0]))
     except (ValueError, LogpiError):
-        raise ValueError(f"{arguments[0]!r} is not a whole number of steps from 1 to 1e12") from None
+        raise ValueError(f"{arguments[0]!r} is not a whole number of steps from 1 to 4e9") from None
 
 
 Steps = Annotated[

@@ -70,10 +70,10 @@ class Settings:
 
 
 def step_count(value: Any) -> int:
-    """Environment steps: a whole number from 1 to 10^12, which 3e6 is too.
+    """Environment steps: a whole number from 1 to 4·10^9, which 3e6 is too; what is counted has 32 bits.
 
     **Raises:** `LogpiError` otherwise.
     """
     valid = whole(value) or (isinstance(value, float) and value.is_integer())
-    require(valid and 1 <= value <= 10**12, "steps", "a whole number from 1 to 1e12", value)
+    require(valid and 1 <= value <= 4 * 10**9, "steps", "a whole number from 1 to 4e9", value)
     return int(value)

@@ -30,10 +30,10 @@ class Standardiser(Module):
         return xp.clip((x - self.mean) / xp.sqrt(self.variance + 1e-8), -FEATURE_LIMIT, FEATURE_LIMIT)
 
     def observe(self, x: Float[AnyArray, "time env features"], mask: Bool[AnyArray, "time env"]) -> "Standardiser":
-        """With the steps of another batch counted in (Chan et al. 1979)."""
+        """With the steps of another batch counted in (Chan et al. 1979), which may have none."""
         weight = mask[..., None]
         count = jnp.sum(mask)
-        mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / count
+        mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / jnp.maximum(count, 1)
         squares = jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1))
         total, distance = self.count + count, mean - self.mean
         variance = (self.variance * self.count + squares + distance**2 * self.count * count / total) / total

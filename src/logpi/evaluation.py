@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -94,9 +95,10 @@ def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:
     """**Raises:** `LogpiError` where an environment asks for another policy than this."""
     squash = getattr(policy.head, "squash", False)
     encoder, head = Encoder(spec.observation_space, np.random.default_rng(0)), action_head(spec.action_space, squash)
+    form = jax.tree.structure  # with bounds, starts and shapes
     for part, space, fits in (
         ("observations", spec.observation_space, encoder.layout == policy.encoder.layout),
-        ("actions", spec.action_space, (type(head), head.size) == (type(policy.head), policy.head.size)),
+        ("actions", spec.action_space, form(head) == form(policy.head)),
     ):
         if not fits:
             raise LogpiError(f"the policy does not fit {spec.name}, whose {part} are {space_to_json(space)}")

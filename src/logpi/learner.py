@@ -74,7 +74,8 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
     if isinstance(config, Reinforce):
         with_value, horizon = config.baseline == "value", spec.max_episode_steps
         if config.estimator is not None:
-            own_estimator(config.estimator, with_value, config.reference is not None)  # before anything is sampled
+            remembers = config.memory != "none"
+            own_estimator(config.estimator, with_value, config.reference is not None, remembers)  # before sampling
     policy = make_policy(
         spec.observation_space,
         spec.action_space,

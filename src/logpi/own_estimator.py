@@ -21,7 +21,9 @@ MISSING = {
 }
 
 
-def own_estimator(source: str, has_value: bool, has_reference: bool) -> tuple[Estimator, tuple[str, ...]]:
+def own_estimator(
+    source: str, has_value: bool, has_reference: bool, has_memory: bool
+) -> tuple[Estimator, tuple[str, ...]]:
     """The function of `FILE.py:NAME`, and what it asks for.
 
     **Raises:** `LogpiError` where training cannot give that.
@@ -35,6 +37,8 @@ def own_estimator(source: str, has_value: bool, has_reference: bool) -> tuple[Es
             raise LogpiError(f"{source} asks for 'value': train with --baseline value")
         if name == "reference_log_prob" and not has_reference:
             raise LogpiError(f"{source} asks for 'reference_log_prob': train with --reference RUN")
+        if name == "policy" and has_memory:
+            raise LogpiError(f"{source} asks for 'policy', which with a memory is no function of one observation")
     return estimator, names
 
 
@@ -54,17 +58,21 @@ class _Scores:
         return jnp.asarray(self._policy(observation).entropy())
 
 
+def _turned(x: AnyArray) -> Array:
+    """[time, env, …] → [episodes, time, …]."""
+    return jnp.swapaxes(jnp.asarray(x), 0, 1)
+
+
 def _given(
     discount: float, reference: Policy | None, trajectory: Trajectory, value: Float[Array, "time env"] | None
 ) -> dict[str, Any]:
     """What an estimator may ask for and θ does not move, as [episodes, time] arrays."""
-    turned = lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1)  # [time, env] → [episodes, time]
     names = ("observation", "action", "reward", "terminated", "truncated", "mask", "step")
-    given: dict[str, Any] = {name: turned(getattr(trajectory, name)) for name in names}
+    given: dict[str, Any] = {name: _turned(getattr(trajectory, name)) for name in names}
     given |= {
         "done": given["terminated"] | given["truncated"],
         "length": jnp.sum(given["mask"], axis=1),
-        "value": None if value is None else jax.lax.stop_gradient(turned(value)),
+        "value": None if value is None else jax.lax.stop_gradient(_turned(value)),
         "discount": discount,
     }
     if reference is not None:
@@ -84,13 +92,14 @@ def own_gradient(
 
     **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced by JAX.
     """
-    estimator, names = own_estimator(source, value is not None, reference is not None)
+    estimator, names = own_estimator(source, value is not None, reference is not None, policy.memory is not None)
     constant = _given(discount, reference, trajectory, value)
     parameters, with_parameters = as_vector(policy)
 
     def objective(parameters: Vector) -> tuple[Float[Array, ""], dict[str, Array]]:
         policy = with_parameters(parameters)
-        distribution = policy(constant["observation"])
+        blank = policy.blank(trajectory.mask.shape[1])
+        distribution = jax.tree.map(_turned, policy.along(trajectory.observation, trajectory.step, blank))
         log_prob, entropy = distribution.log_prob(constant["action"]), distribution.entropy()
         given = constant | {
             "log_prob": log_prob,

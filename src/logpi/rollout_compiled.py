@@ -47,7 +47,10 @@ class CompiledSampler:
         pass
 
     def sample(self, policy: Policy, key: PRNGKeyArray, deterministic: bool = False) -> Trajectory:
-        """One episode in each copy, arrays `[max_episode_steps, env]`; ends when the longest episode has ended."""
+        """One episode in each copy, arrays `[max_episode_steps, env]`; ends when the longest episode has ended.
+
+        Copies that have ended are stepped on with the others; nothing of that is kept, since it may overflow.
+        """
         environment, count = self._environment, self._count
         horizon = environment.spec.max_episode_steps
         state, observation = jax.vmap(environment.reset)(jax.random.split(jax.random.fold_in(key, horizon), count))
@@ -61,7 +64,7 @@ class CompiledSampler:
                 jax.random.split(step_keys[t], count), state, policy.execute(action)
             )
             row = Trajectory(
-                observation=observation[None],
+                observation=jnp.where(_beside(running, observation), observation, 0)[None],
                 action=action[None],
                 reward=jnp.where(running, reward, 0.0)[None],
                 terminated=(terminated & running)[None],
@@ -112,7 +115,7 @@ class CompiledSampler:
 
             def with_resets() -> tuple[Any, Array]:
                 fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, count))
-                choose = lambda new, old: jnp.where(now.ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                choose = lambda new, old: jnp.where(_beside(now.ended, new), new, old)
                 return jax.tree.map(choose, fresh, (state, observation))
 
             state, observation = jax.lax.cond(jnp.any(now.ended), with_resets, lambda: (state, observation))
@@ -194,6 +197,11 @@ class CompiledSampler:
             raise LogpiError(f"{self._environment.spec.name}: {where}: {name} is not finite")
 
 
+def _beside(flag: Bool[Array, " env"], x: Array) -> Bool[Array, "env ..."]:
+    """`flag` with as many axes as `x`."""
+    return flag.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def _keys(key: PRNGKeyArray, rows: int) -> Key[Array, "2 rows"]:
     """Two keys for each row. Drawn at once: a row that draws its own pays a loop of small kernels for every key."""
     return jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)), out_axes=1)(jnp.arange(rows))
@@ -206,10 +214,13 @@ def _noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array
 
 
 def _first_fault(trajectory: Trajectory) -> Int[Array, "3"]:
-    """(0 for observation or 1 for reward, step, environment) of the first value that is not finite; -1s for none."""
+    """(0 for observation or 1 for reward, step, environment) of the first value that is not finite; -1s for none.
+
+    The observations that a stream has reached are looked at too: the critic values them.
+    """
     time, env = trajectory.mask.shape
     finite = [jnp.isfinite(x).reshape(time, env, -1).all(-1) for x in (trajectory.observation, trajectory.reward)]
-    wrong = jnp.stack([~ok & trajectory.mask for ok in finite], axis=-1).ravel()
+    wrong = jnp.stack([~ok for ok in finite], axis=-1).ravel()
     first = jnp.argmax(wrong)
     place = jnp.stack([first % 2, first // 2 // env, first // 2 % env])
     return jnp.where(wrong[first], place, -1).astype(jnp.int32)

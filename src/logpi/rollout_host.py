@@ -60,7 +60,7 @@ class HostSampler:
         step = np.arange(len(reward), dtype=np.int32)[:, None]
         mask, last = step < lengths, step == lengths - 1
         return Trajectory(
-            observation=self._observation.copy(),
+            observation=np.where(mask.reshape(*mask.shape, *[1] * (self._observation.ndim - 2)), self._observation, 0),
             action=action,
             reward=reward.astype(float_dtype()),
             terminated=terminated & mask,

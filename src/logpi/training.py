@@ -244,6 +244,8 @@ def _require_finite(updates: list[dict[str, float]], done: int) -> None:
     for number, update in enumerate(updates, start=done + 1):
         if not np.isfinite(update["gradient_norm"]) or not np.isfinite(update.get("value_loss", 0.0)):
             raise LogpiError(f"update {number}: the gradient is not finite; lower the learning rates")
+        if np.isnan(update["kl"]) or np.isnan(update["entropy"]):
+            raise LogpiError(f"update {number}: the policy has become NaN; lower the learning rates")
 
 
 @contextmanager

@@ -51,8 +51,9 @@ class Trajectory(NamedTuple):
 
     @property
     def used(self) -> Int[Array, ""]:
-        """Number of leading time rows in which any trajectory is still running."""
-        return jnp.sum(jnp.any(self.mask, axis=1))
+        """Number of leading time rows after which there are no more steps; in a stream rows between may have none."""
+        rows = jnp.arange(1, len(self.mask) + 1)
+        return jnp.max(jnp.where(jnp.any(self.mask, axis=1), rows, 0))
 
 
 def _chunk_length(trees: PyTree) -> int:
@@ -102,8 +103,8 @@ def map_over_time(
 
 
 def masked_mean(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) -> Float[Array, ""]:
-    """Mean over the steps that belong to a trajectory."""
-    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask)
+    """Mean over the steps that belong to a trajectory; 0 where none does."""
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def masked_variance(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) -> Float[Array, ""]:

@@ -60,9 +60,9 @@ def restandardise(
     value: ValueFunction, return_: Float[Array, "time env"], trajectory: Trajectory, rate: Any = 1.0
 ) -> ValueFunction:
     """The same function V, its offset and scale moved by `rate` to those of the new returns (PopArt, van Hasselt et al.
-    2016).
+    2016). A batch without a step changes nothing.
     """
-    old = value.units
+    old, rate = value.units, rate * jnp.any(trajectory.mask)
     mean, variance = masked_mean(return_, trajectory.mask), masked_variance(return_, trajectory.mask)
     offset = old.offset + rate * (mean - old.offset)
     scale = jnp.sqrt((1 - rate) * (old.scale**2 + rate * (mean - old.offset) ** 2) + rate * variance)

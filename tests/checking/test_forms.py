@@ -1,5 +1,7 @@
 """No false alarm: correct estimators, however written, are exact."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from correct import FORMS
@@ -31,6 +33,87 @@ def test_other_discounts(discount):
         return np.broadcast_to(np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape)
 
     assert_exact(loss, discount=discount)
+
+
+def to_go(xp, reward, discount):
+    power = discount ** xp.arange(reward.shape[1])
+    return xp.flip(xp.cumsum(xp.flip(power * reward, 1), axis=1), 1) / power
+
+
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_a_sampler_and_the_score_of_its_law(xp):
+    """ε-greedy, scored as it acts, in either framework. Control: the score of the policy alone."""
+
+    def greedy(logits):
+        p = xp.exp(logits - logits.max(-1, keepdims=True))
+        return 0.9 * p / p.sum(-1, keepdims=True) + 0.1 / logits.shape[-1]
+
+    def loss(logits, action, reward, discount, step, mask):
+        p = jnp.take_along_axis(0.9 * jax.nn.softmax(logits) + 0.1 / logits.shape[-1], action[..., None], -1)[..., 0]
+        return -jnp.sum(mask * jnp.log(p) * discount**step * to_go(jnp, reward, discount)) / len(reward)
+
+    def own_score(log_prob, reward, discount, step, mask):
+        return -jnp.sum(mask * log_prob * discount**step * to_go(jnp, reward, discount)) / len(reward)
+
+    assert_exact(loss, sampler=greedy)
+    assert logpi.check(own_score, sampler=greedy).diagnosis[0].name == "eps-greedy"
+
+
+@pytest.mark.parametrize("clip", [0.1, 0.2, 0.3])
+def test_differences_do_not_reach_across_a_clip(clip):
+    """The same loss in NumPy, differentiated by differences, and in JAX."""
+
+    def clipped(xp):
+        def loss(log_prob, old_log_prob, reward, discount, step, mask):
+            ratio, weight = xp.exp(log_prob - old_log_prob), discount**step * to_go(xp, reward, discount)
+            gain = xp.minimum(ratio * weight, xp.clip(ratio, 1 - clip, 1 + clip) * weight)
+            return -xp.sum(mask * gain) / len(reward)
+
+        return loss
+
+    one, other = (logpi.check(clipped(xp), framework=name) for xp, name in ((np, "numpy"), (jnp, "jax")))
+    assert one.verdict == other.verdict == "biased"
+    assert one.relative_bias == pytest.approx(other.relative_bias, rel=1e-9)
+    assert one.notes == other.notes
+    assert one.diagnosis[0].name == other.diagnosis[0].name == "ppo-clip"
+
+
+def test_rounding_of_a_numpy_loss_is_no_bias():
+    """Of a large constant beside it, and of single precision. Controls: a bias of one millionth; one of 1e-4."""
+
+    def with_critic(log_prob, reward, value, discount, step, mask, bias=0.0):
+        returns = to_go(np, reward, discount)
+        weight = discount**step * (returns - value) + bias * reward
+        return -np.sum(log_prob * mask * weight) / len(reward) + 0.5 * np.mean((returns - value) ** 2 * mask)
+
+    def biased(log_prob, reward, value, discount, step, mask):
+        return with_critic(log_prob, reward, value, discount, step, mask, bias=1e-6)
+
+    def single(log_prob, reward, discount, step, mask, bias=0.0):
+        log_prob, returns = log_prob.astype(np.float32), to_go(np, reward, discount).astype(np.float32)
+        weight = (discount**step * returns + bias * reward).astype(np.float32)
+        return -np.sum(log_prob * mask * weight, dtype=np.float32) / np.float32(len(reward))
+
+    def biased_single(log_prob, reward, discount, step, mask):
+        return single(log_prob, reward, discount, step, mask, bias=1e-4)
+
+    assert logpi.check(with_critic).verdict == logpi.check(single).verdict == "exact"
+    assert logpi.check(biased).verdict == logpi.check(biased_single).verdict == "biased"
+
+
+def test_an_entropy_that_is_taken_off_beside_a_reward():
+    """The control: added, it is exact."""
+
+    def loss(log_prob, entropy, reward, step, discount, mask, sign=-1):
+        gain = log_prob * discount**step * to_go(jnp, reward, discount) + sign * 0.01 * entropy
+        return -jnp.sum(mask * gain) / len(reward)
+
+    def right(log_prob, entropy, reward, step, discount, mask):
+        return loss(log_prob, entropy, reward, step, discount, mask, sign=1)
+
+    wrong = logpi.check(loss, target="entropy-bonus")
+    assert (wrong.verdict, wrong.diagnosis[0].name) == ("biased", "entropy-sign")
+    assert_exact(right, target="entropy-bonus")
 
 
 def test_a_nearly_right_estimator_is_not_exact():

@@ -17,6 +17,8 @@ from logpi.algorithm import name_of_algorithm
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
 from logpi.natural import conjugate_gradient, fisher_vector_product, scale_by_natural_gradient
+from logpi.policy import make_policy
+from logpi.reference import near_reference
 from logpi.returns import advantages, reward_to_go
 from logpi.surrogate import clipped_surrogate, importance_surrogate
 from logpi.trajectory import Trajectory
@@ -275,6 +277,33 @@ def test_rows_that_are_no_steps_change_nothing(config, random):
     one, _ = updated(config, stream)
     other, _ = updated(config, eqx.tree_at(lambda x: x.action, stream, junk))
     assert largest_difference(one, other) < 1e-12
+
+
+@pytest.mark.parametrize("config", [A2C(**SMALL), PPO(**SMALL, minibatches=4), TRPO(**SMALL, value_minibatches=4)])
+def test_a_rollout_without_a_step_is_no_fault(config, random):
+    """As when every copy begins another episode: the parameters stay numbers, the statistics stay what they were."""
+    spec = EnvironmentSpec("test", BOX, TWO, 100, None, {})
+    learner, _ = update(config, make_learner(config, spec, 0), random_stream(random))
+    empty = random_stream(random)
+    empty = empty._replace(**{name: 0 * getattr(empty, name) for name in ("terminated", "truncated", "mask", "reward")})
+    empty = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), empty, random_stream(random))
+    after, metrics = update(config, learner, empty)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.policy, after.value)))
+    assert np.isfinite(metrics["gradient_norm"])
+    assert largest_difference(after.policy.encoder, learner.policy.encoder) == 0
+    assert largest_difference(after.value.units, learner.value.units) == 0
+
+
+def test_a_reference_counts_in_every_row_of_a_stream(random, monkeypatch):
+    """Rows in the middle in which no copy makes a step do not end the stream, however it is divided into chunks."""
+    monkeypatch.setattr("logpi.trajectory.ROWS_PER_CHUNK", 8)
+    stream = random_stream(random, rows=12, terminated=0, truncated=0)
+    stream = stream._replace(mask=stream.mask.at[jnp.array([1, 3, 5, 7, 9])].set(False))
+    assert int(stream.used) == 12
+    policies = [make_policy(BOX, TWO, (8,), np.random.default_rng(seed)) for seed in (0, 1)]
+    own, other = (policy(stream.observation).log_prob(stream.action) for policy in policies)
+    paid = near_reference(*policies, stream, 0.5).reward
+    np.testing.assert_allclose(paid, jnp.where(stream.mask, stream.reward - 0.5 * (own - other), 0.0), atol=1e-12)
 
 
 def test_trpo_keeps_its_limit_and_npg_may_not(random):

@@ -88,6 +88,26 @@ def test_entropy_and_kl_are_their_integrals(kind, low, high):
     assert float(p.kl(q)) == pytest.approx(kl, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("mean", "log_std", "error"),
+    [(0.0, -1.0, 1e-7), (0.5, 0.0, 1e-7), (-2.0, 1.0, 1e-7), (0.5, 1.5, 1e-5), (0.0, 2.0, 1e-3)],
+)
+def test_squashed_entropy_of_narrow_and_wide_gaussians(mean, log_std, error):
+    """H(tanh u) = H(u) + E[log(1 - tanh²u)] by an adaptive integral, and the derivative of an entropy bonus."""
+    gauss = lambda log_std: stats.norm(mean, np.exp(log_std))
+    slope = lambda u: 2 * (np.log(2) - abs(u) - np.log1p(np.exp(-2 * abs(u))))
+
+    def exact(log_std):
+        law, reach = gauss(log_std), 12 * np.exp(log_std)
+        f = lambda u: law.pdf(u) * slope(u)
+        return law.entropy() + integrate.quad(f, mean - reach, mean + reach, points=[0], limit=300)[0]
+
+    entropy = lambda x: TanhNormal(jnp.array([mean]), jnp.array([x])).entropy()
+    assert float(entropy(log_std)) == pytest.approx(exact(log_std), abs=error)
+    by_difference = (exact(log_std + 1e-4) - exact(log_std - 1e-4)) / 2e-4
+    assert float(jax.grad(entropy)(log_std)) == pytest.approx(by_difference, abs=20 * error)
+
+
 def test_squashed_log_prob_survives_extreme_actions():
     log_prob = TanhNormal(MEAN, LOG_STD).log_prob(jnp.array([[50.0], [-50.0]]))
     assert np.isfinite(log_prob).all()

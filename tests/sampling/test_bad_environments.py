@@ -4,13 +4,18 @@ import os
 import sys
 
 import gymnasium as gym
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logpi import LogpiError
+from logpi import LogpiError, Reinforce
 from logpi.envs import make_environment
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+from logpi.learner import make_learner
 from logpi.policy import make_policy
-from logpi.randomness import Stream
+from logpi.randomness import Stream, batch_key
+from logpi.rollout_compiled import CompiledSampler
 from logpi.rollout_host import HostSampler
 
 
@@ -137,6 +142,69 @@ def not_an_environment():
 
 def broken():
     raise RuntimeError("no licence")
+
+
+def overflowing(key):
+    return (jnp.float32(1.0), jnp.int32(0)), jnp.ones(1)
+
+
+def step_that_overflows(key, state, action):
+    """One step to the end; what would come after it is infinite, then not a number."""
+    _, t = state
+    after = (jnp.where(t == 0, jnp.inf, jnp.nan), t + 1)
+    return after, jnp.full(1, after[0]), jnp.float32(1.0), t == 0, jnp.bool_(False)
+
+
+def test_what_lies_beyond_an_end_is_not_learned_from():
+    """Compiled copies that have ended are stepped on. Control: the same observation while an episode runs."""
+    box, two = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+    key = batch_key(jnp.uint32(0), Stream.TRAINING, jnp.int32(0))
+    spec = EnvironmentSpec("overflowing", box, two, 5, None, {})
+    ends = CompiledEnvironment(spec, overflowing, step_that_overflows)
+    on = lambda *a: (*step_that_overflows(*a)[:3], jnp.bool_(False), jnp.bool_(False))
+    for environment, finite in ((ends, True), (CompiledEnvironment(spec, overflowing, on), False)):
+        sampler, config = CompiledSampler(environment, 3, 0, lambda: False), Reinforce(episodes=3, baseline="none")
+        batch = sampler.sample(make_learner(config, spec, 0).policy, key)
+        assert bool(jnp.isfinite(batch.observation).all()) is finite
+
+
+@pytest.mark.parametrize(
+    ("source", "limit", "message"),
+    [
+        ("finite:short-corridor", 20, "the time limit of finite:short-corridor is part of it, 1000 steps"),
+        (make_environment("finite:short-corridor"), 20, "is part of it, 1000 steps"),
+    ],
+)
+def test_time_limits_that_cannot_be_replaced(source, limit, message):
+    with pytest.raises(LogpiError, match=message):
+        make_environment(source, limit)
+    assert make_environment(source, 1000).spec.max_episode_steps == 1000
+
+
+@pytest.mark.parametrize("source", ["ALE/Pong-v5", "CartPole-v1", "gymnax:CartPole-v1"])
+def test_a_time_limit_is_one_of_steps(source):
+    """Not of frames, of which Atari has four a step."""
+    environment = make_environment(source, 7)
+    assert environment.spec.max_episode_steps == 7
+    if isinstance(environment, CompiledEnvironment):
+        (state, _), key = environment.reset(jax.random.key(0)), jax.random.key(1)
+        for t in range(1, 8):
+            state, *_, truncated = environment.step(key, state, jnp.int32(t % 2))
+            assert bool(truncated) is (t == 7)
+        return
+    copy = environment.make()
+    copy.reset(seed=0)
+    for t in range(1, 8):
+        *_, truncated, _ = copy.step(t % 2)
+        assert truncated is (t == 7)
+    copy.close()
+
+
+def test_atari_has_its_own_limit_in_steps():
+    copy = make_environment("ALE/Pong-v5").make()
+    assert copy.spec.max_episode_steps == 27_000
+    assert isinstance(copy, gym.wrappers.TimeLimit)
+    copy.close()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,18 @@ def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
     assert np.abs(own - built_in).max() < 1e-3 * np.abs(built_in - start).max()
 
 
+def test_an_own_estimator_trains_a_policy_with_a_memory(mine, tmp_path):
+    options = dict(hidden=(8,), episodes=8, memory="gru", memory_size=4)
+    train = lambda folder, **more: logpi.train(
+        "finite:short-corridor", Reinforce(**options, **more), steps=600, seed=3, out=tmp_path / folder
+    )
+    built_in, own = parameters(train("a")), parameters(train("b", estimator=mine("loss")))
+    assert np.abs(own - built_in).max() < 1e-4
+    assert np.abs(parameters(train("c", learning_rate=1e-12)) - built_in).max() > 1e-3
+    with pytest.raises(LogpiError, match="asks for 'policy', which with a memory is no function of one observation"):
+        train("d", estimator=mine("with_policy"))
+
+
 def test_another_formula_trains_another_policy(mine, tmp_path):
     """The control: the estimator is really used."""
     train = lambda folder, **options: parameters(

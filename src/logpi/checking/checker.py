@@ -12,7 +12,7 @@ from logpi.checking.expectation import NotFinite, Situation, least_variance
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
 from logpi.checking.measuring import Measured, Trial
 from logpi.checking.probes import Probes, batch_of, make_probes
-from logpi.checking.remarks import by_law, by_target, value_leak
+from logpi.checking.remarks import by_law, by_target, entropy_sign, value_leak
 from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
@@ -86,7 +86,7 @@ class _Check:
         matches = self._matches(probes, measured, tolerance)
         if judgement.verdict in ("biased", "zero") and matches and leak is None:
             judgement = replace(judgement, verdict="other-target")
-        diagnosis = self._diagnosis(judgement, evidence, matches, leak is not None)
+        diagnosis = self._diagnosis(judgement, measured, evidence, matches, leak is not None)
         credit = self._credit(probes)
         worst = [judge([e], tolerance).relative_bias for e in evidence]
         return CheckReport(
@@ -116,8 +116,9 @@ class _Check:
         return "continuing" if "continuing" in self.target else "wrong"
 
     def _evidence(self, measured: Measured, target: str) -> Evidence:
+        found = measured.moments
         return Evidence(
-            measured.situation, measured.columns, measured.cases, measured.moments.mean, measured.targets[target]
+            measured.situation, measured.columns, measured.cases, found.mean, measured.targets[target], found.rounding
         )
 
     def _matches(self, probes: Probes, measured: Sequence[Measured], tolerance: float) -> tuple[str, ...]:
@@ -151,11 +152,18 @@ class _Check:
         return verdict == "exact" or (verdict == "scaled" and target != self.target)
 
     def _diagnosis(
-        self, judgement: Judgement, evidence: Sequence[Evidence], matches: tuple[str, ...], leak: bool
+        self,
+        judgement: Judgement,
+        measured: Sequence[Measured],
+        evidence: Sequence[Evidence],
+        matches: tuple[str, ...],
+        leak: bool,
     ) -> tuple[Cause, ...]:
         if judgement.verdict == "exact":
             return ()
         causes = [value_leak()] if leak else []
+        bonuses = ("entropy-bonus", "entropy-regularised")
+        causes += [entropy_sign()] if any(self._entropy_taken_off(measured, bonus) for bonus in bonuses) else []
         about = by_target(judgement, self.target, matches, self.trial.names)
         if judgement.verdict == "other-target" and about:
             return tuple(about)  # it explains all that there is
@@ -165,6 +173,12 @@ class _Check:
         causes += diagnose(usable, self.trial.names, self.target) if judgement.verdict != "zero" else []
         unique = {cause.name: cause for cause in reversed(causes)}
         return tuple(unique[name] for name in dict.fromkeys(cause.name for cause in causes))
+
+    def _entropy_taken_off(self, measured: Sequence[Measured], bonus: str) -> bool:
+        """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""
+        mirrored = lambda m: 2 * m.targets["discounted"] - m.targets[bonus]
+        known = all({"discounted", bonus} <= m.targets.keys() for m in measured)
+        return known and all(np.allclose(m.moments.mean, mirrored(m), rtol=1e-6, atol=1e-9) for m in measured)
 
     def _variance(self, measured: Sequence[Measured]) -> Variance | None:
         pairs = [m for m in measured if m.situation.probe.name == "stop" and m.situation.probe.episodes == 2]

@@ -45,6 +45,8 @@ class Evidence:
     cases: Sequence[Cases]
     found: Float[ndarray, "O A"]
     target: Float[ndarray, "O A"]
+    rounding: float
+    """By how much `found` may be wrong."""
 
     @property
     def size(self) -> tuple[int, int, int]:

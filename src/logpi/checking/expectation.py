@@ -25,6 +25,8 @@ class Moments(NamedTuple):
     second: float
     """E[|ĝ|²]."""
     single_precision: bool
+    rounding: float
+    """By how much `mean` may be wrong where a loss is differentiated by differences."""
 
     @property
     def variance(self) -> float:
@@ -99,7 +101,7 @@ def moments(framework: Framework, names: tuple[str, ...], situation: Situation, 
 
     **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not finite.
     """
-    mean, second, single = np.zeros_like(situation.probe.logits), 0.0, False
+    mean, second, single, rounding = np.zeros_like(situation.probe.logits), 0.0, False, 0.0
     for case in cases:
         request = make_request(situation, case, names)
         with np.errstate(all="ignore"):
@@ -110,7 +112,8 @@ def moments(framework: Framework, names: tuple[str, ...], situation: Situation, 
         mean += np.tensordot(case.probability, gradient, axes=1)
         second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
         single |= answer.single_precision
-    return Moments(mean, second, single)
+        rounding += 0.0 if answer.rounding is None else float(case.probability @ answer.rounding)
+    return Moments(mean, second, single, rounding)
 
 
 class NotFinite(LogpiError):

@@ -7,7 +7,7 @@ from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
 from logpi.contract import Estimator, call, name_of, shape_of
-from logpi.numeric import derivative
+from logpi.numeric import FINE_STEP, STEP, derivative
 
 
 def _numpy_log_softmax(table: ndarray) -> ndarray:
@@ -46,24 +46,28 @@ class NumpyFramework:
     def evaluate(self, request: Request) -> Answer:
         """Every batch, one after the other."""
         name = name_of(self.function)
-        outputs, gradients, losses = [], [], []
+        outputs, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
             output = call(self.function, self.inputs(request, constant, leaves))
+            single |= np.asarray(output).dtype == np.float32
             if shape_of(output, request.shape, name) == ():
                 losses.append(float(output))
-                gradients.append(self._gradient(request, constant, leaves))
+                gradients.append(self._gradient(request, constant, leaves, STEP if single else FINE_STEP))
             else:
                 outputs.append(np.asarray(output))
         if outputs:
-            single = outputs[0].dtype == np.float32
             return Answer({}, np.stack(outputs).astype(np.float64), single_precision=single)
-        return Answer({n: np.stack([g[n] for g in gradients]) for n in gradients[0]}, loss=np.array(losses))
+        gradient, loss = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}, np.array(losses)
+        rounding = 4 * np.finfo(np.float64).eps * np.abs(loss) / FINE_STEP
+        return Answer(gradient, loss=loss, single_precision=single, rounding=rounding)
 
-    def _gradient(self, request: Request, constant: Arrays, leaves: Arrays) -> Arrays:
+    def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, step: float) -> Arrays:
+        """Large steps where the loss is in single precision, whose rounding a small step would blow up."""
+
         def by(name: str) -> ndarray:
             loss = lambda x: call(self.function, self.inputs(request, constant, leaves | {name: x}))
-            return derivative(loss, np.asarray(leaves[name], np.float64))
+            return derivative(loss, np.asarray(leaves[name], np.float64), step)
 
         # A NumPy author differentiates by hand, and never through the critic.
         return {name: by(name) for name in leaves if not name.endswith("value")}

@@ -103,6 +103,10 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
 
         array: Callable[[ndarray], Any] = torch.tensor
         settings: Callable[[], Any] = torch_settings
+    elif kind == "jax":
+        import jax
+
+        array, settings = np.array, partial(jax.enable_x64, True)
     else:
         array = np.array
         settings = contextlib.nullcontext

@@ -158,4 +158,4 @@ class Trial:
             return None
         self.notes.append("the critic is taken to share parameters with the policy, since the loss reaches it")
         shared = replace(situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic"))
-        return [replace(measured, situation=shared, moments=Moments(mean, second, False))]
+        return [replace(measured, situation=shared, moments=Moments(mean, second, False, 0.0))]

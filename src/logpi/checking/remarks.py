@@ -77,6 +77,11 @@ def value_leak() -> Cause:
     )
 
 
+def entropy_sign() -> Cause:
+    """The entropy beside a reward is made small."""
+    return Cause("entropy-sign", "the entropy is taken off the objective", "subtract it from the loss", 0.0)
+
+
 def by_target(judgement: Judgement, target: str, matches: tuple[str, ...], names: tuple[str, ...]) -> list[Cause]:
     """What the verdict itself says."""
     kl, entropy = "kl" in target and "reference_log_prob" in names, target.startswith("entropy")

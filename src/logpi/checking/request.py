@@ -38,6 +38,8 @@ class Answer:
     loss: ndarray | None = None
     """[batch] values of the loss, if that was returned."""
     single_precision: bool = False
+    rounding: ndarray | None = None
+    """[batch] errors that differences of a loss leave in `cotangents`."""
 
     @property
     def finite(self) -> bool:

@@ -27,22 +27,27 @@ class Judgement:
 
 
 def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
-    """Exact, exact but for a factor, reversed, zero, or biased."""
+    """Exact, exact but for a factor, reversed, zero, or biased, to a relative `tolerance` and what rounding leaves."""
     found, target = [e.found for e in evidence], [e.target for e in evidence]
     sizes = [e.size for e in evidence]
-    bias = max(_relative(f - t, t) for f, t in zip(found, target, strict=True))
+    allowed = [max(tolerance, _relative(np.asarray(e.rounding), e.target)) for e in evidence]
+    biases = [_relative(f - t, t) for f, t in zip(found, target, strict=True)]
+    bias = max(biases)
     factors, _ = fitted(found, target, sizes)
-    usual = [(f, t) for f, t in zip(found, target, strict=True) if _relative(f, t) > tolerance]
+    below = lambda values, factor=1.0: all(v < factor * a for v, a in zip(values, allowed, strict=True))
+    lengths = [_relative(f, t) for f, t in zip(found, target, strict=True)]
+    usual = [(f, t) for f, t, length in zip(found, target, lengths, strict=True) if length > tolerance]
     cosine = min((_cosine(f, t) for f, t in usual), default=0.0)
-    residual = max(_relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True))
+    residuals = [_relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True)]
+    residual = max(residuals)
     size = 2 if any(key[0] == 2 for key in factors) else max(key[0] for key in factors)
     scale = next(k for key, k in sorted(factors.items()) if key[0] == size)
     name = scale_name(factors, evidence[0].situation.probe.mdp.discount)
-    if bias < tolerance:
+    if below(biases):
         return Judgement("exact", 1.0, None, bias, residual, cosine)
-    if all(_relative(f, t) < tolerance for f, t in zip(found, target, strict=True)):
+    if below(lengths):
         return Judgement("zero", 0.0, "0", bias, residual, 0.0)
-    if residual < tolerance * max(1.0, *map(abs, factors.values())):
+    if below(residuals, max(1.0, *map(abs, factors.values()))):
         if all(k > -tolerance for k in factors.values()):
             return Judgement("scaled", scale, name, bias, residual, cosine)
         if all(k < tolerance for k in factors.values()):

@@ -13,8 +13,8 @@ from logpi.errors import LogpiError
 from logpi.trajectory import float_dtype
 
 
-def gymnax_environment(name: str) -> CompiledEnvironment:
-    """The environment with its default parameters.
+def gymnax_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:
+    """The environment with its default parameters, but for the time limit if another is given.
 
     gymnax's own `step` resets by itself; here `step_env` is used, so that an episode ends where it ends.
 
@@ -32,6 +32,8 @@ def gymnax_environment(name: str) -> CompiledEnvironment:
     if name not in known:
         raise LogpiError(f"gymnax has no environment {name!r}; {near_names(name, known)}")
     environment, parameters = gymnax.make(name)
+    if max_episode_steps is not None:
+        parameters = parameters.replace(max_steps_in_episode=max_episode_steps)
 
     def reset(key):
         observation, state = environment.reset_env(key, parameters)

@@ -47,20 +47,22 @@ def make_environment(
 ) -> HostEnvironment | CompiledEnvironment:
     """The environment that `source` names or is.
 
-    `max_episode_steps` replaces the time limit of a Gymnasium environment. One that declares none gets
-    `UNDECLARED_LIMIT`.
+    `max_episode_steps` replaces the time limit, except of a finite MDP and of what is made already. A Gymnasium
+    environment that declares none gets `UNDECLARED_LIMIT`.
 
-    **Raises:** `LogpiError` with the near names for an unknown one, and the extra to install for a missing package.
+    **Raises:** `LogpiError` with the near names for an unknown one, the extra to install for a missing package, and
+    where a time limit cannot be replaced.
     """
     match source:
         case HostEnvironment() | CompiledEnvironment():
+            _keeps_its_limit(source.spec.name, max_episode_steps, source.spec.max_episode_steps)
             return source
         case FiniteMDP():
-            return _finite(source, "finite-mdp")
+            return _finite(source, "finite-mdp", max_episode_steps)
         case str() if source.startswith("gymnax:"):
             from logpi.envs.gymnax import gymnax_environment
 
-            return gymnax_environment(source.removeprefix("gymnax:"))
+            return gymnax_environment(source.removeprefix("gymnax:"), max_episode_steps)
         case str() if source.startswith("brax:"):
             from logpi.envs.brax import brax_environment
 
@@ -76,13 +78,11 @@ def make_environment(
         case str() if source.startswith("vector:"):
             return _vector(source.removeprefix("vector:"), max_episode_steps)
         case str() if source.startswith("finite:"):
-            return _finite(load_mdp(source.removeprefix("finite:")), source)
+            return _finite(load_mdp(source.removeprefix("finite:")), source, max_episode_steps)
         case str() if is_file_source(source):
             made = load_from_file(source)
-            if isinstance(made, FiniteMDP):
-                return _finite(made, source)
-            if isinstance(made, CompiledEnvironment):
-                return made
+            if isinstance(made, FiniteMDP | CompiledEnvironment):
+                return make_environment(made, max_episode_steps)
             return make_host_environment(source, max_episode_steps)
         case str():
             return make_host_environment(source, max_episode_steps)
@@ -98,10 +98,16 @@ def _vector(name: str, max_episode_steps: int | None) -> HostEnvironment:
     return vector_environment(name, max_episode_steps)
 
 
-def _finite(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
+def _finite(mdp: FiniteMDP, name: str, max_episode_steps: int | None) -> CompiledEnvironment:
     from logpi.envs.finite import finite_environment
 
+    _keeps_its_limit(name, max_episode_steps, mdp.horizon)
     return finite_environment(mdp, name)
+
+
+def _keeps_its_limit(name: str, asked: int | None, own: int) -> None:
+    if asked is not None and asked != own:
+        raise LogpiError(f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot replace it")
 
 
 def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnvironment:
@@ -174,8 +180,12 @@ def _register_package(name: str) -> None:
 
 
 def _atari(environment: gym.Env) -> gym.Env:
-    """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the start."""
-    return gym.wrappers.FrameStackObservation(gym.wrappers.AtariPreprocessing(environment), 4)
+    """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the start.
+
+    The time limit counts steps, so it stands outside of what makes a step of four frames.
+    """
+    stacked = gym.wrappers.FrameStackObservation(gym.wrappers.AtariPreprocessing(environment), 4)
+    return gym.wrappers.TimeLimit(stacked, ATARI_LIMIT)
 
 
 def _make_registered(name: str) -> gym.Env:
@@ -184,7 +194,7 @@ def _make_registered(name: str) -> gym.Env:
         _register_package(name)
         # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
         if name.startswith("ALE/"):
-            return _atari(gym.make(name, frameskip=1, disable_env_checker=True, max_episode_steps=ATARI_LIMIT))
+            return _atari(gym.make(name, frameskip=1, disable_env_checker=True))
         return gym.make(name, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         entry = str(gym.spec(name).entry_point).lower()
