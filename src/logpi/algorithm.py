@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from logpi.errors import real, require, whole
+from logpi.errors import real, require, string, whole
 
 
 def _is_choice(kind: Any) -> bool:
@@ -68,12 +68,13 @@ class Networks:
         self._require(self._NOT_NEGATIVE, lambda v: real(v) and 0 <= v < math.inf, "a number >= 0")
         self._require(self._FRACTIONS, lambda v: real(v) and 0 <= v <= 1, "a number in [0, 1]")
         self._require(self._STARTS, lambda v: real(v) and math.isfinite(v), "a finite number")
+        require(self.reference is None or string(self.reference), "reference", "a run folder", self.reference)
         self._require_file("network")
         self._check_anneal()
 
     def _require_file(self, name: str) -> None:
         source = getattr(self, name)
-        require(source is None or ".py:" in str(source), name, "FILE.py:NAME", source)
+        require(source is None or (string(source) and ".py:" in source), name, "FILE.py:NAME", source)
 
     def _check_anneal(self) -> None:
         """Every value on the way is valid where the last one is: ranges have no holes."""
@@ -82,7 +83,8 @@ class Networks:
         for text in self.anneal:
             name, end = _last_value(text)
             require(name in known, "anneal", f"NAME or NAME=VALUE, NAME one of {', '.join(known)}", text)
-            if end > 0 or name not in self._POSITIVE:
+            require(math.isfinite(end), "anneal", "NAME=VALUE with a finite value", text)
+            if end != 0 or name not in self._POSITIVE:
                 dataclasses.replace(self, anneal=(), **{name: end})
 
     def _require(self, names: tuple[str, ...], valid: Any, expected: str) -> None:
@@ -229,7 +231,7 @@ class PPO(OneLoss):
     epochs: int = 10
     """Passes over a rollout."""
     minibatches: int = 32
-    """Parts into which each pass divides it; with a memory parts of whole streams, at most `environments`."""
+    """Parts into which each pass divides it; with a memory parts of as many whole streams each."""
     clip: float = 0.2
     """ε: how far ρ may move before a step gains nothing; inf: no clipping. BIASED beyond the first step."""
     value_clip: float | None = None
@@ -265,7 +267,7 @@ class NPG(ActorCritic):
     value_epochs: int = 10
     """The critic's passes over a rollout."""
     value_minibatches: int = 16
-    """Parts into which each pass divides it; with a memory parts of whole streams, at most `environments`."""
+    """Parts into which each pass divides it; with a memory parts of as many whole streams each."""
 
     _WHOLE = (*ActorCritic._WHOLE, "conjugate_gradient_steps", "value_epochs", "value_minibatches")
     _POSITIVE = (*ActorCritic._POSITIVE, "kl_limit")

@@ -265,14 +265,16 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        fields = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise LogpiError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise LogpiError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        kind = "JSON" if path.suffix == ".json" else "YAML"
+        raise LogpiError(f"{path} is not {kind}: {' '.join(str(error).split())}") from None
+    fields = fields.get("settings", fields) if isinstance(fields, Mapping) else fields
     if not isinstance(fields, Mapping):
         raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
-    fields = fields.get("settings", fields)
     return {key: _number(value) for key, value in fields.items()}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from logpi.algorithm import ALGORITHMS, Algorithm, Reinforce, name_of_algorithm
-from logpi.errors import LogpiError, require, whole
+from logpi.errors import LogpiError, require, string, whole
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class Settings:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
+        require(string(self.environment), "environment", "a name", self.environment)
+        require(type(self.algorithm) in ALGORITHMS.values(), "algorithm", "such as logpi.PPO()", self.algorithm)
         object.__setattr__(self, "steps", step_count(self.steps))
-        require(whole(self.seed) and 0 <= self.seed < 2**32, "seed", "a whole number in [0, 2^32)", self.seed)
+        require_seed(self.seed)
         for name, least in (("max_episode_steps", 1), ("workers", 0), ("checkpoint_every", 1)):
             value = getattr(self, name)
             valid = value is None or (whole(value) and value >= least)
@@ -39,16 +41,19 @@ class Settings:
         return {**fields, "algorithm": name_of_algorithm(algorithm), **dataclasses.asdict(algorithm)}
 
     @staticmethod
-    def from_json(fields: Mapping[str, Any], source: str) -> "Settings":
-        """Settings from flat names and values.
+    def from_json(fields: Any, source: str) -> "Settings":
+        """Settings from a mapping of flat names to values.
 
         **Raises:** `LogpiError` that names `source` for a name that does not exist or a value that does not fit.
         """
+        if not isinstance(fields, Mapping):  # what a file holds may be anything
+            raise LogpiError(f"{source}: settings must be names with values, not {fields!r}")
+        named = cast(Mapping[Any, Any], fields)
         rest: dict[str, Any] = {
-            key: tuple(cast(list[Any], x)) if isinstance(x, list) else x for key, x in fields.items()
+            str(key): tuple(cast(list[Any], x)) if isinstance(x, list) else x for key, x in named.items()
         }
         name = rest.pop("algorithm", "reinforce")
-        if name not in ALGORITHMS:
+        if not isinstance(name, str) or name not in ALGORITHMS:
             raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {', '.join(ALGORITHMS)}")
         kind = ALGORITHMS[name]
         own = {field.name for field in dataclasses.fields(kind)}
@@ -67,6 +72,11 @@ class Settings:
             return Settings(algorithm=algorithm, **{key: value for key, value in rest.items() if key in general})
         except (LogpiError, TypeError) as error:
             raise LogpiError(f"{source}: {error}") from None
+
+
+def require_seed(value: Any) -> None:
+    """**Raises:** `LogpiError` for what is no seed."""
+    require(whole(value) and 0 <= value < 2**32, "seed", "a whole number in [0, 2^32)", value)
 
 
 def step_count(value: Any) -> int:

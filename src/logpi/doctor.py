@@ -62,9 +62,9 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
 
         def step(action: Any) -> Step:
             observation, reward, terminated, truncated, _ = made.step(action)
-            return Step(observation, float(reward), bool(terminated), bool(truncated))
+            return Step(np.array(observation), float(reward), bool(terminated), bool(truncated))
 
-        return Copy(lambda seed: made.reset(seed=seed)[0], step)
+        return Copy(lambda seed: np.array(made.reset(seed=seed)[0]), step)  # copies: some return their own array
 
     return copy
 
@@ -84,7 +84,7 @@ def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
 
         def advance(action: Any) -> Step:
             now["key"], key = jax.random.split(now["key"])
-            now["state"], *answer = step(key, now["state"], np.asarray(action))
+            now["state"], *answer = step(key, now["state"], jax.tree.map(np.asarray, action))
             observation, reward, terminated, truncated = map(np.asarray, answer)
             return Step(observation, float(reward), bool(terminated), bool(truncated))
 
@@ -107,7 +107,7 @@ def examine(environment: EnvironmentLike, steps: int = 2000, max_episode_steps: 
         repeated = [list(_play(copies(), spec, COMPARED)) for _ in range(2)]
         starts = [np.asarray(copies().reset(seed)) for seed in range(5)]
         seconds = _step_time(copies(), spec)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LogpiError(f"{spec.name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     return [
         Finding("observations", "ok", _named(spec.observation_space) + (", the mask first" if spec.masked else "")),
@@ -170,7 +170,7 @@ def _observations(spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]]
             yield Finding("observations", "note", f"lie outside the bounds of the space in {share:.1%} of the steps")
         if values.dtype != np.uint8 and np.abs(values).max() > LARGE:
             largest = np.abs(values).max()
-            text = f"up to {largest:.3g}: standardise them (all algorithms but reinforce do)"
+            text = f"up to {largest:.3g}: standardise them, as training does by default"
             yield Finding("observations", "note", text)
     elif not (values >= space.start).all() or not (values < space.start + space.n).all():  # type: ignore[attr-defined]
         yield Finding("observations", "wrong", f"lie outside {space}")

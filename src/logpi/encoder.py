@@ -99,6 +99,8 @@ class Encoder(Module):
                 self.shape, self.categories, self.start = (), int(space.n), int(space.start)
             case _:
                 raise LogpiError(f"observation space {space} is not supported; supported: Box, Discrete")
+        if self.size == 0:
+            raise LogpiError(f"observation space {space} has no numbers")
 
     @property
     def layout(self) -> tuple[tuple[int, ...], int | None, int]:

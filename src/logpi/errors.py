@@ -18,6 +18,11 @@ def real(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
+def string(value: Any) -> bool:
+    """Whether a value is a name."""
+    return isinstance(value, str)
+
+
 def require(valid: bool, name: str, expected: str, value: Any) -> None:
     """**Raises:** `LogpiError` if not `valid`."""
     if not valid:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from logpi.config import require_seed
 from logpi.encoder import Encoder
 from logpi.envs import make_environment
 from logpi.envs.base import EnvironmentSpec, space_to_json
@@ -77,6 +78,7 @@ def evaluate(
     **Raises:** `LogpiError` where the environment's spaces are not those of the policy.
     """
     require(whole(episodes) and episodes >= 1, "episodes", "a whole number >= 1", episodes)
+    require_seed(seed)
     made = make_environment(environment, max_episode_steps)
     require_fitting(policy, made.spec)
     sampler = make_sampler(made, min(COPIES, episodes), seed)
@@ -96,8 +98,9 @@ def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:
     squash = getattr(policy.head, "squash", False)
     encoder, head = Encoder(spec.observation_space, np.random.default_rng(0)), action_head(spec.action_space, squash)
     form = jax.tree.structure  # with bounds, starts and shapes
+    seen = lambda encoder, masked: (encoder.layout, masked)
     for part, space, fits in (
-        ("observations", spec.observation_space, encoder.layout == policy.encoder.layout),
+        ("observations", spec.observation_space, seen(encoder, spec.masked) == seen(policy.encoder, policy.masked)),
         ("actions", spec.action_space, form(head) == form(policy.head)),
     ):
         if not fits:

@@ -1,5 +1,7 @@
 """The run folder: config.json, metrics.csv, TensorBoard events, checkpoints/, evaluation.json."""
 
+import contextlib
+import itertools
 import json
 import os
 import platform
@@ -29,6 +31,18 @@ def _file_errors(doing: str):
         raise LogpiError(f"cannot {doing}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from error
 
 
+def _new_folder(parent: Path, base: str) -> Path:
+    """`parent/base_N` with the first free N; another run that starts at the same time takes another."""
+    with _file_errors(f"create a run folder in {parent}"):
+        parent.mkdir(parents=True, exist_ok=True)
+        for n in itertools.count(1):
+            path = parent / f"{base}_{n}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    raise AssertionError("there is always another number")
+
+
 class RunFolder:
     """One run on disk. Every file is written whole or not at all."""
 
@@ -43,7 +57,7 @@ class RunFolder:
         """
         if path is None:
             base = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(settings.environment).name)
-            path = next(p for n in range(1, 10**9) if not (p := Path("runs") / f"{base}_{n}").exists())
+            path = _new_folder(Path("runs"), base)
         elif path.exists():
             is_run = (path / "config.json").is_file()
             hint = f"`logpi resume {path}` continues it" if is_run else "give another --out"
@@ -100,6 +114,13 @@ class RunFolder:
             "command": sys.argv,
         }
         self.write_json("config.json", config)
+
+    def evaluated(self) -> int | None:
+        """The steps after which evaluation.json was made, if there is a readable one."""
+        try:
+            return json.loads((self.path / "evaluation.json").read_text())["steps"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file, replaced as a whole."""

@@ -70,7 +70,8 @@ class NormalHead(Module):
     """Mean from the network, one learned log standard deviation per dimension, in units of the Box's half range.
 
     A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) if `squash`; dimensions without
-    finite bounds are executed as sampled. The log-probability is that of the sampled action, before any clipping.
+    two finite bounds are executed as sampled, clipped at the one that is finite. The log-probability is that of the
+    sampled action, before any clipping.
     """
 
     log_std: Float[AnyArray, " d"]
@@ -83,8 +84,7 @@ class NormalHead(Module):
         bounded = np.isfinite(space.low) & np.isfinite(space.high)
         if squash and not bounded.all():
             raise LogpiError(f"tanh-normal actions need finite bounds in every dimension; the action space is {space}")
-        self.low = tuple(np.where(bounded, space.low, -np.inf).ravel().tolist())
-        self.high = tuple(np.where(bounded, space.high, np.inf).ravel().tolist())
+        self.low, self.high = tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist())
         self.shape, self.squash = space.shape, squash
         self.log_std = parameter(np.full(len(self.low), log_std))
 
@@ -105,12 +105,13 @@ class NormalHead(Module):
     def execute(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy arrays."""
         low, high = np.asarray(self.low), np.asarray(self.high)
-        bounded = np.isfinite(low)
+        bounded = np.isfinite(low) & np.isfinite(high)
         centre = np.where(bounded, (np.where(bounded, high, 0) + np.where(bounded, low, 0)) / 2, 0.0)
         half_range = np.where(bounded, (np.where(bounded, high, 1) - np.where(bounded, low, -1)) / 2, 1.0)
         xp = action.__array_namespace__()
         unit = xp.tanh(action) if self.squash else xp.where(bounded, xp.clip(action, -1.0, 1.0), action)
         executed = centre.astype(action.dtype) + half_range.astype(action.dtype) * unit
+        executed = xp.clip(executed, low.astype(action.dtype), high.astype(action.dtype))  # rounding may pass a bound
         return executed.reshape(*action.shape[:-1], *self.shape)
 
 
@@ -153,6 +154,13 @@ def action_head(space: gym.Space, squash: bool, log_std: float = -0.5) -> Head:
 
     **Raises:** `LogpiError` for a space that has none.
     """
+    head = _head(space, squash, log_std)
+    if head.size == 0:
+        raise LogpiError(f"action space {space} leaves nothing to choose")
+    return head
+
+
+def _head(space: gym.Space, squash: bool, log_std: float) -> Head:
     match space:
         case gym.spaces.Discrete():
             return CategoricalHead(int(space.n), int(space.start))
@@ -178,5 +186,5 @@ def _leaf_heads(space: gym.Space, squash: bool, log_std: float) -> list[Head]:
         case gym.spaces.Dict():
             return [head for part in space.spaces.values() for head in _leaf_heads(part, squash, log_std)]
         case _:
-            head = action_head(space, squash, log_std)
+            head = _head(space, squash, log_std)
             return list(head.parts) if isinstance(head, ProductHead) else [head]

@@ -14,7 +14,6 @@ from logpi.algorithm import NPG, Algorithm, OneLoss, Reinforce
 from logpi.encoder import Encoder
 from logpi.envs.base import EnvironmentSpec
 from logpi.module import Module
-from logpi.own_estimator import own_estimator
 from logpi.policy import Policy, ValueFunction, as_vector, make_policy, make_value_function
 from logpi.randomness import Stream, numpy_generator
 from logpi.reference import require_same_form
@@ -73,9 +72,6 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
     with_value, horizon = True, None
     if isinstance(config, Reinforce):
         with_value, horizon = config.baseline == "value", spec.max_episode_steps
-        if config.estimator is not None:
-            remembers = config.memory != "none"
-            own_estimator(config.estimator, with_value, config.reference is not None, remembers)  # before sampling
     policy = make_policy(
         spec.observation_space,
         spec.action_space,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from logpi.algorithm import Algorithm, Reinforce
 from logpi.contract import Estimator, call, shape_of, wanted
 from logpi.errors import LogpiError
 from logpi.estimator import score_function_surrogate
@@ -19,6 +20,13 @@ MISSING = {
     "last_value": "the final observations of a batch are not kept",
     "group": "there are no prompts",
 }
+
+
+def require_usable(config: Algorithm) -> None:
+    """**Raises:** `LogpiError` where an algorithm has an own estimator that training cannot serve."""
+    if isinstance(config, Reinforce) and config.estimator is not None:
+        has_value, has_reference = config.baseline == "value", config.reference is not None
+        own_estimator(config.estimator, has_value, has_reference, config.memory != "none")
 
 
 def own_estimator(

@@ -34,7 +34,8 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     default = runs[0].path / "learning_curve.png" if len(runs) == 1 else Path("learning_curves.png")
-    path = Path(out) if out is not None else default
+    path = default if out is None else Path(out) / default.name if Path(out).is_dir() else Path(out)
+    path = path if path.suffix else path.with_suffix(".png")
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -107,7 +107,8 @@ class Policy(Module):
         """What to do: the environment's action for one observation, or for a batch of them.
 
         The most probable action, or with `random` one that is drawn from π(·|s). A policy with a memory needs m_t:
-        `remembered = policy.remember(observations, remembered)`, `policy.blank(count)` at the start.
+        `remembered = policy.remember(observations, remembered)`, `policy.blank(count)` at the start. The action of a
+        Tuple or Dict space is its numbers in one row, in the order in which Gymnasium flattens.
 
         **Raises:** `LogpiError` where the observation does not have the shape that the policy was made for, or
         `remembered` is missing.

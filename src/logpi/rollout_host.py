@@ -171,7 +171,7 @@ class HostSampler:
         def example(policy: Policy) -> Trajectory:
             observation = jnp.zeros((time, *row.shape), jax.dtypes.canonicalize_dtype(row.dtype))
             time_env = observation.shape[:2]
-            remembered = policy.blank(time_env[1])
+            remembered = jax.tree.map(jnp.asarray, policy.blank(time_env[1]))
             acting = policy(observation[0], remembered).sample(jnp.zeros((time_env[1], policy.head.size)))
             action = jnp.zeros((time, *acting.shape), acting.dtype)
             reward, flag, step = jnp.zeros(time_env), jnp.zeros(time_env, bool), jnp.zeros(time_env, jnp.int32)

@@ -23,6 +23,7 @@ from logpi.evaluation import Evaluation, evaluate_with
 from logpi.folder import RunFolder
 from logpi.learner import Learner, make_learner, started_from
 from logpi.metrics import ROWS_PER_RUN, WINDOW, CsvTracker, TensorBoardTracker, Tracker, row
+from logpi.own_estimator import require_usable
 from logpi.policy import Policy
 from logpi.report import Reporter, SilentReporter
 from logpi.rollout import Interrupted, Sampler
@@ -75,6 +76,7 @@ def train(
         workers=workers,
         checkpoint_every=checkpoint_every,
     )
+    require_usable(settings.algorithm)
     learner = make_learner(settings.algorithm, made.spec, seed)
     if settings.algorithm.reference is not None:
         learner = started_from(learner, load(settings.algorithm.reference), settings.algorithm.reference)
@@ -91,8 +93,8 @@ def resume(
 ) -> Run:
     """Continue a run from its newest whole checkpoint, to the same parameters as if it had never stopped.
 
-    `steps` is the new budget, counted from the beginning of the run. `environment` is needed only where the run was
-    started with an object that has no name.
+    A run that was stopped in its evaluation is evaluated. `steps` is the new budget, counted from the beginning of the
+    run. `environment` is needed only where the run was started with an object that has no name.
 
     **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget is spent.
     """
@@ -102,12 +104,13 @@ def resume(
     if steps is not None:
         settings = replace(settings, steps=step_count(steps))
     made = make_environment(environment or settings.environment, settings.max_episode_steps)
-    _require_unchanged(config["environment"], made.spec.to_json(), run.path)
+    _require_unchanged(config.get("environment"), made.spec.to_json(), run.path)
+    require_usable(settings.algorithm)
     learner = make_learner(settings.algorithm, made.spec, settings.seed)
     learner, counters, warnings = run.load(learner)
     for warning in warnings:
         reporter.warn(warning)
-    if counters.steps >= settings.steps:
+    if counters.steps >= settings.steps and run.evaluated() == counters.steps:
         raise LogpiError(f"{run.path} has made {counters.steps} of {settings.steps} steps; give more with --steps")
     run.write_config(settings, made.spec.to_json())
     return _run(run, settings, made, learner, counters, reporter)
@@ -116,11 +119,15 @@ def resume(
 def load(folder: str | Path) -> Policy:
     """The policy of a run, from its newest whole checkpoint; the environment is not made.
 
+    Says on standard error where a newer checkpoint is damaged.
+
     **Raises:** `LogpiError` where the folder is no run or has no whole checkpoint.
     """
     run = RunFolder.open(Path(folder))
-    policy, _, _ = run.load(_stored_learner(run))
-    return policy.policy.on_host()
+    learner, _, warnings = run.load(_stored_learner(run))
+    for warning in warnings:
+        SilentReporter().warn(warning)
+    return learner.policy.on_host()
 
 
 def _stored_learner(run: RunFolder) -> Learner:
@@ -136,6 +143,8 @@ def _stored_learner(run: RunFolder) -> Learner:
 
 
 def _require_unchanged(before: Any, now: Any, path: Path) -> None:
+    if not isinstance(before, dict):
+        raise LogpiError(f"{path / 'config.json'} does not describe its environment")
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
             what = f"{name} was {before.get(name)}, is {now.get(name)}"

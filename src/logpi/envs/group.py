@@ -61,7 +61,7 @@ def make_group(environment: HostEnvironment, count: int, workers: int | None, co
         first = environment.make()
         try:
             busy = measure_step(first) * count
-        except Exception:
+        except (Exception, SystemExit):
             busy = 0.0  # whatever is wrong is reported by the first rollout, with its place
         saved = busy * (1 - 1 / cores)
         if saved < ROUND_TRIP:

@@ -1,5 +1,6 @@
 """Several copies of a Gymnasium environment, stepped together: in this process or in worker processes."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -47,11 +48,12 @@ class Group(Protocol):
 
 
 def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
-    """The dtype and shape in which observations of a space are stored."""
+    """The dtype and shape in which observations of a space are stored; integers of 64 bits may be too large for 32."""
     if isinstance(space, gym.spaces.Discrete):
         return np.dtype(np.int32), ()
     assert space.shape is not None
-    return np.dtype(space.dtype), space.shape
+    dtype = np.dtype(space.dtype)
+    return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize > 4 else dtype, space.shape
 
 
 def native_actions(actions: ndarray) -> Sequence[Any]:
@@ -76,7 +78,7 @@ class LocalGroup:
         for seed, i in zip(seeds, rows, strict=True):
             try:
                 observation, _ = self._environments[i].reset(seed=seed)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise EnvironmentFailure(i, f"reset raised {_describe(error)}") from error
             self.observation[i] = self._checked(i, observation)
 
@@ -85,17 +87,19 @@ class LocalGroup:
         for i in active:
             try:
                 observation, reward, terminated, truncated, _ = self._environments[i].step(native[i])
-                self.reward[i] = reward
-            except Exception as error:
+                self.reward[i], self.terminated[i], self.truncated[i] = reward, terminated, truncated
+            except (Exception, SystemExit) as error:
                 raise EnvironmentFailure(i, f"step raised {_describe(error)}") from error
             self.observation[i] = self._checked(i, observation)
-            self.terminated[i], self.truncated[i] = terminated, truncated
 
     def _checked(self, index: int, observation: Any) -> Any:
         """The observation, if its shape and kind of number are what its space declares."""
         if type(observation) is ndarray and observation.shape == self._shape and observation.dtype == self._dtype:
             return observation
-        array = np.asarray(observation)
+        try:
+            array = np.asarray(observation)
+        except ValueError as error:
+            raise EnvironmentFailure(index, f"observation is no array: {_describe(error)}") from error
         if array.shape != self._shape:
             raise EnvironmentFailure(index, f"observation has shape {array.shape}, its space declares {self._shape}")
         if not np.can_cast(array.dtype, self._dtype, "same_kind"):
@@ -104,8 +108,9 @@ class LocalGroup:
 
     def close(self) -> None:
         for environment in self._environments:
-            environment.close()
+            with contextlib.suppress(Exception):  # no run is lost for what an environment does when it is done with
+                environment.close()
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -20,7 +20,7 @@ from logpi.envs.base import (
     near_names,
 )
 from logpi.envs.views import MaskFirst, policy_view
-from logpi.errors import LogpiError
+from logpi.errors import LogpiError, require, whole
 from logpi.files import is_file_source, load_from_file
 from logpi.mdp import FiniteMDP, load_mdp
 
@@ -53,6 +53,8 @@ def make_environment(
     **Raises:** `LogpiError` with the near names for an unknown one, the extra to install for a missing package, and
     where a time limit cannot be replaced.
     """
+    limit = max_episode_steps
+    require(limit is None or (whole(limit) and limit >= 1), "max_episode_steps", "a whole number >= 1", limit)
     match source:
         case HostEnvironment() | CompiledEnvironment():
             _keeps_its_limit(source.spec.name, max_episode_steps, source.spec.max_episode_steps)
@@ -81,6 +83,10 @@ def make_environment(
             return _finite(load_mdp(source.removeprefix("finite:")), source, max_episode_steps)
         case str() if is_file_source(source):
             made = load_from_file(source)
+            if isinstance(made, CompiledEnvironment):
+                from logpi.envs.compiled import require_sound
+
+                require_sound(made, source)
             if isinstance(made, FiniteMDP | CompiledEnvironment):
                 return make_environment(made, max_episode_steps)
             return make_host_environment(source, max_episode_steps)
@@ -125,9 +131,14 @@ def _host(
     first = _called(factory, name)
     if not isinstance(first, gym.Env):
         raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
+    for name_of_space in ("observation_space", "action_space"):
+        if not isinstance(getattr(first, name_of_space, None), gym.Space):
+            raise LogpiError(f"{name} has no {name_of_space}")
     view = policy_view(first)
     first = view(first)
     declared = first.spec.max_episode_steps if first.spec else None
+    if declared is None and (own := _time_limit(first)) is not None:
+        declared = own._max_episode_steps
     limit = max_episode_steps or declared or UNDECLARED_LIMIT
     spec = EnvironmentSpec(
         name=name,
@@ -138,7 +149,8 @@ def _host(
         identity={"gymnasium": version("gymnasium"), **identity},
         masked=isinstance(first, MaskFirst),
     )
-    first.close()
+    with contextlib.suppress(Exception):  # nothing of it is needed any more
+        first.close()
 
     def make() -> gym.Env:
         environment = view(_called(factory, name))
@@ -149,13 +161,20 @@ def _host(
 
 def _limited(environment: gym.Env, limit: int) -> gym.Env:
     """The environment with its own TimeLimit, if it has one, replaced by `limit`."""
-    inner = environment
-    while isinstance(inner, gym.Wrapper):
-        if isinstance(inner, gym.wrappers.TimeLimit):
-            inner._max_episode_steps = limit
+    own = _time_limit(environment)
+    if own is None:
+        return gym.wrappers.TimeLimit(environment, limit)
+    own._max_episode_steps = limit
+    return environment
+
+
+def _time_limit(environment: gym.Env) -> gym.wrappers.TimeLimit | None:
+    """The outermost TimeLimit of a stack of wrappers."""
+    while isinstance(environment, gym.Wrapper):
+        if isinstance(environment, gym.wrappers.TimeLimit):
             return environment
-        inner = inner.env
-    return gym.wrappers.TimeLimit(environment, limit)
+        environment = environment.env
+    return None
 
 
 def _called(factory: Callable[[], Any], name: str) -> Any:

@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces.utils import flatten, flatten_space
 
+from logpi.errors import LogpiError
+
 MASK = "action_mask"
 
 
@@ -83,10 +85,12 @@ def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     if not masked and discrete:
         try:
             masked = MASK in environment.reset(seed=0)[1]
-        except Exception:  # whatever is wrong is reported by the first rollout, with its place
+        except (Exception, SystemExit):  # whatever is wrong is reported by the first rollout, with its place
             masked = False
     if masked and discrete:
         return MaskFirst
+    if masked:
+        raise LogpiError(f"an action_mask needs Discrete actions; the action space is {environment.action_space}")
     flatten = gym.wrappers.FlattenObservation
     if isinstance(space, gym.spaces.Dict) and not _is_flattenable(space):
         numbers = [key for key, part in space.spaces.items() if _is_flattenable(part)]

@@ -266,12 +266,13 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Serve on the pipes that this process was started with; the environment's own prints go to standard error."""
+    """Serve on the pipes that this process was started with; the environment prints to standard error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    requests, replies = os.fdopen(os.dup(sys.stdin.fileno()), "rb"), os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
-        _serve(sys.stdin.buffer, replies)
+        _serve(requests, replies)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,213 @@
+"""Environments as people write them: limits, bounds, numbers, files, and what is wrong with them in one line."""
+
+import gymnasium as gym
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import logpi
+from logpi import LogpiError
+from logpi.envs import make_environment
+from logpi.envs.host import LocalGroup
+from logpi.evaluation import require_fitting
+from logpi.policy import make_policy
+
+BOX, TWO = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
+
+
+class Plain(gym.Env):
+    """Never ends."""
+
+    observation_space, action_space = BOX, TWO
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
+def policy_for(spec, random, **options):
+    return make_policy(spec.observation_space, spec.action_space, (4,), random, masked=spec.masked, **options)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda: gym.wrappers.TimeLimit(Plain(), 50),
+        lambda: gym.wrappers.TransformReward(gym.wrappers.TimeLimit(Plain(), 50), lambda r: r),
+    ],
+)
+def test_a_time_limit_of_its_own_is_kept_and_can_be_replaced(factory):
+    for asked, limit in ((None, 50), (7, 7)):
+        environment = make_environment(factory, asked)
+        assert environment.spec.max_episode_steps == limit
+        copy = environment.make()
+        copy.reset()
+        assert [copy.step(0)[3] for _ in range(limit)] == [False] * (limit - 1) + [True]
+    assert make_environment(Plain).spec.max_episode_steps == 1000
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, np.inf), (-np.inf, 0.5), (0.1, 0.3), (-0.7, 0.1), (-3, 5), (-np.inf, np.inf)]
+)
+@pytest.mark.parametrize("squash", [False, True])
+def test_executed_actions_lie_in_their_box(low, high, squash, random):
+    """Even where only one bound is finite, and where rounding passes it; for NumPy and for JAX."""
+    space = gym.spaces.Box(np.float32(low), np.float32(high), (3,), np.float32)
+    if squash and not (np.isfinite(low) and np.isfinite(high)):
+        with pytest.raises(LogpiError, match="tanh-normal actions need finite bounds"):
+            make_policy(BOX, space, (4,), random, squash=True)
+        return
+    policy = make_policy(BOX, space, (4,), random, squash=squash)
+    sampled = np.concatenate([random.normal(size=(200, 3)) * 3, [[9.0] * 3, [-9.0] * 3]]).astype(np.float32)
+    for array in (sampled, jnp.asarray(sampled)):
+        assert all(space.contains(np.asarray(row)) for row in np.asarray(policy.execute(array), np.float32))
+
+
+class Big(Plain):
+    """Numbers of which 32 bits know only the remainder."""
+
+    observation_space = gym.spaces.Box(0, 2**40, (2,), np.int64)
+
+    def reset(self, *, seed=None, options=None):
+        return np.array([2**33, 5]), {}
+
+
+def test_integers_of_64_bits_keep_their_size():
+    group = LocalGroup(make_environment(Big), 1)
+    group.reset([0], [0])
+    assert group.observation.astype(np.float32).tolist() == [[2**33, 5]]
+
+
+def spaces(observation, action):
+    return type("Mine", (Plain,), {"observation_space": observation, "action_space": action})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (gym.spaces.MultiDiscrete([2, 3]), gym.spaces.MultiDiscrete([3, 2])),
+        (gym.spaces.Discrete(3), gym.spaces.Discrete(3, start=5)),
+        (gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-5, -3, (2,))),
+        (gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-1, 1, (2, 1))),
+    ],
+)
+def test_a_policy_fits_the_spaces_it_was_made_for_alone(one, other, random):
+    specs = [make_environment(spaces(BOX, space)).spec for space in (one, other)]
+    for spec, wrong in (specs, specs[::-1]):
+        policy = policy_for(spec, random)
+        require_fitting(policy, spec)
+        with pytest.raises(LogpiError, match="the policy does not fit Mine, whose actions are"):
+            require_fitting(policy, wrong)
+
+
+EMPTY = gym.spaces.Box(0, 1, (0,))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (spaces(EMPTY, TWO), "has no numbers"),
+        (spaces(BOX, EMPTY), "leaves nothing to choose"),
+        (spaces(None, TWO), "Mine has no observation_space"),
+        (spaces(gym.spaces.Dict(action_mask=BOX, x=BOX), gym.spaces.MultiDiscrete([2, 2])), "needs Discrete actions"),
+        (lambda: gym.make("CartPole-v1").spec, "not a gymnasium.Env"),
+    ],
+)
+def test_what_cannot_be_learned_on_is_one_line(environment, message, tmp_path):
+    with pytest.raises(LogpiError, match=message):
+        logpi.train(environment, steps=10, out=tmp_path / "run")
+
+
+FILE = """
+from __future__ import annotations
+import sys
+from dataclasses import dataclass
+import equinox as eqx, gymnasium as gym, jax.numpy as jnp, numpy as np
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+
+@dataclass
+class Settings:
+    length: int = 3
+
+class Network(eqx.Module):
+    layer: eqx.nn.Linear
+    def __call__(self, x): return self.layer(x)
+
+def network(features, outputs, key): return Network(eqx.nn.Linear(features, outputs, key=key))
+
+class Mine(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+    fault = ""
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+    def step(self, action):
+        self.t += 1
+        if self.fault == "exit": sys.exit(0)
+        ended = np.zeros(2, bool) if self.fault == "flags" else self.t == Settings().length
+        seen = [[0.0], [0.0, 1.0]] if self.fault == "ragged" else np.zeros(1, np.float32)
+        return seen, 1.0, ended, False, {}
+    def close(self):
+        if self.fault == "close": raise RuntimeError("already closed")
+
+def of(fault): return type("Mine", (Mine,), {"fault": fault})
+Exits, Flags, Ragged, Closes = map(of, ("exit", "flags", "ragged", "close"))
+
+SPEC = EnvironmentSpec("mine", Mine.observation_space, Mine.action_space, 4, None, {})
+reset = lambda key: (jnp.int32(0), jnp.zeros(1))
+step = lambda key, state, action: (state + 1, jnp.zeros(1), 1.0, state == 3, False)
+def compiled(**other):
+    answer = dict(state=jnp.int32(0), observation=jnp.zeros(1), reward=1.0 * jnp.ones(()))
+    answer |= dict(ended=jnp.bool_(True), cut=jnp.bool_(False))
+    return CompiledEnvironment(SPEC, reset, lambda key, state, action: tuple((answer | other).values()))
+Sound, Wide = compiled(), compiled(observation=jnp.zeros(2))
+Row, Real = compiled(reward=jnp.ones(1)), compiled(state=jnp.ones(()))
+Four = CompiledEnvironment(SPEC, reset, lambda key, state, action: (state, jnp.zeros(1), 1.0, False))
+Raises = CompiledEnvironment(SPEC, reset, lambda key, state, action: jnp.zeros(2) @ jnp.zeros(3))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    return lambda name: f"{tmp_path / 'mine.py'}:{name}"
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, tmp_path, memory):
+    """Dataclasses look their module up by its name; an own network may stand behind a memory."""
+    config = logpi.A2C(network=mine("network"), memory=memory, environments=2, rollout_steps=4)
+    run = logpi.train(mine("Mine"), config, steps=40, out=tmp_path / "run")
+    assert run.evaluation.mean == 3
+    assert logpi.train(mine("Closes"), logpi.Reinforce(episodes=4), steps=20, out=tmp_path / "b").evaluation.mean == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Exits", "environment 0, episode 0, step 0: step raised SystemExit: 0"),
+        ("Flags", "environment 0, episode 0, step 0: step raised ValueError"),
+        ("Ragged", "environment 0, episode 0, step 0: observation is no array: ValueError"),
+        ("Wide", r"step gives an observation of shape \(2,\), its space has \(1,\)"),
+        ("Row", r"step gives reward as float32 of shape \(1,\), not a number"),
+        ("Real", "step must give a state like that of reset"),
+        ("Four", "step must return state, observation, reward, terminated, truncated"),
+        ("Raises", "step raised TypeError"),
+    ],
+)
+def test_faults_of_files_are_one_line(mine, tmp_path, name, message):
+    with pytest.raises(LogpiError, match=message):
+        logpi.train(mine(name), logpi.A2C(environments=1), steps=100, workers=0, out=tmp_path / "run")
+
+
+def test_a_sound_compiled_environment_of_a_file_trains(mine, tmp_path):
+    run = logpi.train(mine("Sound"), logpi.A2C(environments=2, rollout_steps=4), steps=40, out=tmp_path / "run")
+    assert run.evaluation.mean == 1
+
+
+def test_a_file_that_does_not_import_names_the_line(tmp_path):
+    (tmp_path / "bad.py").write_text("x = 1\n\nassert x == 2\n")
+    with pytest.raises(LogpiError, match=r"bad.py does not import: line 3: AssertionError"):
+        make_environment(f"{tmp_path / 'bad.py'}:x")
