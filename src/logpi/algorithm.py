@@ -283,7 +283,7 @@ class TRPO(NPG):
     """TRPO (Schulman et al. 2015): NPG's step, halved until the surrogate has grown and KL(old, new) <= `kl_limit`."""
 
     backtracks: int = 10
-    """Halvings that are tried before the step is given up."""
+    """Lengths of the step that are tried, each half of the one before."""
 
     _WHOLE = (*NPG._WHOLE, "backtracks")
 

@@ -71,7 +71,9 @@ def policy_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     """The wrappers through which policies look at environments like this one, and act on them.
 
     A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened, without the parts of a Dict that it
-    cannot (text); an action mask is put in front.
+    cannot; an action mask is put in front.
+
+    **Raises:** `LogpiError` for a mask of other than Discrete actions.
     """
     observed = _observation_view(environment)
     nested = isinstance(environment.action_space, gym.spaces.Tuple | gym.spaces.Dict)
