@@ -40,8 +40,8 @@ def load_from_file(source: str) -> Any:
         except Exception as error:
             del sys.modules[registered]
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-            where = f"line {lines[-1]}: " if lines else ""
-            raise LogpiError(f"{file} does not import: {where}{type(error).__name__}: {error}") from error
+            where = f" (line {lines[-1]})" if lines else ""
+            raise LogpiError(f"{file} does not import: {type(error).__name__}: {error}{where}") from error
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
         near = difflib.get_close_matches(name, public, 1)

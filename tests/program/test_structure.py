@@ -41,6 +41,7 @@ ORDER = [
     "randomness",
     "envs.base",
     "envs.views",
+    "envs.compiled",
     "envs.finite",
     "envs.gymnax",
     "envs.brax",
