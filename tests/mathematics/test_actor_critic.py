@@ -300,9 +300,9 @@ def test_a_reference_counts_in_every_row_of_a_stream(random, monkeypatch):
     stream = random_stream(random, rows=12, terminated=0, truncated=0)
     stream = stream._replace(mask=stream.mask.at[jnp.array([1, 3, 5, 7, 9])].set(False))
     assert int(stream.used) == 12
-    policies = [make_policy(BOX, TWO, (8,), np.random.default_rng(seed)) for seed in (0, 1)]
-    own, other = (policy(stream.observation).log_prob(stream.action) for policy in policies)
-    paid = near_reference(*policies, stream, 0.5).reward
+    policy, reference = (make_policy(BOX, TWO, (8,), np.random.default_rng(seed)) for seed in (0, 1))
+    own, other = (x(stream.observation).log_prob(stream.action) for x in (policy, reference))
+    paid = near_reference(policy, reference, stream, 0.5).reward
     np.testing.assert_allclose(paid, jnp.where(stream.mask, stream.reward - 0.5 * (own - other), 0.0), atol=1e-12)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from logpi import LogpiError, Reinforce
 from logpi.envs import make_environment
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.learner import make_learner
 from logpi.policy import make_policy
 from logpi.randomness import Stream, batch_key
@@ -192,6 +192,7 @@ def test_a_time_limit_is_one_of_steps(source):
             state, *_, truncated = environment.step(key, state, jnp.int32(t % 2))
             assert bool(truncated) is (t == 7)
         return
+    assert environment.make is not None
     copy = environment.make()
     copy.reset(seed=0)
     for t in range(1, 8):
@@ -201,7 +202,10 @@ def test_a_time_limit_is_one_of_steps(source):
 
 
 def test_atari_has_its_own_limit_in_steps():
-    copy = make_environment("ALE/Pong-v5").make()
+    environment = make_environment("ALE/Pong-v5")
+    assert isinstance(environment, HostEnvironment)
+    assert environment.make is not None
+    copy = environment.make()
     assert copy.spec.max_episode_steps == 27_000
     assert isinstance(copy, gym.wrappers.TimeLimit)
     copy.close()

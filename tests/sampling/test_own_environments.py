@@ -8,6 +8,7 @@ import pytest
 import logpi
 from logpi import LogpiError
 from logpi.envs import make_environment
+from logpi.envs.base import HostEnvironment
 from logpi.envs.host import LocalGroup
 from logpi.evaluation import require_fitting
 from logpi.policy import make_policy
@@ -42,6 +43,8 @@ def test_a_time_limit_of_its_own_is_kept_and_can_be_replaced(factory):
     for asked, limit in ((None, 50), (7, 7)):
         environment = make_environment(factory, asked)
         assert environment.spec.max_episode_steps == limit
+        assert isinstance(environment, HostEnvironment)
+        assert environment.make is not None
         copy = environment.make()
         copy.reset()
         assert [copy.step(0)[3] for _ in range(limit)] == [False] * (limit - 1) + [True]
