@@ -33,14 +33,14 @@ def _file_errors(doing: str):
 
 def _new_folder(parent: Path, base: str) -> Path:
     """`parent/base_N` with the first free N; another run that starts at the same time takes another."""
+    numbers = itertools.count(1)
     with _file_errors(f"create a run folder in {parent}"):
         parent.mkdir(parents=True, exist_ok=True)
-        for n in itertools.count(1):
-            path = parent / f"{base}_{n}"
+        while True:
+            path = parent / f"{base}_{next(numbers)}"
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
                 return path
-    raise AssertionError("there is always another number")
 
 
 class RunFolder:

@@ -105,6 +105,13 @@ def test_a_policy_fits_the_spaces_it_was_made_for_alone(one, other, random):
             require_fitting(policy, wrong)
 
 
+@pytest.mark.parametrize("space", [gym.spaces.Box(-1, 1, (2,)), gym.spaces.Tuple([TWO, gym.spaces.Box(-1, 1, (2,))])])
+@pytest.mark.parametrize("squash", [False, True])
+def test_a_squashed_policy_fits_too(space, squash, random):
+    spec = make_environment(spaces(BOX, space)).spec
+    require_fitting(policy_for(spec, random, squash=squash), spec)
+
+
 EMPTY = gym.spaces.Box(0, 1, (0,))
 
 
