@@ -84,7 +84,9 @@ def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
 
         def advance(action: Any) -> Step:
             now["key"], key = jax.random.split(now["key"])
-            now["state"], *answer = step(key, now["state"], jax.tree.map(np.asarray, action))
+            row = np.concatenate([np.ravel(part) for part in jax.tree.leaves(action)])  # as training gives it
+            nested = isinstance(action, tuple | dict)
+            now["state"], *answer = step(key, now["state"], row if nested else np.asarray(action))
             observation, reward, terminated, truncated = map(np.asarray, answer)
             return Step(observation, float(reward), bool(terminated), bool(truncated))
 

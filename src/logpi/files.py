@@ -25,23 +25,26 @@ def load_from_file(source: str) -> Any:
     path = Path(file).resolve()
     if not path.is_file():
         raise LogpiError(f"{file} is not a file")
-    registered = str(path)  # and the module's own name, by which dataclasses look it up
-    module = sys.modules.get(registered)
+    module = sys.modules.get(str(path))
     if module is None:
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))  # as for a script: files may import those beside them
-        spec = importlib.util.spec_from_file_location(registered, path)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[registered] = module
+        sys.modules[str(path)] = module
+        named = sys.modules.setdefault(path.stem, module)  # where dataclasses look it up while it is executed
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            del sys.modules[registered]
+            del sys.modules[str(path)]
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             where = f" (line {lines[-1]})" if lines else ""
             raise LogpiError(f"{file} does not import: {type(error).__name__}: {error}{where}") from error
+        finally:
+            if named is module:
+                del sys.modules[path.stem]
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
         near = difflib.get_close_matches(name, public, 1)

@@ -13,8 +13,9 @@ from numpy import ndarray
 
 from logpi.algorithm import Algorithm, Reinforce
 from logpi.envs.base import HostEnvironment
-from logpi.envs.group import make_group, settled, usable_cores
-from logpi.envs.host import EnvironmentFailure
+from logpi.envs.group import hindered, make_group, usable_cores
+from logpi.envs.host import EnvironmentFailure, LocalGroup
+from logpi.errors import LogpiError
 from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed
@@ -36,7 +37,7 @@ class HostSampler:
         interrupted: Callable[[], bool],
     ):
         self._spec, self._count, self._seed, self._interrupted = environment.spec, count, seed, interrupted
-        self._environment, self._settles = environment, workers is None
+        self._environment, self._chooses = environment, workers is None
         self._group = make_group(environment, count, workers, usable_cores())
 
     @cached_property
@@ -60,7 +61,7 @@ class HostSampler:
         step = np.arange(len(reward), dtype=np.int32)[:, None]
         mask, last = step < lengths, step == lengths - 1
         return Trajectory(
-            observation=np.where(mask.reshape(*mask.shape, *[1] * (self._observation.ndim - 2)), self._observation, 0),
+            observation=self._seen(mask),
             action=action,
             reward=reward.astype(float_dtype()),
             terminated=terminated & mask,
@@ -68,6 +69,13 @@ class HostSampler:
             mask=mask,
             step=np.broadcast_to(step, mask.shape),
         )
+
+    def _seen(self, mask: ndarray) -> ndarray:
+        """A copy of the observations that were acted on; 0 after an end, where there may be anything."""
+        seen, rows = np.zeros_like(self._observation), int(mask.any(axis=1).sum())
+        within = mask[:rows].reshape(rows, -1, *[1] * (seen.ndim - 2))
+        np.copyto(seen[:rows], self._observation[:rows], where=within)
+        return seen
 
     def _play(
         self, policy: Policy, stream: Stream, batch: int, deterministic: bool, episodes: int | None
@@ -143,10 +151,8 @@ class HostSampler:
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             batch = int(learner.batch)
-            if self._settles and (group := settled(self._group, self._environment)) is not self._group:
-                self._group = group
-                if streams is not None:
-                    streams.move(group, learner.policy)
+            if self._chooses and hindered(self._group):
+                self._give_up_workers(streams, learner)
             if streams is None:
                 trajectory, unfinished = self.sample(learner.policy, Stream.TRAINING, batch), None
             else:
@@ -157,6 +163,28 @@ class HostSampler:
             return learner, [dict(zip(names, metrics.tolist(), strict=True))]
 
         return advance
+
+    def _give_up_workers(self, streams: HostStreams | None, learner: Learner) -> None:
+        """Go on in this process alone, if that leads to what the workers have; else they stay for good."""
+        before, alone = self._group, LocalGroup(self._environment, self._count)
+        self._chooses = False
+        try:
+            if streams is not None:
+                streams.move(alone, learner.policy)
+            else:
+                for group in (alone, before):
+                    seeds = [
+                        episode_seed(self._seed, Stream.TRAINING, i, int(learner.batch)) for i in range(self._count)
+                    ]
+                    group.reset(seeds, range(self._count))
+            same = np.array_equal(alone.observation, before.observation)
+        except (LogpiError, EnvironmentFailure):
+            same = False
+        if same:
+            self._group = alone
+        elif streams is not None:
+            streams.stay(before)
+        (before if same else alone).close()
 
     def begin(self, config: Algorithm, learner: Learner) -> Learner:
         if isinstance(config, Reinforce):

@@ -67,6 +67,8 @@ class HostStreams:
             now.step[:], now.paid[:], now.ended[:] = 0, 0.0, False
         self._reset(range(len(now.step)))
         for t in range(int(now.step.max())):
+            if self._interrupted():
+                raise Interrupted
             self._step(policy.head.execute(now.action[:, t]), np.flatnonzero(t < now.step).tolist())
 
     def move(self, group: Group, policy: Policy) -> None:
@@ -76,6 +78,10 @@ class HostStreams:
         """
         self._group = group
         self.restore(policy, self._now)
+
+    def stay(self, group: Group) -> None:
+        """Go on in the group in which the episodes under way are, after another could not be moved to."""
+        self._group = group
 
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, Unfinished]:
         """One rollout, arrays `[rows + 1, env]`, and the episodes under way at its end.

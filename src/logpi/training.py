@@ -110,7 +110,7 @@ def resume(
     learner, counters, warnings = run.load(learner)
     for warning in warnings:
         reporter.warn(warning)
-    if counters.steps >= settings.steps and run.evaluated() == counters.steps:
+    if counters.steps >= settings.steps and (steps is not None or run.evaluated() == counters.steps):
         raise LogpiError(f"{run.path} has made {counters.steps} of {settings.steps} steps; give more with --steps")
     run.write_config(settings, made.spec.to_json())
     return _run(run, settings, made, learner, counters, reporter)

@@ -32,6 +32,8 @@ def test_a_run_that_was_stopped_in_its_evaluation_is_evaluated(tmp_path, monkeyp
         with pytest.raises(LogpiError, match="simulator"):
             train(tmp_path / "run")
     assert not (tmp_path / "run" / "evaluation.json").exists()
+    with pytest.raises(LogpiError, match="has made .* of 50 steps; give more"):  # a budget that was meant otherwise
+        logpi.resume(tmp_path / "run", steps=50)
     resumed = logpi.resume(tmp_path / "run")
     assert resumed.steps == whole.steps
     assert resumed.evaluation.to_json() == whole.evaluation.to_json()

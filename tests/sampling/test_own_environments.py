@@ -7,9 +7,10 @@ import pytest
 
 import logpi
 from logpi import LogpiError
+from logpi.doctor import examine
 from logpi.envs import make_environment
 from logpi.envs.base import HostEnvironment
-from logpi.envs.host import LocalGroup
+from logpi.envs.host import EnvironmentFailure, LocalGroup
 from logpi.evaluation import require_fitting
 from logpi.policy import make_policy
 
@@ -83,6 +84,14 @@ def test_integers_of_64_bits_keep_their_size():
     assert group.observation.astype(np.float32).tolist() == [[2**33, 5]]
 
 
+def test_numbers_of_another_kind_than_declared_are_named():
+    small = type("Small", (Big,), {"observation_space": gym.spaces.Box(0, 9, (2,), np.int64)})
+    small.reset = lambda self, *, seed=None, options=None: (np.array([0.5, 1.5]), {})
+    for kind in (small, type("Large", (small,), {"observation_space": Big.observation_space})):
+        with pytest.raises(EnvironmentFailure, match="dtype float64, its space declares int64"):
+            LocalGroup(make_environment(kind), 1).reset([0], [0])
+
+
 def spaces(observation, action):
     return type("Mine", (Plain,), {"observation_space": observation, "action_space": action})
 
@@ -134,7 +143,7 @@ FILE = """
 from __future__ import annotations
 import sys
 from dataclasses import dataclass
-import equinox as eqx, gymnasium as gym, jax.numpy as jnp, numpy as np
+import equinox as eqx, gymnasium as gym, jax, jax.numpy as jnp, numpy as np
 from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
 
 @dataclass
@@ -174,6 +183,16 @@ def compiled(**other):
     return CompiledEnvironment(SPEC, reset, lambda key, state, action: tuple((answer | other).values()))
 Sound, Wide = compiled(), compiled(observation=jnp.zeros(2))
 Row, Real = compiled(reward=jnp.ones(1)), compiled(state=jnp.ones(()))
+Whole = compiled(observation=jnp.zeros(1, jnp.int32))
+class Opaque:
+    def __init__(self, t): self.t = t
+jax.tree_util.register_pytree_node(Opaque, lambda x: ((x.t,), None), lambda _, parts: Opaque(*parts))
+PAIR = EnvironmentSpec("pair", Mine.observation_space, gym.spaces.Tuple([gym.spaces.Discrete(2)] * 2), 4, None, {})
+Pair = CompiledEnvironment(
+    PAIR,
+    lambda key: (Opaque(jnp.int32(0)), jnp.zeros(1)),
+    lambda key, state, action: [Opaque(state.t + 1), jnp.zeros(1), 1.0 * action[1], state.t == 1, False],
+)
 Four = CompiledEnvironment(SPEC, reset, lambda key, state, action: (state, jnp.zeros(1), 1.0, False))
 Raises = CompiledEnvironment(SPEC, reset, lambda key, state, action: jnp.zeros(2) @ jnp.zeros(3))
 """
@@ -201,7 +220,8 @@ def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, t
         ("Flags", "environment 0, episode 0, step 0: step raised ValueError"),
         ("Ragged", "environment 0, episode 0, step 0: observation is no array: ValueError"),
         ("Wide", r"step gives an observation of shape \(2,\), its space has \(1,\)"),
-        ("Row", r"step gives reward as float32 of shape \(1,\), not a number"),
+        ("Row", r"step gives reward as .*\(1,\).*, not as a number"),
+        ("Whole", "observations are float32 from reset, int32 from step"),
         ("Real", "step must give a state like that of reset"),
         ("Four", "step must return state, observation, reward, terminated, truncated"),
         ("Raises", "step raised TypeError"),
@@ -212,9 +232,27 @@ def test_faults_of_files_are_one_line(mine, tmp_path, name, message):
         logpi.train(mine(name), logpi.A2C(environments=1), steps=100, workers=0, out=tmp_path / "run")
 
 
-def test_a_sound_compiled_environment_of_a_file_trains(mine, tmp_path):
-    run = logpi.train(mine("Sound"), logpi.A2C(environments=2, rollout_steps=4), steps=40, out=tmp_path / "run")
-    assert run.evaluation.mean == 1
+@pytest.mark.parametrize(("name", "most"), [("Sound", 1), ("Pair", 2)])
+def test_a_sound_compiled_environment_of_a_file_trains(mine, tmp_path, name, most):
+    """Also with a state of any class, and with nested actions, which come as numbers in one row."""
+    config = logpi.A2C(environments=2, rollout_steps=4)
+    assert logpi.train(mine(name), config, steps=40, out=tmp_path / "run").evaluation.mean <= most
+    assert not [finding for finding in examine(mine(name), 20) if finding.status == "wrong"]
+
+
+class Switches(Plain):
+    observation_space = gym.spaces.Box(0, 1, (3,), np.bool_)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, bool), {}
+
+    def step(self, action):
+        return np.ones(3, bool), 1.0, True, False, {}
+
+
+@pytest.mark.parametrize("config", [logpi.Reinforce(episodes=4), logpi.A2C(environments=2, rollout_steps=4)])
+def test_observations_of_true_and_false(config, tmp_path):
+    assert logpi.train(Switches, config, steps=20, out=tmp_path / "run").evaluation.mean == 1
 
 
 def test_a_file_that_does_not_import_names_the_line(tmp_path):

@@ -177,7 +177,7 @@ class _Check:
     def _entropy_taken_off(self, measured: Sequence[Measured], bonus: str) -> bool:
         """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""
         mirrored = lambda m: 2 * m.targets["discounted"] - m.targets[bonus]
-        known = all({"discounted", bonus} <= m.targets.keys() for m in measured)
+        known = all({"discounted", bonus} <= m.targets.keys() for m in measured) and self.trial.entropy_coefficient != 0
         return known and all(np.allclose(m.moments.mean, mirrored(m), rtol=1e-6, atol=1e-9) for m in measured)
 
     def _variance(self, measured: Sequence[Measured]) -> Variance | None:

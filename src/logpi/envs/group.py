@@ -34,15 +34,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def settled(group: Group, environment: HostEnvironment) -> Group:
-    """The group itself, or all its copies in this process, yet to be reset, where that proved faster than workers.
+def hindered(group: Group) -> bool:
+    """Whether stepping in this process alone would be faster.
 
     A step waits for the slowest worker: with more programs than cores it waits for the scheduler.
     """
-    if not (isinstance(group, WorkerGroup) and group.hindered()):
-        return group
-    group.close()
-    return LocalGroup(environment, len(group.reward))
+    return isinstance(group, WorkerGroup) and group.hindered()
 
 
 def make_group(environment: HostEnvironment, count: int, workers: int | None, cores: int) -> Group:

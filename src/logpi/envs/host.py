@@ -48,12 +48,18 @@ class Group(Protocol):
 
 
 def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
-    """The dtype and shape in which observations of a space are stored; integers of 64 bits may be too large for 32."""
+    """The dtype and shape in which observations of a space are stored: as numbers if they are too large for 32 bits."""
     if isinstance(space, gym.spaces.Discrete):
         return np.dtype(np.int32), ()
     assert space.shape is not None
-    dtype = np.dtype(space.dtype)
-    return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize > 4 else dtype, space.shape
+    if isinstance(space, gym.spaces.Box) and _exceeds_32_bits(space):
+        return np.dtype(np.float64), space.shape
+    return np.dtype(space.dtype), space.shape
+
+
+def _exceeds_32_bits(space: gym.spaces.Box) -> bool:
+    bounds = np.append(space.low, space.high).astype(float)
+    return space.dtype.kind in "iu" and bool((np.abs(bounds) >= 2**31).any())
 
 
 def native_actions(actions: ndarray) -> Sequence[Any]:
@@ -69,8 +75,10 @@ class LocalGroup:
     def __init__(self, environment: HostEnvironment, count: int, first: Sequence[gym.Env] = ()):
         assert environment.make is not None
         self._environments = [*first, *(environment.make() for _ in range(count - len(first)))]
-        self._dtype, self._shape = observation_layout(environment.spec.observation_space)
-        self.observation = np.zeros((count, *self._shape), self._dtype)
+        space = environment.spec.observation_space
+        stored, self._shape = observation_layout(space)
+        self._dtype = np.dtype(space.dtype) if isinstance(space, gym.spaces.Box) else stored
+        self.observation = np.zeros((count, *self._shape), stored)
         self.reward = np.zeros(count)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
 

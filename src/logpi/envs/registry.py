@@ -58,6 +58,10 @@ def make_environment(
     match source:
         case HostEnvironment() | CompiledEnvironment():
             _keeps_its_limit(source.spec.name, max_episode_steps, source.spec.max_episode_steps)
+            if isinstance(source, CompiledEnvironment):
+                from logpi.envs.compiled import require_sound
+
+                require_sound(source)
             return source
         case FiniteMDP():
             return _finite(source, "finite-mdp", max_episode_steps)
@@ -83,11 +87,9 @@ def make_environment(
             return _finite(load_mdp(source.removeprefix("finite:")), source, max_episode_steps)
         case str() if is_file_source(source):
             made = load_from_file(source)
+            if isinstance(made, FiniteMDP):
+                return _finite(made, source, max_episode_steps)
             if isinstance(made, CompiledEnvironment):
-                from logpi.envs.compiled import require_sound
-
-                require_sound(made, source)
-            if isinstance(made, FiniteMDP | CompiledEnvironment):
                 return make_environment(made, max_episode_steps)
             return make_host_environment(source, max_episode_steps)
         case str():
@@ -134,7 +136,10 @@ def _host(
     for name_of_space in ("observation_space", "action_space"):
         if not isinstance(getattr(first, name_of_space, None), gym.Space):
             raise LogpiError(f"{name} has no {name_of_space}")
-    view = policy_view(first)
+    try:
+        view = policy_view(first)
+    except LogpiError as error:
+        raise LogpiError(f"{name}: {error}") from None
     first = view(first)
     declared = first.spec.max_episode_steps if first.spec else None
     if declared is None and (own := _time_limit(first)) is not None:

@@ -30,8 +30,8 @@ RESET, STEP, ERROR, DONE = b"R", b"S", b"E", b"D"
 FIELDS = ("observation", "reward", "terminated", "truncated")
 # Seconds for which a process looks for a message before it sleeps: to be woken takes as long as 10 steps of CartPole.
 PATIENCE = 300e-6
-# Seconds of stepping after which `WorkerGroup.hindered` answers: longer than the update takes to compile beside it.
-WINDOW = 3.0
+# Seconds of stepping that `WorkerGroup.hindered` judges at a time: longer than the update takes to compile beside it.
+WINDOW = 2.0
 
 
 def _reply_layout(space: gym.Space) -> np.dtype:
@@ -147,7 +147,7 @@ class WorkerGroup:
         self.observation = np.zeros((count, *shape), dtype)
         self.reward = np.zeros(count)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
-        self._clock = _Clock()
+        self._clock, self._slower = _Clock(), False
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         fresh, seed_of = self._flags(rows), np.zeros(len(self.reward), np.uint64)
@@ -181,13 +181,14 @@ class WorkerGroup:
     def hindered(self) -> bool:
         """Whether this process alone would have been faster, as when other programs keep the workers from their cores.
 
-        Judged over the last `WINDOW` seconds of stepping by what its own copies took; False until they have passed.
+        Judged by what its own copies took, over two times `WINDOW` seconds of stepping, since one may be a moment's
+        pause of the whole machine; False until they have passed.
         """
-        clock = self._clock
+        clock, before = self._clock, self._slower
         if clock.seconds < WINDOW or not clock.own_steps:
             return False
-        self._clock = _Clock()
-        return clock.seconds > clock.own_seconds / clock.own_steps * clock.steps
+        self._clock, self._slower = _Clock(), clock.seconds > clock.own_seconds / clock.own_steps * clock.steps
+        return before and self._slower
 
     def _flags(self, rows: Sequence[int]) -> ndarray:
         flags = np.zeros(len(self.reward), bool)
