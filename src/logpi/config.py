@@ -53,7 +53,7 @@ class Settings:
             str(key): tuple(cast(list[Any], x)) if isinstance(x, list) else x for key, x in named.items()
         }
         name = rest.pop("algorithm", "reinforce")
-        if not isinstance(name, str) or name not in ALGORITHMS:
+        if not string(name) or name not in ALGORITHMS:
             raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {', '.join(ALGORITHMS)}")
         kind = ALGORITHMS[name]
         own = {field.name for field in dataclasses.fields(kind)}

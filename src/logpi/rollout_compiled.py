@@ -19,7 +19,7 @@ from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, batch_key
 from logpi.rollout import Advance, Episodes, Interrupted, compile_program
-from logpi.trajectory import Trajectory
+from logpi.trajectory import Trajectory, beside
 from logpi.update import update
 
 # Updates whose metrics one call of the compiled program can hold.
@@ -64,7 +64,7 @@ class CompiledSampler:
                 jax.random.split(step_keys[t], count), state, policy.execute(action)
             )
             row = Trajectory(
-                observation=jnp.where(_beside(running, observation), observation, 0)[None],
+                observation=jnp.where(beside(running, observation), observation, 0)[None],
                 action=action[None],
                 reward=jnp.where(running, reward, 0.0)[None],
                 terminated=(terminated & running)[None],
@@ -115,7 +115,7 @@ class CompiledSampler:
 
             def with_resets() -> tuple[Any, Array]:
                 fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, count))
-                choose = lambda new, old: jnp.where(_beside(now.ended, new), new, old)
+                choose = lambda new, old: jnp.where(beside(now.ended, new), new, old)
                 return jax.tree.map(choose, fresh, (state, observation))
 
             state, observation = jax.lax.cond(jnp.any(now.ended), with_resets, lambda: (state, observation))
@@ -197,11 +197,6 @@ class CompiledSampler:
             raise LogpiError(f"{self._environment.spec.name}: {where}: {name} is not finite")
 
 
-def _beside(flag: Bool[Array, " env"], x: Array) -> Bool[Array, "env ..."]:
-    """`flag` with as many axes as `x`."""
-    return flag.reshape(-1, *[1] * (x.ndim - 1))
-
-
 def _keys(key: PRNGKeyArray, rows: int) -> Key[Array, "2 rows"]:
     """Two keys for each row. Drawn at once: a row that draws its own pays a loop of small kernels for every key."""
     return jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)), out_axes=1)(jnp.arange(rows))
@@ -220,7 +215,7 @@ def _first_fault(trajectory: Trajectory) -> Int[Array, "3"]:
     """
     time, env = trajectory.mask.shape
     finite = [jnp.isfinite(x).reshape(time, env, -1).all(-1) for x in (trajectory.observation, trajectory.reward)]
-    wrong = jnp.stack([~ok for ok in finite], axis=-1).ravel()
+    wrong = ~jnp.stack(finite, axis=-1).ravel()
     first = jnp.argmax(wrong)
     place = jnp.stack([first % 2, first // 2 // env, first // 2 % env])
     return jnp.where(wrong[first], place, -1).astype(jnp.int32)

@@ -14,14 +14,13 @@ from numpy import ndarray
 from logpi.algorithm import Algorithm, Reinforce
 from logpi.envs.base import HostEnvironment
 from logpi.envs.group import hindered, make_group, usable_cores
-from logpi.envs.host import EnvironmentFailure, LocalGroup
-from logpi.errors import LogpiError
+from logpi.envs.host import EnvironmentFailure, Group, LocalGroup
 from logpi.learner import Learner, with_environment
 from logpi.policy import Policy
 from logpi.randomness import Stream, episode_seed
 from logpi.rollout import Advance, Episodes, Interrupted, compile_program
 from logpi.rollout_streams import HostStreams, fault, first_episodes, first_invalid, standard_noise
-from logpi.trajectory import Trajectory, float_dtype
+from logpi.trajectory import Trajectory, beside, float_dtype
 from logpi.update import update
 
 
@@ -73,8 +72,7 @@ class HostSampler:
     def _seen(self, mask: ndarray) -> ndarray:
         """A copy of the observations that were acted on; 0 after an end, where there may be anything."""
         seen, rows = np.zeros_like(self._observation), int(mask.any(axis=1).sum())
-        within = mask[:rows].reshape(rows, -1, *[1] * (seen.ndim - 2))
-        np.copyto(seen[:rows], self._observation[:rows], where=within)
+        np.copyto(seen[:rows], self._observation[:rows], where=beside(mask[:rows], seen))
         return seen
 
     def _play(
@@ -94,7 +92,7 @@ class HostSampler:
         execute = policy.head.execute
         group, t, remembered = self._group, 0, policy.blank(count)
         try:
-            group.reset([episode_seed(self._seed, stream, i, batch) for i in range(count)], range(count))
+            self._start(group, stream, batch)
             while active:
                 if self._interrupted():
                     raise Interrupted
@@ -152,7 +150,7 @@ class HostSampler:
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             batch = int(learner.batch)
             if self._chooses and hindered(self._group):
-                self._give_up_workers(streams, learner)
+                self._give_up_workers(streams, learner.policy, batch)
             if streams is None:
                 trajectory, unfinished = self.sample(learner.policy, Stream.TRAINING, batch), None
             else:
@@ -164,27 +162,26 @@ class HostSampler:
 
         return advance
 
-    def _give_up_workers(self, streams: HostStreams | None, learner: Learner) -> None:
+    def _give_up_workers(self, streams: HostStreams | None, policy: Policy, batch: int) -> None:
         """Go on in this process alone, if that leads to what the workers have; else they stay for good."""
-        before, alone = self._group, LocalGroup(self._environment, self._count)
-        self._chooses = False
+        self._chooses, alone = False, LocalGroup(self._environment, self._count)
+        same = self._starts_alike(alone, batch) if streams is None else streams.move(alone, policy)
+        self._group, other = (alone, self._group) if same else (self._group, alone)
+        other.close()
+
+    def _starts_alike(self, group: Group, batch: int) -> bool:
+        """Whether the episodes of a batch start in another group as in this one."""
         try:
-            if streams is not None:
-                streams.move(alone, learner.policy)
-            else:
-                for group in (alone, before):
-                    seeds = [
-                        episode_seed(self._seed, Stream.TRAINING, i, int(learner.batch)) for i in range(self._count)
-                    ]
-                    group.reset(seeds, range(self._count))
-            same = np.array_equal(alone.observation, before.observation)
-        except (LogpiError, EnvironmentFailure):
-            same = False
-        if same:
-            self._group = alone
-        elif streams is not None:
-            streams.stay(before)
-        (before if same else alone).close()
+            for each in (group, self._group):
+                self._start(each, Stream.TRAINING, batch)
+        except EnvironmentFailure:
+            return False
+        return np.array_equal(group.observation, self._group.observation)
+
+    def _start(self, group: Group, stream: Stream, batch: int) -> None:
+        """Every copy at the beginning of its episode of a batch."""
+        copies = range(self._count)
+        group.reset([episode_seed(self._seed, stream, i, batch) for i in copies], copies)
 
     def begin(self, config: Algorithm, learner: Learner) -> Learner:
         if isinstance(config, Reinforce):

@@ -71,17 +71,20 @@ class HostStreams:
                 raise Interrupted
             self._step(policy.head.execute(now.action[:, t]), np.flatnonzero(t < now.step).tolist())
 
-    def move(self, group: Group, policy: Policy) -> None:
+    def move(self, group: Group, policy: Policy) -> bool:
         """Go on in another group of the same copies, where the episodes under way are played again.
 
-        **Raises:** as `restore`.
+        Whether that leads to what is seen now; else everything stays where it is.
         """
-        self._group = group
-        self.restore(policy, self._now)
-
-    def stay(self, group: Group) -> None:
-        """Go on in the group in which the episodes under way are, after another could not be moved to."""
-        self._group = group
+        before, self._group = self._group, group
+        try:
+            self.restore(policy, self._now)
+            same = np.array_equal(group.observation, before.observation)
+        except LogpiError:
+            same = False
+        if not same:
+            self._group = before
+        return same
 
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, Unfinished]:
         """One rollout, arrays `[rows + 1, env]`, and the episodes under way at its end.

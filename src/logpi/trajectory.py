@@ -56,6 +56,11 @@ class Trajectory(NamedTuple):
         return jnp.max(jnp.where(jnp.any(self.mask, axis=1), rows, 0))
 
 
+def beside(flag: Bool[AnyArray, "*steps"], x: AnyArray) -> Bool[AnyArray, "..."]:
+    """`flag` with as many axes as `x`, whose leading ones it has."""
+    return flag.reshape(*flag.shape, *[1] * (x.ndim - flag.ndim))
+
+
 def _chunk_length(trees: PyTree) -> int:
     time, env = jax.tree.leaves(trees)[0].shape[:2]
     return max(1, min(time, ROWS_PER_CHUNK // env))

@@ -57,12 +57,7 @@ def make_environment(
     require(limit is None or (whole(limit) and limit >= 1), "max_episode_steps", "a whole number >= 1", limit)
     match source:
         case HostEnvironment() | CompiledEnvironment():
-            _keeps_its_limit(source.spec.name, max_episode_steps, source.spec.max_episode_steps)
-            if isinstance(source, CompiledEnvironment):
-                from logpi.envs.compiled import require_sound
-
-                require_sound(source)
-            return source
+            return _as_made(source, max_episode_steps)
         case FiniteMDP():
             return _finite(source, "finite-mdp", max_episode_steps)
         case str() if source.startswith("gymnax:"):
@@ -90,12 +85,23 @@ def make_environment(
             if isinstance(made, FiniteMDP):
                 return _finite(made, source, max_episode_steps)
             if isinstance(made, CompiledEnvironment):
-                return make_environment(made, max_episode_steps)
+                return _as_made(made, max_episode_steps)
             return make_host_environment(source, max_episode_steps)
         case str():
             return make_host_environment(source, max_episode_steps)
         case _:
             return _host(source, getattr(source, "__name__", str(source)), None, max_episode_steps, {})
+
+
+def _as_made(
+    environment: HostEnvironment | CompiledEnvironment, max_episode_steps: int | None
+) -> HostEnvironment | CompiledEnvironment:
+    _keeps_its_limit(environment.spec.name, max_episode_steps, environment.spec.max_episode_steps)
+    if isinstance(environment, CompiledEnvironment):
+        from logpi.envs.compiled import require_sound
+
+        require_sound(environment)
+    return environment
 
 
 def _vector(name: str, max_episode_steps: int | None) -> HostEnvironment:
