@@ -29,7 +29,7 @@ class Cause:
     name: str
     explanation: str
     remedy: str
-    distance: float
+    distance: float = 0.0
 
     def to_json(self) -> dict[str, object]:
         """By these names."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from logpi.checking.diagnosis import Cause, Evidence
 from logpi.checking.verdict import Judgement
@@ -73,67 +75,84 @@ def value_leak() -> Cause:
         "value-leak",
         "the advantage is not detached: the policy's loss moves the critic, and with shared parameters the policy",
         "detach (stop_gradient) value before it enters the weight",
-        0.0,
     )
 
 
 def entropy_sign() -> Cause:
     """The entropy beside a reward is made small."""
-    return Cause("entropy-sign", "the entropy is taken off the objective", "subtract it from the loss", 0.0)
+    return Cause("entropy-sign", "the entropy is taken off the objective", "subtract it from the loss")
 
 
 def by_target(judgement: Judgement, target: str, matches: tuple[str, ...], names: tuple[str, ...]) -> list[Cause]:
     """What the verdict itself says."""
     kl, entropy = "kl" in target and "reference_log_prob" in names, target.startswith("entropy")
-    if judgement.verdict == "reversed":
-        name = "kl-sign" if kl else "entropy-sign" if entropy else "policy-sign"
-        return [
-            Cause(
-                name,
-                "the sign is wrong: the loss rises where the objective does",
-                "minimise minus the objective, or --maximize",
-                0.0,
-            )
-        ]
-    if judgement.verdict == "scaled" and judgement.scale_name in _BY_SCALE:
-        return [Cause(*_BY_SCALE[judgement.scale_name], 0.0)]
-    if judgement.verdict == "scaled":
-        return [
-            Cause(
-                "constant-factor",
-                f"exact but for the factor {judgement.scale_name}",
-                "harmless with a tuned step size",
-                0.0,
-            )
-        ]
-    if judgement.verdict == "zero":
-        return [_zero(names)]
-    if judgement.verdict == "other-target" and (kl or entropy) and matches[0] in _REWARD:
-        name = "kl-coef-ignored" if kl else "entropy-no-grad"
-        return [
-            _cause(name, "the term has no gradient: the rest of the loss is all there is", "differentiate the term")
-        ]
-    if judgement.verdict == "other-target" and target in _REWARD and matches[0] not in (*_REWARD, "policy"):
-        term, said = matches[0], f"--target {matches[0]} says that it is meant"
-        return [_cause("another-term", f"this is the gradient of another term, {term}", said)]
-    if judgement.verdict == "other-target" and target not in matches:
-        return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
-    return []
+    match judgement.verdict:
+        case "reversed":
+            name = "kl-sign" if kl else "entropy-sign" if entropy else "policy-sign"
+            said = "the sign is wrong: the loss rises where the objective does"
+            return [Cause(name, said, "minimise minus the objective, or --maximize")]
+        case "scaled" if judgement.scale_name in _BY_SCALE:
+            return [Cause(*_BY_SCALE[judgement.scale_name])]
+        case "scaled":
+            said = f"exact but for the factor {judgement.scale_name}"
+            return [Cause("constant-factor", said, "harmless with a tuned step size")]
+        case "zero":
+            return [_zero(names)]
+        case "other-target" if (kl or entropy) and matches[0] in _REWARD:
+            name = "kl-coef-ignored" if kl else "entropy-no-grad"
+            said = "the term has no gradient: the rest of the loss is all there is"
+            return [Cause(name, said, "differentiate the term")]
+        case "other-target" if target in _REWARD and matches[0] not in (*_REWARD, "policy"):
+            said = f"this is the gradient of another term, {matches[0]}"
+            return [Cause("another-term", said, f"--target {matches[0]} says that it is meant")]
+        case "other-target" if target not in matches:
+            return [Cause(*_BY_TARGET[name]) for name in matches if name in _BY_TARGET][:1]
+        case _:
+            return []
 
 
 def _zero(names: tuple[str, ...]) -> Cause:
     if "reference_log_prob" in names:
-        return Cause("kl-k1-loss", "log π - log reference as a loss has zero expected gradient", "k1 as a reward", 0.0)
+        return Cause("kl-k1-loss", "log π - log reference as a loss has zero expected gradient", "k1 as a reward")
     if "reward" not in names and {"log_prob", "entropy"} & set(names):
-        return Cause(
-            "entropy-sampled-nlp", "E[∇ log π] = 0: -log π(a) is no entropy bonus", "use the entropy itself", 0.0
-        )
+        return Cause("entropy-sampled-nlp", "E[∇ log π] = 0: -log π(a) is no entropy bonus", "use the entropy itself")
     return Cause(
         "logp-of-resampled",
         "E[weight × ∇ log π] = 0: the weight does not depend on the action whose score it multiplies",
         "take the log-probability of the action that was executed",
-        0.0,
     )
+
+
+_BY_LAW = {
+    "stale-no-ratio": (
+        "the data come from a policy that does not depend on θ, without importance weights",
+        "multiply by the importance weight",
+    ),
+    "mask-missing": (
+        "actions are masked when sampling, not in log_prob",
+        "mask the logits before log_prob too",
+    ),
+    "logp-of-executed": (
+        "log_prob is of the executed (clipped, remapped) action",
+        "keep the sampled action for log_prob",
+    ),
+    "temperature": (
+        "actions are drawn at another temperature than log_prob has",
+        "divide the logits in log_prob too",
+    ),
+    "eps-greedy": (
+        "actions are partly uniform (ε-greedy), log_prob is the policy's",
+        "use the log-probability of the mixture",
+    ),
+    "double-softmax": (
+        "a second softmax stands in the sampler only",
+        "sample and score with the same logits",
+    ),
+    "sampler-differs": (
+        "the law that acts is not the one whose score is taken",
+        "use one law for both",
+    ),
+}
 
 
 def by_law(evidence: Sequence[Evidence]) -> list[Cause]:
@@ -143,62 +162,25 @@ def by_law(evidence: Sequence[Evidence]) -> list[Cause]:
     if np.allclose(law, policy):
         return []
     jacobian = first.law.jacobian
-    if jacobian is None or not np.any(jacobian):
-        return [
-            _cause(
-                "stale-no-ratio",
-                "the data come from a policy that does not depend on θ, without importance weights",
-                "multiply by the importance weight",
-            )
-        ]
-    if (law[policy > 0] < 1e-12).any():
-        support = law > 1e-12
-        masked = np.where(support, policy, 0.0)
-        if np.allclose(law, masked / masked.sum(axis=1, keepdims=True)):
-            return [
-                _cause(
-                    "mask-missing",
-                    "actions are masked when sampling, not in log_prob",
-                    "mask the logits before log_prob too",
-                )
-            ]
-        return [
-            _cause(
-                "logp-of-executed",
-                "log_prob is of the executed (clipped, remapped) action",
-                "keep the sampled action for log_prob",
-            )
-        ]
+    name = "stale-no-ratio" if jacobian is None or not np.any(jacobian) else _difference(law, policy)
+    return [Cause(name, *_BY_LAW[name])]
+
+
+def _difference(law: Float[ndarray, "O A"], policy: Float[ndarray, "O A"]) -> str:
+    """How a law that depends on θ came out of the policy."""
+    never = law <= 1e-12
+    if (never & (policy > 0)).any():
+        allowed = np.where(never, 0.0, policy)
+        masked = np.allclose(law, allowed / allowed.sum(axis=1, keepdims=True))
+        return "mask-missing" if masked else "logp-of-executed"
     if _linear(np.log(law), np.log(policy)):
-        return [
-            _cause(
-                "temperature",
-                "actions are drawn at another temperature than log_prob has",
-                "divide the logits in log_prob too",
-            )
-        ]
+        return "temperature"
     if _linear(law, policy):
-        return [
-            _cause(
-                "eps-greedy",
-                "actions are partly uniform (ε-greedy), log_prob is the policy's",
-                "use the log-probability of the mixture",
-            )
-        ]
-    if _linear(np.log(law), policy):
-        return [
-            _cause(
-                "double-softmax", "a second softmax stands in the sampler only", "sample and score with the same logits"
-            )
-        ]
-    return [_cause("sampler-differs", "the law that acts is not the one whose score is taken", "use one law for both")]
+        return "eps-greedy"
+    return "double-softmax" if _linear(np.log(law), policy) else "sampler-differs"
 
 
-def _cause(name: str, explanation: str, remedy: str) -> Cause:
-    return Cause(name, explanation, remedy, 0.0)
-
-
-def _linear(y: np.ndarray, x: np.ndarray) -> bool:
+def _linear(y: Float[ndarray, "O A"], x: Float[ndarray, "O A"]) -> bool:
     """Whether y = a x + b_o with one a for all observations."""
     centred = lambda z: z - z.mean(axis=1, keepdims=True)
     a = np.sum(centred(y) * centred(x)) / np.sum(centred(x) ** 2)
