@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from logpi.algorithm import ALGORITHMS, Reinforce, name_of_algorithm
-from logpi.config import Settings, step_count
+from logpi.config import Settings, read_settings, step_count
 from logpi.errors import LogpiError
 
 
@@ -261,33 +261,6 @@ def _reporter() -> Any:
     return BarReporter() if sys.stdout.isatty() else LineReporter()
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        text = path.read_text()
-        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LogpiError(f"{path} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise LogpiError(f"{path} is not {kind}: {' '.join(str(error).split())}") from None
-    fields = fields.get("settings", fields) if isinstance(fields, Mapping) else fields
-    if not isinstance(fields, Mapping):
-        raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
-    return {key: _number(value) for key, value in fields.items()}
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 3e6 as text; people write it as a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
 def _train_default(command: list[str]) -> Train | None:
     """What `train` starts from if it names a file or an algorithm, before the other options of the command line."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -297,7 +270,7 @@ def _train_default(command: list[str]) -> Train | None:
     found, chosen = given.config, given.algorithm if given.algorithm in ALGORITHMS else None
     if command[:1] != ["train"] or (found is None and chosen is None):
         return None
-    fields = {} if found is None else dict(_read_config(found))
+    fields = {} if found is None else dict(read_settings(found))
     named = "environment" in fields
     if chosen is not None and fields.setdefault("algorithm", chosen) != chosen:
         raise LogpiError(f"{found} is for {fields['algorithm']}, --algorithm asks for {chosen}")

@@ -1,8 +1,10 @@
 """Every setting of a run, as plain data: what the command line shows, a file gives, and a run folder records."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from logpi.algorithm import ALGORITHMS, Algorithm, Reinforce, name_of_algorithm
@@ -72,6 +74,38 @@ class Settings:
             return Settings(algorithm=algorithm, **{key: value for key, value in rest.items() if key in general})
         except (LogpiError, TypeError) as error:
             raise LogpiError(f"{source}: {error}") from None
+
+
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """The names and values in a YAML or JSON file of settings, or in a run's config.json.
+
+    **Raises:** `LogpiError` where it cannot be read.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+        fields: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogpiError(f"{path} cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        kind = "JSON" if path.suffix == ".json" else "YAML"
+        raise LogpiError(f"{path} is not {kind}: {' '.join(str(error).split())}") from None
+    if isinstance(fields, dict) and "settings" in fields:
+        fields = cast(dict[Any, Any], fields)["settings"]
+    if not isinstance(fields, dict):
+        raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
+    return {key: _number(value) for key, value in cast(dict[Any, Any], fields).items()}
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 3e6 as text; people write it as a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
 
 
 def require_seed(value: Any) -> None:

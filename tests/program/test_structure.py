@@ -27,6 +27,7 @@ ORDER = [
     "mdp",
     "objective",
     "enumeration",
+    "derivation_lines",
     "derivation",
     "derivation_text",
     "returns",
