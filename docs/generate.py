@@ -61,7 +61,8 @@ def estimators_page() -> str:
         found = report.matches[0] if report.verdict == "other-target" else report.target
         bias = "0" if report.verdict in ("exact", "other-target") else f"{report.relative_bias:.2g}"
         causes = ", ".join(hint.name for hint in report.diagnosis[:2]) if report.verdict == "biased" else ""
-        ratio = f"{report.variance.ratio:.2f} (N = {report.variance.episodes})"
+        variance = report.variance
+        ratio = "" if variance.ratio is None else f"{variance.ratio:.2f} (N = {variance.episodes})"
         rows.append(f"| {name} | {report.verdict} | {found} | {bias} | {causes} | {ratio} |")
     return f"""# The library's own estimators under `logpi check`
 

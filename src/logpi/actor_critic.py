@@ -16,7 +16,7 @@ from logpi.algorithm import A2C, NPG, PPO, TRPO, ActorCritic, OneLoss
 from logpi.descent import adam_step, along_minibatches
 from logpi.distributions import Distribution
 from logpi.estimator import whiten
-from logpi.learner import Learner, Metrics, learned
+from logpi.learner import Learner, Metrics
 from logpi.natural import scale_by_natural_gradient
 from logpi.policy import Policy, ValueFunction, Vector, as_vector
 from logpi.randomness import Stream, batch_key
@@ -48,11 +48,14 @@ class Rows(NamedTuple):
     log_prob: Float[Array, "time column"]
 
 
-def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
-    """Advantages by the old critic, the algorithm's own step, then the statistics of the encoders."""
+def actor_critic_update(config: A2C | PPO | NPG, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
+    """Advantages by the old critic, then the algorithm's own step."""
     acting = learner.policy
     learner, rows = _prepared(config, learner, trajectory, 1.0)
-    learner, metrics = _STEPS[type(config)](config, learner, rows)
+    if isinstance(config, NPG):
+        learner, metrics = _natural_step(config, learner, rows)
+    else:
+        learner, metrics = _joint_descent(config, learner, rows)
     if isinstance(config, A2C) and config.epochs > 1:
         old_log_prob = _log_prob(acting, trajectory)
 
@@ -61,14 +64,16 @@ def actor_critic_update(config: ActorCritic, learner: Learner, trajectory: Traje
             return _joint_descent(config, *_prepared(config, learner, trajectory, jnp.minimum(jnp.exp(log_ratio), 1.0)))
 
         learner, _ = jax.lax.scan(again, learner, length=config.epochs - 1)
-    metrics |= _after(learner.policy, rows) | _of_batch(trajectory, rows)
-    return learned(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
+    return learner, metrics | _after(learner.policy, rows) | _of_batch(trajectory, rows)
 
 
 def _prepared(
     config: ActorCritic, learner: Learner, trajectory: Trajectory, ratio: Float[Array, "time env"] | float
 ) -> tuple[Learner, Rows]:
-    """The rollout with advantages and targets, and the critic in the units of the targets."""
+    """The rollout with advantages and targets, and the critic in the units of the targets.
+
+    Advantages weigh in the units of before: those of this rollout depend on its actions.
+    """
     remembered = learner.policy.recall(trajectory.observation, trajectory.step, trajectory.remembered)
     estimated = learner.critic(trajectory.observation, trajectory.step, remembered)
     paid = near_reference(learner.policy, learner.reference, trajectory, config.reference_coefficient)
@@ -76,10 +81,10 @@ def _prepared(
     target = advantage + estimated
     value = learner.value
     assert value is not None
+    weight = whiten(advantage, trajectory.mask) if config.whiten else advantage / value.units.scale
     if config.normalize_returns:
         rate = jnp.maximum(1 / (learner.batch + 1), UNITS_RATE)
         value = restandardise(value, target, trajectory, rate)
-    weight = whiten(advantage, trajectory.mask) if config.whiten else advantage / value.units.scale
     rows = _rows(learner.policy, trajectory, weight, target, estimated, remembered)
     return eqx.tree_at(lambda x: x.value, learner, value), rows
 
@@ -209,14 +214,6 @@ def _fit_critic(config: NPG, learner: Learner, rows: Rows) -> tuple[Learner, Met
     return learner, {"value_loss": jnp.mean(history["value_loss"])}
 
 
-_STEPS: dict[type[ActorCritic], Any] = {
-    A2C: _joint_descent,
-    PPO: _joint_descent,
-    NPG: _natural_step,
-    TRPO: _natural_step,
-}
-
-
 def _mean_kl(old: Policy, new: Policy, rows: Rows) -> Scalar:
     """KL(old, new) averaged over the steps of the rollout."""
     return masked_mean(_law(old, rows).kl(_law(new, rows)), rows.mask)
@@ -237,7 +234,7 @@ def _of_batch(trajectory: Trajectory, rows: Rows) -> Metrics:
     assert trajectory.paid is not None
     return {
         "explained_variance": explained_variance(rows.target, rows.value, rows.mask),
-        "steps": jnp.sum(trajectory.mask),
+        "steps": jnp.sum(trajectory.mask, dtype=jnp.int32),
         "episodes": count,
         "episode_return": jnp.sum(jnp.where(ended, trajectory.paid, 0.0)) / count,
         "episode_length": jnp.sum(jnp.where(ended, trajectory.step + 1, 0)) / count,

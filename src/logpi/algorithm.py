@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from logpi.errors import real, require, string, whole
+from logpi.errors import as_python_values, real, require, string, whole
 
 
 def _is_choice(kind: Any) -> bool:
@@ -41,20 +41,24 @@ class Networks:
     reference: str | None = None
     """Run folder of a policy to start from, and to stay near."""
     reference_coefficient: float = 0.0
-    """How much of log(π/π_ref) of each action is taken off its reward: exact for J - coefficient · KL(π, π_ref)."""
+    """How much of log(π/π_ref) of each action is taken off its reward: the distance becomes part of J."""
     anneal: tuple[str, ...] = ()
     """Options that change linearly over the budget: NAME=VALUE for its value at the end, NAME alone for 0."""
 
     # Names of options by the range that they must be in.
     _WHOLE = ("memory_size",)
     _POSITIVE = ()
+    _LIMITS = ()  # positive, or infinite for none
     _NOT_NEGATIVE = ("reference_coefficient",)
     _FRACTIONS = ("discount",)
     _STARTS = ("initial_log_std",)  # any number; with nothing to anneal
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        object.__setattr__(self, "anneal", tuple(self.anneal))
+        as_python_values(self)
+        for name in ("hidden", "anneal"):
+            value = getattr(self, name)
+            require(isinstance(value, list | tuple), name, "a list", value)
+            object.__setattr__(self, name, tuple(value))
         require(all(whole(w) and w >= 1 for w in self.hidden), "hidden", "whole numbers >= 1", self.hidden)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -65,10 +69,13 @@ class Networks:
                 require(isinstance(value, bool), field.name, "true or false", value)
         self._require(self._WHOLE, lambda v: whole(v) and v >= 1, "a whole number >= 1")
         self._require(self._POSITIVE, lambda v: real(v) and 0 < v < math.inf, "a positive number")
+        self._require(self._LIMITS, lambda v: real(v) and v > 0, "a positive number")
         self._require(self._NOT_NEGATIVE, lambda v: real(v) and 0 <= v < math.inf, "a number >= 0")
         self._require(self._FRACTIONS, lambda v: real(v) and 0 <= v <= 1, "a number in [0, 1]")
         self._require(self._STARTS, lambda v: real(v) and math.isfinite(v), "a finite number")
         require(self.reference is None or string(self.reference), "reference", "a run folder", self.reference)
+        alone = self.reference is None and self.reference_coefficient != 0
+        require(not alone, "reference_coefficient", "0 without a reference", self.reference_coefficient)
         self._require_file("network")
         self._check_anneal()
 
@@ -84,7 +91,7 @@ class Networks:
             name, end = _last_value(text)
             require(name in known, "anneal", f"NAME or NAME=VALUE, NAME one of {', '.join(known)}", text)
             require(math.isfinite(end), "anneal", "NAME=VALUE with a finite value", text)
-            if end != 0 or name not in self._POSITIVE:
+            if end != 0 or name not in (*self._POSITIVE, *self._LIMITS):
                 dataclasses.replace(self, anneal=(), **{name: end})
 
     def _require(self, names: tuple[str, ...], valid: Any, expected: str) -> None:
@@ -126,11 +133,12 @@ class Reinforce(Networks):
     whiten: bool = False
     """BIASED: shift and scale the weights of a batch to mean 0 and deviation 1."""
     drop_discount_power: bool = False
-    """BIASED where discount < 1: leave out γ^t, as most libraries do. Not the gradient of any objective (Nota & Thomas
-    2020)."""
+    """BIASED where discount < 1: leave out γ^t, as most libraries do. In general not the gradient of any objective
+    (Nota & Thomas 2020)."""
 
     _WHOLE = (*Networks._WHOLE, "value_steps", "value_batch")
     _POSITIVE = ("learning_rate", "value_learning_rate")
+    _LIMITS = ("kl_limit",)
     _FRACTIONS = ("discount", "value_trace_decay")
 
     def __post_init__(self) -> None:
@@ -138,8 +146,10 @@ class Reinforce(Networks):
         least = 2 if self.baseline == "leave-one-out" else 1
         valid = whole(self.episodes) and self.episodes >= least
         require(valid, "episodes", f"a whole number >= {least}", self.episodes)
-        require(real(self.kl_limit) and self.kl_limit > 0, "kl_limit", "a positive number", self.kl_limit)
         self._require_file("estimator")
+        for name in ("returns", "whiten", "drop_discount_power") if self.estimator is not None else ():
+            value, default = getattr(self, name), getattr(Reinforce, name)
+            require(value == default, name, f"{default!r} beside an estimator, which has weights of its own", value)
 
     @property
     def copies(self) -> int:
@@ -240,10 +250,10 @@ class PPO(OneLoss):
     """Mean KL(old, new) beyond which the rest of the epochs is skipped; by default none."""
 
     _WHOLE = (*OneLoss._WHOLE, "epochs", "minibatches")
+    _LIMITS = ("clip",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(real(self.clip) and self.clip > 0, "clip", "a positive number", self.clip)
         for name in ("value_clip", "kl_stop"):
             value = getattr(self, name)
             require(value is None or (real(value) and value > 0), name, "a positive number", value)

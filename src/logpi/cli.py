@@ -1,7 +1,9 @@
 """The `logpi` command. Imports nothing heavy: `logpi --help` must answer at once."""
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -44,14 +46,16 @@ _UNPREFIXED = tyro.conf.arg(name="", prefix_name=False)
 class Train:
     """Train a policy, evaluate it, and leave everything in a run folder.
 
-    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID (compiled), finite:NAME or finite:FILE.json (a finite MDP),
-    or FILE.py:NAME (your own: an Env class, a factory, or a FiniteMDP).
+    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID, brax:ID or jumanji:ID (compiled), vector:ID or envpool:ID
+    (stepped as one), finite:NAME or finite:FILE.json (a finite MDP), or FILE.py:NAME (your own: an Env class, a
+    factory, a FiniteMDP or a CompiledEnvironment).
     """
 
     environment: tyro.conf.Positional[str]
     options: Annotated[Reinforce, _UNPREFIXED] = field(default_factory=Reinforce)
     algorithm: Literal["reinforce", "a2c", "ppo", "npg", "trpo"] = "reinforce"
-    """What is added to ∇ log π. Each has its own options: `logpi train --algorithm ppo --help`."""
+    """Which weight multiplies ∇ log π, and which step is taken. Each has its own options: `logpi train --algorithm ppo
+    --help`."""
     steps: Steps = 100_000
     """Environment steps; training stops after the batch that reaches them."""
     seed: int = 0
@@ -85,7 +89,10 @@ class Train:
 
 @dataclass
 class Resume:
-    """Continue a run, to the same parameters as if it had never stopped."""
+    """Continue a run, to the same parameters as if it had never stopped.
+
+    With other --steps than before, options that are annealed over the budget go on along another line.
+    """
 
     run_folder: tyro.conf.Positional[Path]
     steps: Steps | None = None
@@ -155,7 +162,7 @@ class Derive:
     mdp: str | None = None
     """A JSON file that describes a finite MDP, or the name of one; by default stay-or-leave."""
     random: int | None = None
-    """Draw a small MDP from this seed instead; the policy is drawn from it too."""
+    """Draw a small MDP from this seed instead, and the policy too; otherwise the policy is drawn from seed 0."""
     json: bool = False
     """Print tag, equation, both sides and their difference as JSON."""
 
@@ -215,17 +222,19 @@ class Check:
         from logpi.checking.picture import plot_credit
         from logpi.files import load_function
 
-        report = check(
-            load_function(self.estimator),
-            layout=self.layout,
-            target=self.target,
-            discount=self.discount,
-            maximize=self.maximize,
-            sampler=None if self.sampler is None else load_function(self.sampler),
-            exact_critic=self.exact_critic,
-            entropy_coefficient=self.entropy_coefficient,
-            framework=self.framework,
-        )
+        elsewhere = contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext()
+        with elsewhere:  # what the user's own code prints is no JSON
+            report = check(
+                load_function(self.estimator),
+                layout=self.layout,
+                target=self.target,
+                discount=self.discount,
+                maximize=self.maximize,
+                sampler=None if self.sampler is None else load_function(self.sampler),
+                exact_critic=self.exact_critic,
+                entropy_coefficient=self.entropy_coefficient,
+                framework=self.framework,
+            )
         print(json.dumps(report.to_json()) if self.json else report)
         if self.plot is not None:
             plot_credit(report, self.plot)
@@ -258,7 +267,7 @@ class Doctor:
 def _reporter() -> Any:
     from logpi.report import BarReporter, LineReporter
 
-    return BarReporter() if sys.stdout.isatty() else LineReporter()
+    return BarReporter() if sys.stdout is not None and sys.stdout.isatty() else LineReporter()
 
 
 def _train_default(command: list[str]) -> Train | None:
@@ -309,6 +318,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit status 0, 1 for a check that is not exact, 2 for unusable input, 130 after Ctrl-C."""
     command = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇
     try:
         default = _train_default(command)
         if default is not None:

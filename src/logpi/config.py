@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from logpi.algorithm import ALGORITHMS, Algorithm, Reinforce, name_of_algorithm
-from logpi.errors import LogpiError, require, string, whole
+from logpi.errors import LogpiError, as_python_values, real, require, string, whole
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Settings:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
+        as_python_values(self)
         require(string(self.environment), "environment", "a name", self.environment)
         require(type(self.algorithm) in ALGORITHMS.values(), "algorithm", "such as logpi.PPO()", self.algorithm)
         object.__setattr__(self, "steps", step_count(self.steps))
@@ -100,12 +102,7 @@ def read_settings(path: Path) -> Mapping[str, Any]:
 
 def _number(value: Any) -> Any:
     """YAML 1.1 reads 3e6 as text; people write it as a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]*\d[eE][-+]?\d+", value) else value
 
 
 def require_seed(value: Any) -> None:
@@ -118,6 +115,6 @@ def step_count(value: Any) -> int:
 
     **Raises:** `LogpiError` otherwise.
     """
-    valid = whole(value) or (isinstance(value, float) and value.is_integer())
+    valid = whole(value) or (real(value) and float(value).is_integer())
     require(valid and 1 <= value <= 4 * 10**9, "steps", "a whole number from 1 to 4e9", value)
     return int(value)

@@ -7,7 +7,9 @@ minimise, or an array shaped as `log_prob`: the weights of ∇ log π.
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from logpi.errors import LogpiError
@@ -38,17 +40,25 @@ NAMES: Mapping[str, str] = {
     "group": "[episodes] number of the prompt; episodes of one prompt form a group",
     "policy": "an object with log_prob(observation, action), logits(observation) and entropy(observation)",
 }
-DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", "value", "next_value", "last_value")
+CRITIC = ("value", "next_value", "last_value")
+DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", *CRITIC)
+
+
+def inner_function(function: Any) -> Any:
+    """The function inside of decorators, compiled functions and partials; a callable object itself."""
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.unwrap(function)
 
 
 def name_of(function: Any) -> str:
     """What to call a function, a partial, or a callable object in a message."""
-    inner = getattr(function, "func", function)
+    inner = inner_function(function)
     return getattr(inner, "__name__", None) or type(inner).__name__
 
 
 def wanted(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str, ...]:
-    """The names that an estimator asks for; parameters with a default of another name keep their default.
+    """The names that an estimator asks for; what a partial gives, and defaults of other names, stay as they are.
 
     **Raises:** `LogpiError` for a name that does not exist.
     """
@@ -58,10 +68,11 @@ def wanted(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str,
     except (TypeError, ValueError):
         raise LogpiError(f"{called} is not a function whose parameters can be read") from None
     names: list[str] = []
+    given = estimator.keywords if isinstance(estimator, partial) else {}
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise LogpiError(f"{called} must name what it gets: {parameter} does not. Known: {', '.join(known)}")
-        if parameter.name in known:
+        if parameter.name in known and parameter.name not in given:
             names.append(parameter.name)
         elif parameter.default is parameter.empty:
             raise LogpiError(f"{called} asks for {parameter.name!r}, which does not exist. Known: {', '.join(known)}")
@@ -70,16 +81,19 @@ def wanted(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str,
     return tuple(names)
 
 
-def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
-    """The user's function, its exceptions turned into one line that says where.
+@contextmanager
+def blamed(function: Estimator) -> Iterator[None]:
+    """Exceptions of the user's function, or of differentiating it, as one line that says where.
 
     **Raises:** `LogpiError`.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
-            return function(**inputs)
+            yield
+    except LogpiError:
+        raise
     except (Exception, SystemExit) as error:
-        name, inner = name_of(function), inspect.unwrap(getattr(function, "func", function))
+        name, inner = name_of(function), inner_function(function)
         code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
         file = getattr(code, "co_filename", None)
         frames = traceback.extract_tb(error.__traceback__)
@@ -90,13 +104,25 @@ def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
         raise LogpiError(f"{name} raised {type(error).__name__}{where}: {text}") from error
 
 
+def call(function: Estimator, inputs: Mapping[str, Any]) -> Any:
+    """What the user's function returns.
+
+    **Raises:** `LogpiError` where it fails.
+    """
+    with blamed(function):
+        return function(**inputs)
+
+
 def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ...]:
     """() for a loss, that of `log_prob` for weights.
 
     **Raises:** `LogpiError` for anything else.
     """
     shape = () if isinstance(output, int | float) else getattr(output, "shape", None)
-    if output is None or shape is None or isinstance(output, bool):
+    kind = str(getattr(output, "dtype", "float"))
+    if shape is not None and not any(number in kind for number in ("float", "int", "bool")):
+        raise LogpiError(f"{name} returned numbers of type {kind}: return real numbers")
+    if output is None or shape is None or isinstance(output, bool) or (tuple(shape) == () and "bool" in kind):
         raise LogpiError(
             f"{name} returned {'nothing' if output is None else type(output).__name__}: return the scalar loss, or an"
             " array of weights shaped as log_prob"

@@ -1,10 +1,12 @@
 """The derivation on one process and one policy: every line, and what goes wrong beside D4.4."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
@@ -21,6 +23,7 @@ class Derivation:
     """All lines, and what goes wrong beside D4.4."""
 
     mdp: FiniteMDP
+    logits: Float[ndarray, "O A"]
     trajectories: int
     lines: tuple[Line, ...]
     without_power: float
@@ -39,6 +42,8 @@ class Derivation:
     def to_json(self) -> dict[str, Any]:
         """The figures by tag, arrays as nested lists."""
         return {
+            "mdp": json.loads(self.mdp.to_json()),
+            "logits": self.logits.tolist(),
             "lines": [
                 {
                     "tag": line.tag,
@@ -65,6 +70,7 @@ def derive(mdp: FiniteMDP, logits: ArrayLike) -> Derivation:
     power, plain = (sides.field(factor) for factor in (mdp.discount, 1.0))
     return Derivation(
         mdp,
+        sides.logits,
         len(sides.every.environment),
         all_lines(sides),
         float(np.abs(plain(sides.logits) - sides.gradient).max()),

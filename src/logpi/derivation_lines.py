@@ -171,7 +171,7 @@ def _d1(sides: Sides) -> Iterator[tuple[Any, ...]]:
     drawn = sides.every.probability(other)
     yield (
         "D1.3",
-        "a/b = (a p(x))/(b p(x)), so E_p[f] = E_q[ (p/q) f ]",
+        "a/b = (a p(x))/(b p(x)): E_p[f] = Σ_x q(x) (p(x)/q(x)) f(x) = E_q[ (p/q) f ], q > 0 where p > 0",
         exact_objective(sides.mdp, sides.logits),
         np.sum(drawn * (sides.probability / drawn) * sides.whole),
         "J by dynamic programming",
@@ -197,14 +197,18 @@ def _d2(sides: Sides) -> Iterator[tuple[Any, ...]]:
             derivative(lambda logits: softmax(logits)[seen] @ reward, sides.logits)[seen],
             "finite differences of the sum",
         ),
-        "D2.2": ("= Σ_a r(a) ∇_θ π(a|s;θ)", reward @ slope, "∇π = π(a)(1[a] - π)"),
+        "D2.2": ("= Σ_a r(a) ∇_θ π(a|s;θ), as r does not depend on θ", reward @ slope, "∇π = π(a)(1[a] - π)"),
         "D2.3": (
-            "= Σ_a r(a) π(a|s;θ) · ∇_θ π(a|s;θ) / π(a|s;θ)",
+            "= Σ_a r(a) π(a|s;θ) · ∇_θ π(a|s;θ) / π(a|s;θ), by D1.3",
             (reward * probability) @ (slope / probability[:, None]),
             "the same, times π/π",
         ),
-        "D2.4": ("= Σ_a r(a) π(a|s;θ) ∇_θ log π(a|s;θ)", (reward * probability) @ score, "∇log π = 1[a] - π"),
-        "D2.5": ("= E_{a~π(a|s;θ)}[ r(a) ∇_θ log π(a|s;θ) ]", expectation, "all transitions that can be drawn"),
+        "D2.4": ("= Σ_a r(a) π(a|s;θ) ∇_θ log π(a|s;θ), by D1.1", (reward * probability) @ score, "∇log π = 1[a] - π"),
+        "D2.5": (
+            "= E_{a~π(a|s;θ)}[ r(a) ∇_θ log π(a|s;θ) ], by D1.2",
+            expectation,
+            "all transitions that can be drawn",
+        ),
     }
     for tag, (equation, value, right_is) in right.items():
         yield (tag, equation, row, value, left_is, right_is)
@@ -250,7 +254,7 @@ def _d3(sides: Sides) -> Iterator[tuple[Any, ...]]:
     score = sides.score_sum(np.ones_like(every.reward))
     yield (
         "D3.4",
-        "∇_θ log p(τ|θ) = Σ_t ∇_θ log π(a_t|s_t;θ)",
+        "∇_θ log p(τ|θ) = Σ_t ∇_θ log π(a_t|s_t;θ), as only the middle term depends on θ",
         slope,
         score,
         "finite differences of log p(τ|θ), each τ",
@@ -288,19 +292,18 @@ def _d4(sides: Sides) -> Iterator[tuple[Any, ...]]:
         "the sum, each τ and t",
     )
     step = sides.mean(sides.score_sum(sides.power * sides.returns))
-    length = np.linalg.norm(step)
-    along = lambda alpha: exact_objective(mdp, sides.logits + alpha * step / (length or 1.0))
+    along = lambda alpha: exact_objective(mdp, sides.logits + alpha * step)
     yield (
         "D4.3",
-        "θ ← θ + α γ^t R_t ∇_θ log π(a_t|s_t;θ): J rises by α |E[step]|",
+        "θ ← θ + α γ^t R_t ∇_θ log π(a_t|s_t;θ): on average dJ/dα = |E[step/α]|² at α = 0",
         derivative(along, np.zeros(())),
-        length,
-        "slope of J in the direction of the expected step, finite differences",
-        "length of the expected step",
+        np.sum(step**2),
+        "finite differences of J along the expected step",
+        "squared length of the expected step",
     )
     yield (
         "D4.4",
-        "E_τ[ Σ_t γ^t R_t ∇_θ log π(a_t|s_t;θ) ] = ∇_θ J(θ)",
+        "∇_θ J(θ) = E_τ[ Σ_t γ^t R_t ∇_θ log π(a_t|s_t;θ) ]",
         sides.gradient,
         step,
         "∇J by finite differences",

@@ -12,11 +12,11 @@ SECTIONS = {
 
 _HEAD = """# The derivation that logpi implements
 
-A policy gradient, from the objective to REINFORCE. Each line has a tag, which docstrings, tests and docs cite ([D3.4]),
-and is computed here on the process `stay-or-leave`: the left side without the line that is shown, the right side as the
-line says. `logpi derive` prints this with twelve digits, `logpi derive --mdp FILE` and `--random SEED` on other
-processes; all differences are below 1e-9 on 1,000 random processes (a test). This page is written by
-`python docs/generate.py`.
+A policy gradient, from the objective to REINFORCE. Each line has a tag, by which docstrings, tests and docs cite it
+([D4.4]), and is computed here on the process `stay-or-leave`: the left side without the line that is shown, the right
+side as the line says. Where a line has many entries, the one that is largest on the left is shown. `logpi derive`
+prints this with twelve digits, `logpi derive --mdp FILE` and `--random SEED` on other processes; all differences are
+below 1e-9 on 1,000 random processes (a test). This page is written by `python docs/generate.py`.
 
 Symbols: state s, action a, reward r, policy π(a|s; θ), initial-state distribution μ(s), transition function
 p(s', r | s, a), trajectory τ = (s_0, a_0, r_1, s_1, a_1, r_2, …, s_{T-1}, a_{T-1}, r_T), discount γ ∈ [0, 1], step size
@@ -34,7 +34,8 @@ def as_text(derivation: Derivation) -> str:
     """What `logpi derive` prints: of each line the entry that is largest on the left, and the largest difference."""
     parts = [
         f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon {derivation.mdp.horizon}, "
-        f"γ = {derivation.mdp.discount:.4g}, {derivation.trajectories:,} trajectories"
+        f"γ = {derivation.mdp.discount:.4g}, {derivation.trajectories:,} trajectories",
+        _policy_of(derivation),
     ]
     for line in derivation.lines:
         if line.tag.endswith(".1"):
@@ -51,21 +52,26 @@ def as_text(derivation: Derivation) -> str:
     return "\n".join(parts)
 
 
+def _policy_of(derivation: Derivation) -> str:
+    rows = ", ".join(f"[{', '.join(f'{x:.6f}' for x in row)}]" for row in derivation.logits)
+    return f"π(a|o) = softmax(θ[o])_a, θ = [{rows}]; --json has every digit, and the process"
+
+
 def remarks(derivation: Derivation) -> list[str]:
     """What D4.4 says of leaving out γ^t, and of moving θ inside the episode, in figures."""
     shrinking = ", ".join(f"{error:.1e} at α = {alpha:g}" for alpha, error in derivation.one_after_another)
     return [
-        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}; as a field it is a gradient"
-        f" only if its Jacobian is symmetric, which it is to {derivation.curl_without_power:.1e}"
-        f" (with γ^t: {derivation.curl_with_power:.1e}).",
-        f"One step of θ after another inside the episode differs from ∇J by {shrinking}: "
-        "equal to first order in α only.",
+        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}. A field is the gradient of a"
+        " function only if its Jacobian is symmetric: the largest asymmetry is"
+        f" {derivation.curl_without_power:.1e} without γ^t, {derivation.curl_with_power:.1e} with it.",
+        f"One step of θ after another inside the episode, divided by α, differs from ∇J by {shrinking}"
+        + (": as α shrinks, so does the difference." if derivation.one_after_another[0][1] > 1e-9 else "."),
     ]
 
 
 def as_page(derivation: Derivation) -> str:
     """The derivation as the documentation shows it: Markdown, one item per line with its figures."""
-    parts = [_HEAD]
+    parts = [_HEAD, "", f"Here {_policy_of(derivation)}."]
     for line in derivation.lines:
         if line.tag.endswith(".1"):
             parts.append(f"\n## {line.tag[:2]} {SECTIONS[line.tag[:2]]}\n")

@@ -35,7 +35,7 @@ class Standardiser(Module):
         count = jnp.sum(mask)
         mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / jnp.maximum(count, 1)
         squares = jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1))
-        total, distance = self.count + count, mean - self.mean
+        total, distance = jnp.maximum(self.count + count, 1), mean - self.mean
         variance = (self.variance * self.count + squares + distance**2 * self.count * count / total) / total
         return Standardiser(self.mean + distance * count / total, variance, total)
 
@@ -69,7 +69,10 @@ class Image(Module):
 
 
 def _is_image(space: gym.spaces.Box) -> bool:
-    return len(space.shape) == 3 and sorted(space.shape)[1] >= 3
+    if len(space.shape) != 3:
+        return False
+    height, width = space.shape[1:] if space.shape[0] < space.shape[2] else space.shape[:2]
+    return min(height, width) >= 3
 
 
 class Encoder(Module):

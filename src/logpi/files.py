@@ -37,7 +37,7 @@ def load_from_file(source: str) -> Any:
         named = sys.modules.setdefault(path.stem, module)  # where dataclasses look it up while it is executed
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[str(path)]
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             where = f" (line {lines[-1]})" if lines else ""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar, cast
 
 from logpi.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
@@ -56,11 +57,11 @@ class RunFolder:
         **Raises:** `LogpiError` where the folder exists or cannot be written.
         """
         if path is None:
-            base = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(settings.environment).name)
+            base = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(settings.environment).name)[:100]
             path = _new_folder(Path("runs"), base)
         elif path.exists():
             is_run = (path / "config.json").is_file()
-            hint = f"`logpi resume {path}` continues it" if is_run else "give another --out"
+            hint = f"`logpi resume {quote(str(path))}` continues it" if is_run else "give another --out"
             raise LogpiError(f"{path} exists already; {hint}")
         folder = RunFolder(path)
         with _file_errors(f"create the run folder {path}"):

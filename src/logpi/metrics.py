@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,11 +65,16 @@ class CsvTracker:
     """metrics.csv. Rows after `resumed_at` steps, left by a run that was killed, are dropped."""
 
     def __init__(self, path: Path, resumed_at: int):
-        kept = [r for r in read_metrics(path) if r[STEPS] <= resumed_at] if path.is_file() else []
-        self._file = open(path, "w", newline="")
         self._writer: csv.DictWriter[str] | None = None
-        for old in kept:
-            self.write(int(old[STEPS]), old)
+        kept = _rows_until(path, resumed_at) if path.is_file() else []
+        if kept:
+            temporary = path.with_suffix(".partial")
+            with open(temporary, "w", newline="") as file:
+                csv.writer(file).writerows(kept)
+            os.replace(temporary, path)
+        self._file = open(path, "a" if kept else "w", newline="")
+        if kept:
+            self._writer = csv.DictWriter(self._file, kept[0])
 
     def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
         if self._writer is None:
@@ -79,6 +85,18 @@ class CsvTracker:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _rows_until(path: Path, steps: int) -> list[list[str]]:
+    """The lines of a metrics.csv up to a number of steps, the names first; one that was cut off is left out.
+
+    **Raises:** `LogpiError` where the file is something else.
+    """
+    rows = [row[STEPS] for row in read_metrics(path)]
+    with open(path, newline="") as file:
+        names, *lines = list(csv.reader(file)) or [[]]
+    count = sum(each <= steps for each in rows)
+    return [names, *lines[:count]] if count else []
 
 
 @contextmanager

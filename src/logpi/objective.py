@@ -64,10 +64,9 @@ def continuing_values(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[nd
     reward = np.sum(policy * _action_value(mdp, np.zeros(mdp.states)), axis=1)
     moves = np.where(mdp.terminal[:, None], 0.0, np.einsum("sa,sap->sp", policy, mdp.transition))
     moves = np.where(mdp.terminal, 0.0, moves)
-    try:
-        return np.linalg.solve(np.eye(mdp.states) - mdp.discount * moves, reward)
-    except np.linalg.LinAlgError:
-        raise LogpiError("without its time limit the process does not end, and discount = 1: no finite value") from None
+    if mdp.discount * np.abs(np.linalg.eigvals(moves)).max() > 1 - 1e-12:
+        raise LogpiError("without its time limit the process does not end, and discount = 1: no finite value")
+    return np.linalg.solve(np.eye(mdp.states) - mdp.discount * moves, reward)
 
 
 def exact_values(mdp: FiniteMDP, logits: ArrayLike) -> Values:

@@ -113,13 +113,23 @@ class Policy(Module):
         **Raises:** `LogpiError` where the observation does not have the shape that the policy was made for, or
         `remembered` is missing.
         """
-        array, shape = np.asarray(observation), self.encoder.shape
+        try:
+            array, shape = np.asarray(observation), self.encoder.shape
+        except ValueError:
+            raise LogpiError(
+                "the observation is no array; gymnasium.spaces.flatten makes one of a nested one"
+            ) from None
+        if random is not None and not isinstance(random, np.random.Generator):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise LogpiError(f"random must be a generator such as np.random.default_rng(0), got {random!r}")
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise LogpiError(f"the observation holds something else than finite numbers: {observation!r}")
         if array.shape[array.ndim - len(shape) :] != shape:
             raise LogpiError(f"the observation has shape {array.shape}, the policy was made for {shape}")
         if self.memory is not None and remembered is None:
             raise LogpiError("this policy has a memory: give act its `remembered`, which policy.remember returns")
         leading = array.shape[: array.ndim - len(shape)]
-        draw = lambda law, shape: np.zeros(shape) if random is None else getattr(random, law)(size=shape)
+        drawn = lambda law, shape: np.zeros(shape) if random is None else getattr(random, law)(size=shape)
+        draw = lambda law, shape: drawn(law, shape).astype(float_dtype())
         distribution = self(array, remembered)
         return np.asarray(self.execute(np.asarray(distribution.sample(draw_noise(self.head, leading, draw)))))
 
@@ -222,7 +232,9 @@ def make_value_function(
     remembered: int = 0,
     trunk: Policy | None = None,
 ) -> ValueFunction:
-    """A value function with offset 0 and scale 1, reading `remembered` numbers of a policy's memory.
+    """V = 0, with offset 0 and scale 1, reading `remembered` numbers of a policy's memory.
+
+    Any other start would be of a size that rewards need not have.
 
     With the `trunk` of a policy it has no layers but its last.
     """
@@ -231,6 +243,6 @@ def make_value_function(
         sizes = [encoder.size + remembered + (horizon is not None), *hidden]
     else:
         encoder, sizes = None, [hidden[-1] if hidden else trunk.encoder.size]
-    network = MLP([*sizes, 1], 1.0, random)
+    network = MLP([*sizes, 1], 0.0, random)
     zero, one = parameter(np.zeros(())), parameter(np.ones(()))
     return ValueFunction(encoder, network, Units(zero, one, zero), horizon)

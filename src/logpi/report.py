@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Protocol, runtime_checkable
 
 from logpi.algorithm import name_of_algorithm
@@ -74,13 +75,10 @@ class LineReporter(SilentReporter):
             self._tenth = tenth
             print(_state(counters), flush=True)
 
-    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
-        self._summary(folder, counters, evaluation, threshold)
-
     def stopped(self, folder: Path, counters: Counters) -> None:
-        print(f"stopped at step {counters.steps:,}; continue with\n  logpi resume {folder}")
+        print(f"stopped at step {counters.steps:,}; continue with\n  logpi resume {quote(str(folder))}")
 
-    def _summary(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
+    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
         count = len(evaluation.returns)
         solved = (
             "" if threshold is None else f"; {'reaches' if evaluation.mean >= threshold else 'below'} {threshold:g}"
@@ -90,8 +88,9 @@ class LineReporter(SilentReporter):
         print(f"return   {evaluation} over {count} fresh episodes (mean, 95 % interval){solved}")
         print(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
         print(f"run      {folder}")
-        print(f"next     logpi evaluate {folder}\n         logpi plot {folder}")
-        print(f"         logpi resume {folder} --steps {2 * counters.steps:.0e}".replace("e+0", "e").replace("e+", "e"))
+        named = quote(str(folder))
+        print(f"next     logpi evaluate {named}\n         logpi plot {named}")
+        print(f"         logpi resume {named} --steps {2 * counters.steps:.0e}".replace("e+0", "e").replace("e+", "e"))
 
 
 def _state(counters: Counters) -> str:

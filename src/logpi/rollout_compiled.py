@@ -24,6 +24,8 @@ from logpi.update import update
 
 # Updates whose metrics one call of the compiled program can hold.
 UPDATES_PER_CALL = 64
+# Episodes that are evaluated at once, always as many: how many there are decides which they are.
+EVALUATED_AT_ONCE = 100
 
 
 class Unfinished(NamedTuple):
@@ -46,12 +48,15 @@ class CompiledSampler:
     def close(self) -> None:
         pass
 
-    def sample(self, policy: Policy, key: PRNGKeyArray, deterministic: bool = False) -> Trajectory:
-        """One episode in each copy, arrays `[max_episode_steps, env]`; ends when the longest episode has ended.
+    def sample(
+        self, policy: Policy, key: PRNGKeyArray, deterministic: bool = False, count: int | None = None
+    ) -> Trajectory:
+        """One episode in each of `count` copies, by default as many as in training, `[max_episode_steps, env]`.
 
+        Ends when the longest episode has ended.
         Copies that have ended are stepped on with the others; nothing of that is kept, since it may overflow.
         """
-        environment, count = self._environment, self._count
+        environment, count = self._environment, count or self._count
         horizon = environment.spec.max_episode_steps
         state, observation = jax.vmap(environment.reset)(jax.random.split(jax.random.fold_in(key, horizon), count))
         noise_keys, step_keys = _keys(key, horizon)
@@ -135,10 +140,10 @@ class CompiledSampler:
         @jax.jit
         def run(policy: Policy, batch: Array) -> tuple[Array, Array]:
             key = batch_key(jnp.uint32(self._seed), Stream.EVALUATION, batch)
-            trajectory = self.sample(policy, key, deterministic)
+            trajectory = self.sample(policy, key, deterministic, EVALUATED_AT_ONCE)
             return jnp.sum(trajectory.reward, axis=0), jnp.sum(trajectory.mask, axis=0)
 
-        batches = [run(policy, np.int32(batch)) for batch in range(-(-episodes // self._count))]
+        batches = [run(policy, np.int32(batch)) for batch in range(-(-episodes // EVALUATED_AT_ONCE))]
         returns, lengths = (np.concatenate([np.asarray(batch[part]) for batch in batches]) for part in (0, 1))
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
 
@@ -153,7 +158,8 @@ class CompiledSampler:
             limit = np.int32(min(steps, np.iinfo(np.int32).max))
             first = int(learner.batch)
             learner, updates, table, fault = compiled(learner, np.uint32(self._seed), limit)
-            self._require_finite(np.asarray(fault), first + int(updates) - 1)
+            unit = "episode" if isinstance(config, Reinforce) else "rollout"
+            self._require_finite(np.asarray(fault), f"{unit} {first + int(updates) - 1}")
             rows = {name: np.asarray(column) for name, column in table.items()}
             return learner, [{name: float(rows[name][i]) for name in rows} for i in range(int(updates))]
 
@@ -189,11 +195,11 @@ class CompiledSampler:
         learner, count, _, table, fault = jax.lax.while_loop(unfinished, body, start)
         return learner, count, table, fault
 
-    def _require_finite(self, fault: Int[ndarray, "3"], batch: int) -> None:
-        field, t, index = map(int, fault)
+    def _require_finite(self, fault: Int[ndarray, "3"], when: str) -> None:
+        field, step, index = map(int, fault)
         if field >= 0:
             name = ("observation", "reward")[field]
-            where = f"environment {index}, episode {batch}, step {t}"
+            where = f"environment {index}, {when}, step {step}"
             raise LogpiError(f"{self._environment.spec.name}: {where}: {name} is not finite")
 
 
@@ -209,13 +215,15 @@ def _noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array
 
 
 def _first_fault(trajectory: Trajectory) -> Int[Array, "3"]:
-    """(0 for observation or 1 for reward, step, environment) of the first value that is not finite; -1s for none.
+    """(0 for observation or 1 for reward, step in its episode, environment) of the first value that is not finite.
 
+        -1s for none.
     The observations that a stream has reached are looked at too: the critic values them.
     """
     time, env = trajectory.mask.shape
     finite = [jnp.isfinite(x).reshape(time, env, -1).all(-1) for x in (trajectory.observation, trajectory.reward)]
     wrong = ~jnp.stack(finite, axis=-1).ravel()
     first = jnp.argmax(wrong)
-    place = jnp.stack([first % 2, first // 2 // env, first // 2 % env])
+    t, index = first // 2 // env, first // 2 % env
+    place = jnp.stack([first % 2, jnp.asarray(trajectory.step)[t, index], index])
     return jnp.where(wrong[first], place, -1).astype(jnp.int32)

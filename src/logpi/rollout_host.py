@@ -1,6 +1,6 @@
 """Episodes of Gymnasium environments, stepped from Python."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
@@ -87,7 +87,7 @@ class HostSampler:
         action, reward = None, np.zeros((horizon, count))
         terminated = np.zeros((horizon, count), bool)
         lengths, active = np.zeros(count, int), list(range(started))
-        noise = standard_noise(policy, count, self._seed, stream, batch, deterministic)
+        noise = self._noise(policy, stream, batch, deterministic)
         policy = policy.on_host()
         execute = policy.head.execute
         group, t, remembered = self._group, 0, policy.blank(count)
@@ -117,7 +117,7 @@ class HostSampler:
     def _require_valid(self, reward: ndarray, lengths: ndarray, rows: int, batch: int) -> None:
         """Looks at the `rows` that were played alone: images of 27,000 steps, Atari's limit, would fill the memory."""
         mask = np.arange(rows)[:, None] < lengths
-        wrong = first_invalid(self._spec, self._observation[:rows], reward[:rows], mask)
+        wrong = first_invalid(self._spec, self._observation[:rows], reward[:rows], mask, mask)
         if wrong is not None:
             t, i, message = wrong
             raise fault(self._spec, i, batch, t, message)
@@ -180,8 +180,18 @@ class HostSampler:
 
     def _start(self, group: Group, stream: Stream, batch: int) -> None:
         """Every copy at the beginning of its episode of a batch."""
-        copies = range(self._count)
-        group.reset([episode_seed(self._seed, stream, i, batch) for i in copies], copies)
+        copies, number = range(self._count), batch * self._count
+        training = stream is Stream.TRAINING
+        episodes = [(i, batch) if training else (number + i, 0) for i in copies]
+        group.reset([episode_seed(self._seed, stream, *episode) for episode in episodes], copies)
+
+    def _noise(self, policy: Policy, stream: Stream, batch: int, deterministic: bool) -> Iterator[ndarray]:
+        """What actions are drawn by; in an evaluation each episode has its own, however many are played at once."""
+        if stream is Stream.TRAINING or deterministic:
+            return standard_noise(policy, self._count, self._seed, stream, batch, deterministic)
+        numbers = range(batch * self._count, (batch + 1) * self._count)
+        each = [standard_noise(policy, 1, self._seed, stream, number) for number in numbers]
+        return map(np.concatenate, zip(*each, strict=True))
 
     def begin(self, config: Algorithm, learner: Learner) -> Learner:
         if isinstance(config, Reinforce):

@@ -121,7 +121,7 @@ class HostStreams:
         t, i = np.nonzero(mask)
         now.action[i, step[t, i]] = action[t, i]  # in the order of time: an episode writes over the one before it
         reward, terminated = np.where(mask, reward, 0.0), terminated & mask
-        self._require_valid(observation, reward, mask)
+        self._require_valid(observation, reward, mask, step)
         real = float_dtype()
         flags = (terminated, ended & ~terminated, mask)
         rollout = Trajectory(observation, action, reward.astype(real), *flags, step, paid.astype(real), now.remembered)
@@ -147,12 +147,13 @@ class HostStreams:
         i = failure.index
         return fault(self._spec, i, int(self._now.episode[i]), int(self._now.step[i]), failure.message)
 
-    def _require_valid(self, observation: ndarray, reward: ndarray, mask: ndarray) -> None:
+    def _require_valid(self, observation: ndarray, reward: ndarray, mask: ndarray, step: ndarray) -> None:
         """The observations that were reached are looked at too: the critic values them."""
-        wrong = first_invalid(self._spec, observation, reward, np.ones_like(mask))
+        wrong = first_invalid(self._spec, observation, reward, np.ones_like(mask), mask)
         if wrong is not None:
             t, i, message = wrong
-            raise LogpiError(f"{self._spec.name}: environment {i}, row {t} of a rollout: {message}")
+            episode = int(self._now.episode[i] - np.sum(~mask[t:-1, i]))  # each row without a step began another
+            raise fault(self._spec, i, episode, int(step[t, i]), message)
 
 
 def standard_noise(
@@ -169,9 +170,12 @@ def standard_noise(
 
 
 def first_invalid(
-    spec: EnvironmentSpec, observation: ndarray, reward: ndarray, mask: ndarray
+    spec: EnvironmentSpec, observation: ndarray, reward: ndarray, seen: ndarray, acted: ndarray
 ) -> tuple[int, int, str] | None:
-    """(time, environment, message) of the first value that is not finite or lies outside its Discrete space."""
+    """(time, environment, message) of the first value that is not finite or lies outside its Discrete space.
+
+    In the rows that were `seen`; where one `acted`, an action must also be allowed.
+    """
     checks: list[tuple[str, Any, Any]] = [
         ("observation", observation, np.isfinite(observation)),
         ("reward", reward, np.isfinite(reward)),
@@ -184,7 +188,7 @@ def first_invalid(
         actions = observation[..., : spec.action_space.n] > 0  # type: ignore[attr-defined]
         checks.append(("action_mask", observation, actions.any(-1, keepdims=True)))
     for field, values, valid in checks:
-        wrong = ~valid.reshape(*valid.shape[:2], -1).all(-1) & mask
+        wrong = ~valid.reshape(*valid.shape[:2], -1).all(-1) & (acted if field == "action_mask" else seen)
         if wrong.any():
             t, i = map(int, np.argwhere(wrong)[0])
             if field == "action_mask":

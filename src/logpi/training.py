@@ -184,6 +184,11 @@ def _run(
         except LogpiError:
             reporter.stopped(folder.path, counters)
             raise
+        except MemoryError as error:
+            reporter.stopped(folder.path, counters)
+            spec = environment.spec
+            size = f"{settings.algorithm.copies} copies x {spec.max_episode_steps:,} steps, the time limit"
+            raise LogpiError(f"{spec.name}: not enough memory for {size}: {error}") from None
         finally:
             sampler.close()
     folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})

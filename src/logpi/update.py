@@ -28,8 +28,10 @@ def update(
     """One update by the configured algorithm; `budget` is the number of steps over which options are annealed."""
     config = annealed(config, jnp.minimum(learner.steps / budget, 1.0))
     if isinstance(config, Reinforce):
-        return reinforce_update(config, learner, trajectory)
-    return actor_critic_update(config, learner, trajectory)
+        learner, metrics = reinforce_update(config, learner, trajectory)
+    else:
+        learner, metrics = actor_critic_update(config, learner, trajectory)
+    return learned(learner, trajectory), metrics | {"learning_rate": jnp.asarray(config.learning_rate)}
 
 
 def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
@@ -46,9 +48,8 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
     if config.estimator is None:
         gradient, sums = policy_gradient(learner.policy, trajectory, weights(config, trajectory, return_, baseline))
     else:
-        own_baseline = None if estimated is None else baseline
         gradient, sums = own_gradient(
-            config.estimator, config.discount, learner.policy, learner.reference, paid, own_baseline
+            config.estimator, config.discount, learner.policy, learner.reference, paid, estimated
         )
     policy, policy_optimizer, metrics = policy_step(config, learner, trajectory, gradient, sums)
     metrics |= batch_metrics(trajectory, return_, baseline)
@@ -59,10 +60,8 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
         if config.returns == "reward-to-go":
             target = lambda_return(paid, estimated, config.discount, config.value_trace_decay)
         value, value_optimizer, metrics["value_loss"] = fit_value(config, value, value_optimizer, trajectory, target)
-    metrics["learning_rate"] = jnp.asarray(config.learning_rate)
     learner = replace(learner, policy=policy, policy_optimizer=policy_optimizer)
-    learner = replace(learner, value=value, value_optimizer=value_optimizer)
-    return learned(learner, trajectory), metrics
+    return replace(learner, value=value, value_optimizer=value_optimizer), metrics
 
 
 def returns(config: Reinforce, trajectory: Trajectory) -> Float[Array, "time env"]:
@@ -156,6 +155,6 @@ def batch_metrics(
         "episode_return": jnp.sum(jnp.where(mask, trajectory.reward, 0.0)) / mask.shape[1],
         "episode_length": jnp.sum(mask) / mask.shape[1],
         "explained_variance": explained_variance(return_, baseline, mask),
-        "steps": jnp.sum(mask),
+        "steps": jnp.sum(mask, dtype=jnp.int32),
         "episodes": jnp.asarray(mask.shape[1]),
     }

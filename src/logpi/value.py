@@ -13,6 +13,9 @@ from logpi.algorithm import Reinforce
 from logpi.policy import Units, ValueFunction, Vector, as_vector
 from logpi.trajectory import Trajectory, masked_mean, masked_variance
 
+# The scale of returns that are all 0.
+LEAST_SCALE = 1e-8
+
 
 def fit_value(
     config: Reinforce,
@@ -66,7 +69,7 @@ def restandardise(
     mean, variance = masked_mean(return_, trajectory.mask), masked_variance(return_, trajectory.mask)
     offset = old.offset + rate * (mean - old.offset)
     scale = jnp.sqrt((1 - rate) * (old.scale**2 + rate * (mean - old.offset) ** 2) + rate * variance)
-    scale = jnp.maximum(scale, 1e-3 * (1 + jnp.abs(offset)))  # returns that are all equal have no scale of their own
+    scale = jnp.maximum(scale, 1e-3 * jnp.abs(offset) + LEAST_SCALE)  # returns that are all equal have none
     weight, bias = value.network.weights[-1], value.network.biases[-1]
     return eqx.tree_at(
         lambda v: (v.network.weights[-1], v.network.biases[-1], v.units),

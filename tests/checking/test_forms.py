@@ -1,5 +1,7 @@
 """No false alarm: correct estimators, however written, are exact."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,124 @@ def test_an_entropy_that_is_taken_off_beside_a_reward():
     wrong = logpi.check(loss, target="entropy-bonus")
     assert (wrong.verdict, wrong.diagnosis[0].name) == ("biased", "entropy-sign")
     assert_exact(right, target="entropy-bonus")
+
+
+def test_single_precision_inside_of_a_function_is_no_bias():
+    """The loss itself is double. Control: a bias ten times as large as what it leaves."""
+
+    def inside(log_prob, reward, discount, step, mask, bias=0.0):
+        weight = (discount**step * to_go(np, reward, discount)).astype(np.float32)
+        return -np.sum(log_prob * mask * (weight + bias * reward)) / len(reward)
+
+    def biased(log_prob, reward, discount, step, mask):
+        return inside(log_prob, reward, discount, step, mask, bias=2e-6)
+
+    report = logpi.check(inside)
+    assert report.verdict == "exact"
+    assert 1e-9 < report.relative_bias < 5e-7
+    assert any("single precision" in note for note in report.notes)
+    assert logpi.check(biased).verdict == "biased"
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_critic_that_is_trained_beside_the_policy_is_no_leak(framework):
+    """Its targets and weights move with the policy, but carry no gradient. Control: the advantage is not detached."""
+    torch = pytest.importorskip("torch")
+    detached = jax.lax.stop_gradient if framework == "jax" else lambda x: x.detach()
+    xp = jnp if framework == "jax" else torch
+
+    def loss(log_prob, reference_log_prob, value, mask, leak=False):
+        distance = detached((reference_log_prob - log_prob) * mask)
+        later = xp.cumsum(xp.flip(distance, (1,)), 1)
+        later = xp.flip(later, (1,))
+        advantage = later - value if leak else detached(later - value)
+        gain = xp.sum(advantage * log_prob * mask) / len(mask)
+        return 0.5 * xp.sum((value - later) ** 2 * mask) / len(mask) - gain
+
+    def leaking(log_prob, reference_log_prob, value, mask):
+        return loss(log_prob, reference_log_prob, value, mask, leak=True)
+
+    assert_exact(loss, target="reverse-kl", framework=framework)
+    report = logpi.check(leaking, target="reverse-kl", framework=framework)
+    assert report.diagnosis[0].name == "value-leak"
+    assert "value-leak: the advantage is not detached" in str(report)
+    assert "policy (explains" not in str(report)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("target", "layout"), [("conventional-continuing", "rollout"), ("continuing", "batch"), ("discounted", "batch")]
+)
+def test_an_exact_critic_is_that_of_the_target(target, layout, decay):
+    """With it every λ is exact. Control: with a wrong one only λ = 1."""
+    ends = "terminated" if "continuing" in target else "done"
+
+    def weights(log_prob, value, next_value, terminated, done, reward, discount, step):
+        axis = 0 if layout == "rollout" else 1
+        arrays = [np.moveaxis(x, axis, 0) for x in (reward, value, next_value, terminated, done)]
+        reward, value, next_value, terminated, done = arrays
+        over = terminated if ends == "terminated" else done
+        advantage, later = np.zeros(reward.shape), 0.0
+        for t in reversed(range(len(reward))):
+            error = reward[t] + discount * next_value[t] * (1 - over[t]) - value[t]
+            advantage[t] = later = error + discount * decay * (1 - done[t]) * later
+        advantage = np.moveaxis(advantage, 0, axis)
+        return advantage if target.startswith("conventional") else discount**step * advantage
+
+    assert_exact(weights, target=target, layout=layout, exact_critic=True)
+    assert (logpi.check(weights, target=target, layout=layout).verdict == "exact") == (decay == 1)
+
+
+def test_what_a_partial_gives_stays():
+    def loss(log_prob, reward, discount, mask):
+        return -np.sum(to_go(np, reward, discount) * log_prob * mask) / len(reward)
+
+    assert logpi.check(partial(loss, discount=1.0)).matches == ("undiscounted",)
+    assert logpi.check(loss).matches == ("conventional",)
+
+
+def test_the_framework_of_a_function_inside_of_a_function():
+    def factory():
+        import torch as imported
+
+        def loss(log_prob, reward, discount, step, mask):
+            whole = imported.sum(discount**step * reward, 1)
+            return -(whole * (log_prob * mask).sum(1)).mean()
+
+        return loss
+
+    report = logpi.check(factory())
+    assert (report.framework, report.verdict) == ("torch", "exact")
+
+
+def test_lengths_that_a_compiled_function_holds_fixed():
+    @partial(jax.jit, static_argnames=("length",))
+    def loss(log_prob, reward, discount, length):
+        power = discount ** jnp.arange(length)
+        return -jnp.sum(to_go(jnp, (power * reward)[None], 1.0)[0] * log_prob)
+
+    assert_exact(loss, layout="episode")
+
+
+@pytest.mark.parametrize("target", ["conventional", "undiscounted"])
+def test_the_least_variance_is_that_of_the_target(target):
+    """No baseline is better than the best; weights of an objective have the right credit."""
+
+    def weights(log_prob, reward, discount, mask):
+        return to_go(np, reward, 1.0 if target == "undiscounted" else discount) * mask
+
+    report = logpi.check(weights, target=target, maximize=True)
+    assert report.verdict == "exact"
+    assert report.variance.ratio > 1
+    assert report.credit.matrix[0, 0] == pytest.approx(1.0)
+
+
+def test_other_targets_have_no_least_variance():
+    def loss(log_prob, entropy, mask):
+        return -jnp.sum(entropy * mask) / len(mask)
+
+    report = logpi.check(loss, target="entropy")
+    assert report.variance.ratio is None
 
 
 def test_a_nearly_right_estimator_is_not_exact():

@@ -74,6 +74,30 @@ def check(tmp_path, monkeypatch, capsys):
             "consumes randomness",
         ),
         ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.zeros(3)", "returned an array of shape (3,)"),
+        ("import sys\ndef loss(log_prob): return log_prob.sum()\nsys.exit()", "mine.py does not import: SystemExit"),
+        (
+            "import numpy as np\nrecent = []\ndef loss(log_prob, reward):\n    recent.append(reward.mean())\n"
+            "    return -(log_prob.sum(1) * (reward.sum(1) - np.mean(recent))).mean()",
+            "keeps a state between calls",
+        ),
+        (
+            "import torch\ndef loss(log_prob):\n"
+            "    return (2 * torch.rand(log_prob.shape).round() * (log_prob - log_prob.detach())).sum()",
+            "consumes randomness",
+        ),
+        ("import torch\ndef loss(log_prob): return (log_prob.sum() * 1j)", "returned numbers of type torch.complex"),
+        ("import numpy as np\ndef loss(log_prob): return log_prob.astype(str)", "returned numbers of type"),
+        ("import numpy as np\ndef loss(log_prob): return log_prob.all()", "returned bool"),
+        ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.all(log_prob < 1)", "return the scalar loss"),
+        (
+            "import torch\ndef loss(log_prob):\n    loss = log_prob.exp().sum()\n    loss.backward()\n    return loss",
+            "loss raised RuntimeError",
+        ),
+        (
+            "import jax\ndef loss(log_prob):\n"
+            "    return jax.lax.while_loop(lambda x: x < 9, lambda x: x + 1, log_prob.sum())",
+            "Reverse-mode differentiation does not work",
+        ),
     ],
 )
 def test_one_clear_line(check, text, message):
@@ -99,6 +123,8 @@ def test_no_such_file(capsys):
         (["--sampler", "mine.py:no_law"], "sum to 1 over the last axis"),
         (["--sampler", "mine.py:wrong_shape"], "probabilities shaped as logits"),
         (["--sampler", "mine.py:wrong_name"], "asks for 'colour'"),
+        (["--sampler", "mine.py:drawn"], "it must return probabilities, not draw"),
+        (["--sampler", "mine.py:ragged"], "ragged raised ValueError"),
     ],
 )
 def test_unusable_options(check, options, message):
@@ -106,6 +132,8 @@ def test_unusable_options(check, options, message):
     def no_law(logits): return 0.5 * np.ones_like(logits)
     def wrong_shape(logits): return np.ones(3) / 3
     def wrong_name(colour): return colour
+    def drawn(logits): return np.random.dirichlet(np.ones(logits.shape[1]), len(logits))
+    def ragged(logits): return [[0.5], [0.2, 0.3]]
     """
     status, _, err = check(textwrap.dedent(RIGHT) + textwrap.dedent(samplers), *options)
     assert status == 2
@@ -123,6 +151,44 @@ def test_exit_status_and_json(check):
     assert report["matches"] == ["discounted"]
     keys = "verdict scale relative_bias residual_after_scale cosine target matches diagnosis variance credit"
     assert set(keys.split()) <= report.keys()
+
+
+def test_what_the_file_prints_is_no_json(check):
+    status, out, err = check(textwrap.dedent(RIGHT) + "print('imported')\n", "--json")
+    assert status == 0
+    assert json.loads(out)["verdict"] == "exact"
+    assert "imported" in err
+
+
+def test_figures_that_are_infinite_are_null(check):
+    text = (
+        RIGHT
+        + "\n    def huge(log_prob, reward, discount, step): return 1e200 * loss(log_prob, reward, discount, step)"
+    )
+    _, out, _ = check(text, "--json", name="huge")
+    report = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert report["variance"]["trace"] is None
+
+
+def test_a_loss_without_the_policy_is_said(check):
+    """Control: a gradient that is zero on average alone."""
+    for text in ("def loss(reward): return reward.sum()", "import jax\ndef loss(log_prob): return 0"):
+        status, out, _ = check(text)
+        assert status == 1
+        assert "no-gradient: the gradient of every batch is 0" in out
+    _, out, _ = check("def loss(log_prob, mask): return (log_prob * mask).sum() / len(mask)")
+    assert "no-gradient" not in out
+    assert out.startswith("zero")
+
+
+def test_weights_of_any_kind(check):
+    for text in (
+        "import torch\ndef loss(log_prob, reward, discount, step):\n"
+        "    return ((discount**step * reward).sum(1, keepdim=True) + 0 * log_prob).detach().numpy()",
+        "import torch\ndef loss(log_prob, reward, discount, step):\n"
+        "    return ((discount**step * reward).sum(1, keepdim=True).float() + 0 * log_prob.float())",
+    ):
+        assert check(text)[0] == 0
 
 
 def test_picture(check, tmp_path):

@@ -12,7 +12,7 @@ from helpers import BOX, TWO, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import A2C, NPG, PPO, TRPO
-from logpi.actor_critic import _joint_descent, _rows
+from logpi.actor_critic import _joint_descent, _prepared, _rows
 from logpi.algorithm import name_of_algorithm
 from logpi.envs.base import EnvironmentSpec
 from logpi.learner import make_learner
@@ -221,7 +221,9 @@ def test_a_shared_trunk_is_moved_by_both_losses(random):
     after, before = {}, {}
     for shared in (False, True):
         config = A2C(**SMALL, shared_trunk=shared)
-        before[shared] = make_learner(config, spec(), seed=1)
+        learner = make_learner(config, spec(), seed=1)
+        last = lambda x: x.value.network.weights[-1]  # V = 0 at the start would move nothing but this
+        before[shared] = eqx.tree_at(last, learner, jnp.linspace(-1, 1, 8)[:, None])
         valued = before[shared].critic(stream.observation, stream.step)
         after[shared] = [
             descended(config, before[shared], stream, *weights).policy.network.weights
@@ -308,17 +310,37 @@ def test_a_reference_counts_in_every_row_of_a_stream(random, monkeypatch):
 
 def test_trpo_keeps_its_limit_and_npg_may_not(random):
     stream = random_stream(random)
-    options = dict(**SMALL, value_minibatches=4, kl_limit=0.3, damping=1e-3)
-    _, bounded = updated(TRPO(**options), stream)
-    assert 0 < bounded["step_scale"] <= 1
-    _, none = updated(TRPO(**options, backtracks=1), eqx.tree_at(lambda x: x.reward, stream, 0 * stream.reward))
-    assert np.isfinite(none["step_scale"])
+    options = dict(**SMALL, value_minibatches=4, kl_limit=0.3, damping=1e-6)
     learner = make_learner(TRPO(**options), spec(), seed=1)
-    after, _ = updated(TRPO(**options), stream)
     rows = stream.observation[:-1]
     fixed = lambda policy: eqx.tree_at(lambda p: p.encoder, policy, learner.policy.encoder)
-    kl = learner.policy(rows).kl(fixed(after.policy)(rows))
-    assert float(kl[stream.mask[:-1]].mean()) <= 0.3
+    distance = lambda after: float(learner.policy(rows).kl(fixed(after.policy)(rows))[stream.mask[:-1]].mean())
+    after, bounded = updated(TRPO(**options), stream)
+    assert 0 < bounded["step_scale"] < 1
+    assert 0 < distance(after) <= 0.3
+    assert distance(updated(NPG(**options), stream)[0]) > 0.3
+    _, none = updated(TRPO(**options, backtracks=1), eqx.tree_at(lambda x: x.reward, stream, 0 * stream.reward))
+    assert np.isfinite(none["step_scale"])
+
+
+@pytest.mark.parametrize("kind", [A2C, PPO, TRPO])
+def test_a_rollout_is_weighed_in_units_that_have_not_seen_it(kind, random):
+    """Its own scale would depend on its actions. Control: whitened, the weights are of one size whatever is paid."""
+    stream = random_stream(random)
+    paid = stream._replace(reward=100 * stream.reward)
+    scale = jnp.asarray(3.0)
+
+    def weights(stream, **options):
+        parts = {"minibatches": 4} if kind is PPO else {"value_minibatches": 4} if kind is TRPO else {}
+        config = kind(**SMALL, **parts, **options)
+        learner = make_learner(config, spec(), seed=1)
+        learner = eqx.tree_at(lambda x: x.value.units.scale, learner, scale)
+        return _prepared(config, learner, stream, 1.0)[1].advantage
+
+    for each in (stream, paid):
+        expected = advantages(each, jnp.zeros(each.mask.shape), 0.99, kind().trace_decay) / scale
+        np.testing.assert_allclose(weights(each), expected[:-1].reshape(1, -1), atol=1e-12)
+    np.testing.assert_allclose(weights(paid, whiten=True), weights(stream, whiten=True), atol=1e-6)
 
 
 def test_statistics_are_those_of_all_that_was_observed(random):

@@ -26,7 +26,9 @@ def wrong_critic(mdp):
 
     random = np.random.default_rng(1)
     value = make_value_function(gym.spaces.Discrete(mdp.observations), (), mdp.horizon, random)
-    return eqx.tree_at(lambda v: (v.units.offset, v.units.scale), value, (jnp.asarray(0.7), jnp.asarray(1.3)))
+    parts = lambda v: (v.units.offset, v.units.scale, v.network.weights[-1])
+    drawn = jnp.asarray(random.normal(size=value.network.weights[-1].shape))
+    return eqx.tree_at(parts, value, (jnp.asarray(0.7), jnp.asarray(1.3), drawn))
 
 
 def expected(mdp, logits, episodes, gradient_of_batch):

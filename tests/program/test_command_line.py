@@ -396,7 +396,11 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     )
     (tmp_path / "my.yaml").write_text("steps: 1000\n")
     logpi("train", "CartPole-v1", "--steps", 500, "--out", "runs/other")
-    short = {"LunarLander-v3": "CartPole-v1", "1.2e7": "1000", "2e7": "2000"}
+    (tmp_path / "one_episode.py").write_text(
+        "def loss(log_prob, reward):\n    return -log_prob.mean() * reward.sum()\n"
+    )
+    short = {"LunarLander-v3": "CartPole-v1", "5e6": "1000", "1e7": "2000"}
+    assert set(short) <= {word for words in commands for word in words}
     for words in commands:
         cut = ["--steps", 1000] if words[0] == "train" and not {"--steps", "--config"} & set(words) else []
         logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))

@@ -11,10 +11,14 @@ README = Path(__file__).parents[2] / "README.md"
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
+    printed = re.search(r"exits with status 1:\n\n((?:    .*\n)*?)    \.\.\.\n", README.read_text())
+    assert printed
+    report = str(logpi.check(names["loss"], layout="episode")).splitlines()
+    assert [line.removeprefix("    ") for line in printed[1].splitlines()] == report[: printed[1].count("\n")]
     assert int(names["action"]) in (0, 1)
     assert names["again"].mean > 100
 

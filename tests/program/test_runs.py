@@ -168,3 +168,144 @@ class OwnBuffer(gym.Env):
 def test_the_doctor_looks_at_what_was_returned_not_at_what_it_became():
     wrong = [finding.what for finding in examine(OwnBuffer, 50) if finding.status == "wrong"]
     assert "observations" in wrong
+
+
+CONFIGS = [logpi.A2C(environments=3, hidden=(4,)), Reinforce(episodes=5, hidden=(4,), baseline="leave-one-out")]
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "finite:contextual-bandit"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_an_evaluation_is_the_same_whoever_asks(environment, config, tmp_path):
+    """The summary's episodes, and the first ten of any number, drawn or not. Control: another seed."""
+    run = logpi.train(environment, config, steps=60, out=tmp_path / "run", workers=0, max_episode_steps=None)
+    evaluate = lambda episodes, **more: logpi.evaluate(run.policy, environment, episodes, **more).returns
+    np.testing.assert_array_equal(evaluate(100), run.evaluation.returns)
+    for drawn in (False, True):
+        few, many = (evaluate(count, deterministic=not drawn) for count in (10, 25))
+        np.testing.assert_array_equal(few, many[:10])
+    assert not np.array_equal(evaluate(100, deterministic=False), evaluate(100, deterministic=False, seed=1))
+
+
+def test_metrics_survive_a_stop_while_they_are_rewritten(tmp_path, monkeypatch):
+    """And the rows that are kept stay as they were, to the letter."""
+    train(tmp_path / "run")
+    file = tmp_path / "run" / "metrics.csv"
+    before = file.read_text()
+
+    def stopped(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("logpi.metrics.os.replace", stopped)
+        with pytest.raises(LogpiError, match="no space left"):
+            logpi.resume(tmp_path / "run", steps=400)
+    assert file.read_text() == before
+    logpi.resume(tmp_path / "run", steps=400)
+    assert file.read_text().startswith(before)
+    assert len(file.read_text()) > len(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(reference_coefficient=0.5), "reference_coefficient must be 0 without a reference"),
+        (dict(estimator="mine.py:loss", whiten=True), "whiten must be False beside an estimator"),
+        (dict(estimator="mine.py:loss", returns="whole"), "returns must be 'reward-to-go' beside an estimator"),
+        (dict(estimator="mine.py:loss", drop_discount_power=True), "drop_discount_power must be False beside"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options, message):
+    with pytest.raises(LogpiError, match=message):
+        Reinforce(**options)
+
+
+def test_arguments_of_other_types(tmp_path):
+    """As people run it, without the types that tests check: each is one line, and numbers of NumPy are numbers."""
+    lines = {
+        "logpi.Reinforce(hidden=64)": "hidden must be a list, got 64",
+        "logpi.PPO(anneal='learning_rate')": "anneal must be a list, got 'learning_rate'",
+        "logpi.PPO(anneal={'learning_rate': 1e-5})": "anneal must be a list, got {'learning_rate': 1e-05}",
+        "logpi.train(gym.make('CartPole-v1'))": "give the environment's id or a factory",
+        "run.policy.act([0.0], 3)": "random must be a generator such as np.random.default_rng(0), got 3",
+    }
+    config = "logpi.Reinforce(hidden=(4,), episodes=4, learning_rate=np.float32(0.25), discount=np.float64(0.5))"
+    options = f"steps=np.int64(50), seed=np.int64(3), out={str(tmp_path / 'run')!r}"
+    program = f"""import gymnasium as gym, logpi, numpy as np
+run = logpi.train("finite:short-corridor", {config}, {options})
+for text in {list(lines)!r}:
+    try:
+        eval(text)
+    except logpi.LogpiError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == ""
+    printed = done.stdout.splitlines()
+    assert all(line.startswith(said) for line, said in zip(printed, lines.values(), strict=True)), printed
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert (settings["seed"], settings["learning_rate"], settings["discount"]) == (3, 0.25, 0.5)
+
+
+def test_a_clip_may_be_annealed_to_nothing():
+    assert logpi.PPO(anneal=("clip",)).anneal == ("clip",)
+    with pytest.raises(LogpiError, match="positive"):
+        logpi.PPO(anneal=("clip=-1",))
+
+
+def test_text_in_a_file_of_settings_stays_text(tmp_path):
+    from logpi.config import read_settings
+
+    file = tmp_path / "my.yaml"
+    file.write_text("steps: 3e6\nlearning_rate: 1.5e-3\nreference: '2024'\nnetwork: e5.py:net\n")
+    found = {"steps": 3e6, "learning_rate": 1.5e-3, "reference": "2024", "network": "e5.py:net"}
+    assert read_settings(file) == found
+
+
+def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "finite:short-corridor", "--hidden", "--baseline", "none", "--steps", "50", "--out", "my run"]
+    assert main(command) == 0
+    assert "logpi resume 'my run' --steps" in capsys.readouterr().out
+    assert main(command) == 2
+    assert "`logpi resume 'my run'`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closing", ["sys.stdout = None", "sys.stdout.reconfigure(encoding='ascii')"])
+def test_wherever_it_prints(closing, tmp_path):
+    """Into nothing, and where π and ∇ cannot be written."""
+    train = f"main(['train', 'finite:short-corridor', '--hidden', '--steps', '20', '--out', {str(tmp_path / 'run')!r}])"
+    text = f"import sys; {closing}; from logpi.cli import main; sys.exit({train})"
+    subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", "from logpi.cli import main; main(['train', '--help'])"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "a2c"])
+def test_memory_that_is_not_there(algorithm, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "train",
+        "CartPole-v1",
+        "--algorithm",
+        algorithm,
+        "--max-episode-steps",
+        "1000000000000",
+        "--steps",
+        "99",
+    ]
+    assert main(command) == 2
+    assert "not enough memory for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "a2c"])
+def test_compiled_training_in_double_precision(algorithm, tmp_path):
+    text = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"
+    options = ["--algorithm", algorithm, "--hidden", "--steps", "200", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-c", text, "train", "finite:short-corridor", *options]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "JAX_ENABLE_X64": "1"})
+    newest = max((tmp_path / "run" / "checkpoints").glob("*.npz"))
+    assert any(array.dtype == np.float64 for array in np.load(newest).values())

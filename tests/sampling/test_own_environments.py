@@ -259,3 +259,148 @@ def test_a_file_that_does_not_import_names_the_line(tmp_path):
     (tmp_path / "bad.py").write_text("x = 1\n\nassert x == 2\n")
     with pytest.raises(LogpiError, match=r"bad.py does not import: AssertionError: .*\(line 3\)"):
         make_environment(f"{tmp_path / 'bad.py'}:x")
+
+
+class Counting(gym.Env):
+    """Ends after three steps, and is paid its number."""
+
+    observation_space, action_space = BOX, TWO
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(2, self.t / 4, np.float32), self.reward(), self.t >= 3, False, {}
+
+    def reward(self):
+        return float(self.t)
+
+
+class Game(Counting):
+    """Two of three moves are allowed; when it is over none is."""
+
+    action_space = gym.spaces.Discrete(3)
+    observation_space = gym.spaces.Dict({"action_mask": gym.spaces.MultiBinary(3), "board": BOX})
+    ends = 3
+
+    def reset(self, *, seed=None, options=None):
+        board, info = super().reset(seed=seed)
+        return self.seen(board), info
+
+    def step(self, action):
+        assert action < 2
+        board, *rest = super().step(action)
+        return self.seen(board), *rest
+
+    def seen(self, board):
+        return {"action_mask": np.array([1, 1, 0], np.int8) * (self.t < self.ends), "board": board}
+
+
+class Stuck(Game):
+    """No move is allowed before the end."""
+
+    ends = 2
+
+
+SHORT = dict(environments=2, rollout_steps=8, hidden=(4,))
+
+
+@pytest.mark.parametrize("config", [logpi.A2C(**SHORT), logpi.PPO(**SHORT, minibatches=4), logpi.Reinforce(episodes=2)])
+def test_a_game_that_is_over_needs_no_move(config, tmp_path):
+    """Control: a game that goes on does, and its place is said."""
+    logpi.train(Game, config, steps=40, out=tmp_path / "run")
+    with pytest.raises(LogpiError, match=r"Stuck: environment 0, episode 0, step 2: action_mask allows no action"):
+        logpi.train(Stuck, config, steps=40, out=tmp_path / "stuck")
+
+
+def test_the_place_of_a_fault_in_a_stream(tmp_path):
+    """Each episode takes three steps and a row for its reset."""
+    broken = {"left": 7}
+
+    class Broken(Counting):
+        def reward(self):
+            broken["left"] -= 1
+            return np.nan if broken["left"] == 0 else 1.0
+
+    with pytest.raises(LogpiError, match=r"environment 0, episode 2, step 0: reward is not finite: nan"):
+        logpi.train(Broken, logpi.A2C(environments=1, rollout_steps=12), steps=40, out=tmp_path / "run")
+
+
+def test_the_place_of_a_fault_in_a_compiled_stream(tmp_path):
+    from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+
+    def step(key, t, action):
+        return t + 1, jnp.zeros(2), jnp.where(t == 2, jnp.nan, 1.0), jnp.array(False), t >= 4
+
+    spec = EnvironmentSpec("nan-at-2", BOX, TWO, 5, None, {})
+    environment = CompiledEnvironment(spec, lambda key: (jnp.int32(0), jnp.zeros(2)), step)
+    with pytest.raises(LogpiError, match=r"nan-at-2: environment 0, rollout 0, step 2: reward is not finite"):
+        logpi.train(environment, logpi.A2C(environments=2, rollout_steps=8), steps=40, out=tmp_path / "run")
+
+
+def test_actions_have_the_type_of_their_space(tmp_path, random):
+    """In training, and from `act`, drawn or not."""
+
+    class Half(Counting):
+        action_space = gym.spaces.Box(-1, 1, (2,), np.float16)
+
+        def step(self, action):
+            assert self.action_space.contains(action)
+            return super().step(action)
+
+    run = logpi.train(Half, logpi.Reinforce(episodes=2, hidden=(4,)), steps=10, out=tmp_path / "run")
+    space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    for generator in (None, random):
+        assert space.contains(run.policy.act(np.zeros(2), generator))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[0.0], [0.0, 1.0]],), "gymnasium.spaces.flatten"),
+        (([np.nan, 0.0],), "finite numbers"),
+        ((["a", "b"],), "finite numbers"),
+        ((np.zeros(3),), "has shape"),
+    ],
+)
+def test_what_a_policy_cannot_answer(arguments, message, random):
+    policy = policy_for(make_environment(Plain).spec, random).on_host()
+    with pytest.raises(LogpiError, match=message):
+        policy.act(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3), (8, 2, 8), (1, 60, 2), (60, 2, 60)])
+def test_a_thin_box_of_three_dimensions_is_no_image(shape, random):
+    space = gym.spaces.Box(0, 1, shape, np.float32)
+    policy = make_policy(space, TWO, (4,), random).on_host()
+    assert policy.encoder.image is None
+    assert policy.act(space.sample()) in (0, 1)
+    assert make_policy(gym.spaces.Box(0, 1, (3, 8, 8), np.float32), TWO, (4,), random).encoder.image is not None
+
+
+def test_a_mask_of_other_than_discrete_actions_is_refused():
+    class Masked(Counting):
+        action_space = gym.spaces.MultiDiscrete([3, 3])
+
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed)[0], {"action_mask": np.ones(6, np.int8)}
+
+    with pytest.raises(LogpiError, match="an action_mask needs Discrete actions"):
+        make_environment(Masked)
+
+
+def test_a_factory_that_leaves_is_named():
+    def leaving():
+        raise SystemExit(0)
+
+    with pytest.raises(LogpiError, match="leaving could not be made: SystemExit"):
+        make_environment(leaving)
+
+
+@pytest.mark.parametrize("source", ["finite:short-corridor", "vector:CartPole-v1"])
+def test_workers_are_refused_where_there_are_none(source, tmp_path):
+    with pytest.raises(LogpiError, match="leave out --workers"):
+        logpi.train(source, logpi.A2C(), steps=10, workers=2, out=tmp_path / "run")
+    logpi.train(source, logpi.A2C(hidden=(4,)), steps=10, workers=0, out=tmp_path / "run0")

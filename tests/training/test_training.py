@@ -13,7 +13,7 @@ import pytest
 from helpers import FiniteEnv, random_mdp
 
 import logpi
-from logpi.mdp import contextual_bandit, short_corridor
+from logpi.mdp import FiniteMDP, RewardLaw, contextual_bandit, short_corridor
 from logpi.report import SilentReporter
 
 
@@ -121,6 +121,18 @@ def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
     slow = {"kl_limit": 1e-12} if hasattr(algorithm, "kl_limit") else {"learning_rate": 1e-9}
     idle = logpi.train(mdp, dataclasses.replace(algorithm, **slow), steps=4e3, out=tmp_path / "idle")
     assert logpi.exact_objective(mdp, logits_of(idle.policy)) < best - 0.5 * (best - start)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_rewards_of_any_size_are_learned(tmp_path, size):
+    """In running units, from V = 0. Control: as they are, rewards of a millionth are not."""
+    plain = contextual_bandit()
+    law = RewardLaw(size * plain.reward_value, plain.reward_probability)
+    mdp = FiniteMDP(plain.initial, plain.transition, law, plain.terminal, plain.horizon)
+    mean = lambda config, name: logpi.train(mdp, config, steps=2e4, out=tmp_path / name).evaluation.mean / size
+    assert mean(logpi.A2C(), "units") > 1.8
+    if size < 1:
+        assert mean(logpi.A2C(normalize_returns=False), "none") < 1.7
 
 
 def test_ppo_solves_cartpole(tmp_path):

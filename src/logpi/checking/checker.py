@@ -8,7 +8,7 @@ import numpy as np
 
 from logpi.checking.credit import Credit, credit_matrix
 from logpi.checking.diagnosis import Cause, Evidence, diagnose
-from logpi.checking.expectation import NotFinite, Situation, least_variance
+from logpi.checking.expectation import Critic, NotFinite, Situation, all_cases, least_variance
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
 from logpi.checking.measuring import Measured, Trial
 from logpi.checking.probes import Probes, batch_of, make_probes
@@ -16,8 +16,8 @@ from logpi.checking.remarks import by_law, by_target, entropy_sign, value_leak
 from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
-from logpi.checking.verdict import SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
-from logpi.contract import NAMES, Estimator, Layout, wanted
+from logpi.checking.verdict import ROUNDED_INSIDE, SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
+from logpi.contract import CRITIC, NAMES, Estimator, Layout, wanted
 from logpi.errors import LogpiError, real, require
 
 
@@ -44,6 +44,8 @@ def check(
     return type, no gradient, NaN, randomness, changed inputs, an exception.
     """
     require(layout in get_args(Layout), "layout", " or ".join(get_args(Layout)), layout)
+    known = get_args(FrameworkName)
+    require(framework is None or framework in known, "framework", " or ".join(known), framework)
     require(target in TARGETS, "target", " or ".join(TARGETS), target)
     valid = real(entropy_coefficient) and abs(entropy_coefficient) < float("inf")
     require(valid, "entropy_coefficient", "a number", entropy_coefficient)
@@ -65,7 +67,7 @@ class _Check:
     def report(self) -> CheckReport:
         probes = make_probes(self.discount)
         self.trial.must_be_a_function(probes)
-        measured = self.trial.measure(probes, "exact" if self.exact_critic else self._critic())
+        measured = self.trial.measure(probes, self._critic)
         if self.target not in measured[0].targets:
             raise LogpiError(
                 f"target {self.target!r} needs what the estimator does not ask for: {TARGETS[self.target]}"
@@ -75,18 +77,21 @@ class _Check:
         if single:
             self.trial.notes.append("computed in single precision: exact to 1e-5 counts as exact")
         leak = self.trial.leak(measured[0])
-        if leak is not None:
-            measured = [*leak, *measured]
+        alone, measured = measured, [*leak, *measured]
         evidence = [self._evidence(m, self.target) for m in measured]
         judgement = judge(evidence, tolerance)
         if judgement.verdict == "biased":
             judgement = self._usual(evidence, tolerance) or judgement
-            if judgement.relative_bias < SINGLE_TOLERANCE:
-                self.trial.notes.append("a bias as small as this is what single precision inside the function makes")
+            rounded = judge(evidence, ROUNDED_INSIDE)
+            if rounded.verdict == "exact":
+                judgement, tolerance = rounded, ROUNDED_INSIDE
+                self.trial.notes.append("exact to what single precision inside of the function leaves")
+            elif judgement.relative_bias < SINGLE_TOLERANCE:
+                self.trial.notes.append("a bias as small as this may come from single precision inside the function")
         matches = self._matches(probes, measured, tolerance)
-        if judgement.verdict in ("biased", "zero") and matches and leak is None:
+        if judgement.verdict in ("biased", "zero") and matches and not leak:
             judgement = replace(judgement, verdict="other-target")
-        diagnosis = self._diagnosis(judgement, measured, evidence, matches, leak is not None)
+        diagnosis = self._diagnosis(judgement, alone, matches, bool(leak))
         credit = self._credit(probes)
         worst = [judge([e], tolerance).relative_bias for e in evidence]
         return CheckReport(
@@ -99,7 +104,7 @@ class _Check:
             target=self.target,
             matches=matches,
             diagnosis=diagnosis,
-            variance=self._variance(measured),
+            variance=self._variance(alone),
             credit=credit,
             framework=self.trial.framework.name,
             layout=self.trial.layout,
@@ -112,8 +117,9 @@ class _Check:
         found = judge([e for e in evidence if e.situation.probe.name != "rare"], tolerance)
         return found if found.verdict == "biased" else None
 
-    def _critic(self) -> str:
-        return "continuing" if "continuing" in self.target else "wrong"
+    @property
+    def _critic(self) -> Critic:
+        return Critic(self.exact_critic, "continuing" in self.target)
 
     def _evidence(self, measured: Measured, target: str) -> Evidence:
         found = measured.moments
@@ -124,12 +130,12 @@ class _Check:
     def _matches(self, probes: Probes, measured: Sequence[Measured], tolerance: float) -> tuple[str, ...]:
         """Every target for which the estimator is exact, with the critic that such an estimator would have."""
         found = [name for name in measured[0].targets if self._fits(measured, name, tolerance)]
-        if not found and not self.exact_critic and {"next_value", "last_value", "value"} & set(self.trial.names):
-            going_on = self.trial.measure(probes, "continuing" if self._critic() == "wrong" else "wrong")
-            others = [name for name in going_on[0].targets if self._fits(going_on, name, tolerance)]
-            found += others
-            if not others:
-                exact = self.trial.measure(probes, "exact")
+        if not found and set(CRITIC) & set(self.trial.names):
+            other = self._critic._replace(continuing=not self._critic.continuing)
+            going_on = self.trial.measure(probes, other)
+            found += [name for name in going_on[0].targets if self._fits(going_on, name, tolerance)]
+            if not found and not self.exact_critic:
+                exact = self.trial.measure(probes, self._critic._replace(exact=True))
                 exact_for = [name for name in exact[0].targets if self._fits(exact, name, tolerance)]
                 if exact_for:
                     self.trial.notes.append(
@@ -155,22 +161,22 @@ class _Check:
         self,
         judgement: Judgement,
         measured: Sequence[Measured],
-        evidence: Sequence[Evidence],
         matches: tuple[str, ...],
         leak: bool,
     ) -> tuple[Cause, ...]:
         if judgement.verdict == "exact":
             return ()
+        evidence = [self._evidence(m, self.target) for m in measured]
         causes = [value_leak()] if leak else []
         bonuses = ("entropy-bonus", "entropy-regularised")
         causes += [entropy_sign()] if any(self._entropy_taken_off(measured, bonus) for bonus in bonuses) else []
-        about = by_target(judgement, self.target, matches, self.trial.names)
+        silent = all(m.moments.second == 0 for m in measured)
+        about = by_target(judgement, self.target, matches, self.trial.names, silent)
         if judgement.verdict == "other-target" and about:
             return tuple(about)  # it explains all that there is
-        causes += by_law(evidence) if self.trial.sampler is not None else []
+        causes += by_law(evidence, self.trial.names) if self.trial.sampler is not None else []
         causes += about
-        usable = [e for e in evidence if "shared critic" not in e.situation.name]
-        causes += diagnose(usable, self.trial.names, self.target) if judgement.verdict != "zero" else []
+        causes += diagnose(evidence, self.trial.names, self.target) if judgement.verdict != "zero" else []
         unique = {cause.name: cause for cause in reversed(causes)}
         return tuple(unique[name] for name in dict.fromkeys(cause.name for cause in causes))
 
@@ -182,12 +188,15 @@ class _Check:
 
     def _variance(self, measured: Sequence[Measured]) -> Variance | None:
         pairs = [m for m in measured if m.situation.probe.name == "stop" and m.situation.probe.episodes == 2]
-        first = (pairs or [m for m in measured if "shared critic" not in m.situation.name])[0]
+        first = (pairs or measured)[0]
         episodes = first.situation.probe.episodes
         trace = first.moments.variance
-        if self.trial.layout == "rollout" or first.situation.law.jacobian is not None:
+        discounts = {"discounted": (self.discount, self.discount), "conventional": (1.0, self.discount)}
+        discounts["undiscounted"] = (1.0, 1.0)
+        whole = self.trial.layout != "rollout" and first.situation.law.jacobian is None
+        if not whole or self.target not in discounts or "reward" not in self.trial.names:
             return Variance(trace, None, None, episodes)
-        least = least_variance(first.situation, first.columns) / episodes
+        least = least_variance(first.situation, first.columns, *discounts[self.target]) / episodes
         return Variance(trace, least, trace / least if least > 0 else None, episodes)
 
     def _credit(self, probes: Probes) -> Credit | None:
@@ -196,7 +205,7 @@ class _Check:
         chain = replace(probes.chain, designs=batch_of(1 if self.trial.layout == "episode" else 2))
         try:
             situation = Situation(chain, self.trial.layout, self.trial.law(chain))
-            found = credit_matrix(self.trial.framework, self.trial.names, situation)
+            mean = lambda paid: self.trial.moments(paid, all_cases(paid, paid.columns())).mean
+            return credit_matrix(mean, situation)
         except NotFinite:
             return None  # such as a division by the deviation of equal returns
-        return found if self.trial.sign > 0 else replace(found, matrix=-found.matrix)

@@ -4,14 +4,14 @@ On a process of fixed length whose steps have their own parameters, with rewards
 linear in rewards has E[ĝ_t] = C[t, k] E[r_k ∇ log π(a_t|s_t)].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.checking.expectation import Situation, all_cases, moments
-from logpi.checking.request import Framework
+from logpi.checking.expectation import Situation
 from logpi.mdp import FiniteMDP
 from logpi.objective import exact_gradient
 
@@ -32,16 +32,13 @@ class Credit:
         return {"matrix": rows(self.matrix), "correct": rows(self.correct), "residual": self.residual}
 
 
-def credit_matrix(framework: Framework, names: tuple[str, ...], situation: Situation) -> Credit:
-    """The matrix of an estimator on `situation`, whose probe is the chain.
-
-    **Raises:** what the estimator raises.
-    """
+def credit_matrix(mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation) -> Credit:
+    """The matrix of an estimator whose expectation is `mean` on `situation`, whose probe is the chain."""
     probe, horizon = situation.probe, situation.probe.mdp.horizon
     matrix = np.full((horizon, horizon), np.nan)
     correct = np.where(np.triu(np.ones((horizon, horizon))) > 0, probe.mdp.discount ** np.arange(horizon), np.nan)
     left, size = 0.0, 0.0
-    found = [_mean(framework, names, situation, k) for k in (None, *range(horizon))]
+    found = [mean(_rewarded(situation, k)) for k in (None, *range(horizon))]
     for k in range(horizon):
         single = _rewarded(situation, k)
         plain = single.probe.mdp
@@ -66,8 +63,3 @@ def _rewarded(situation: Situation, k: int | None) -> Situation:
     reward = np.where((probe.step == k)[:, None, None], mdp.reward, 0.0) if k is not None else 0 * mdp.reward
     paid = FiniteMDP(mdp.initial, mdp.transition, reward, mdp.terminal, mdp.horizon, mdp.discount)
     return replace(situation, probe=replace(probe, mdp=paid))
-
-
-def _mean(framework: Framework, names: tuple[str, ...], situation: Situation, k: int | None) -> ndarray:
-    rewarded = _rewarded(situation, k)
-    return moments(framework, names, rewarded, all_cases(rewarded, rewarded.columns())).mean

@@ -24,12 +24,15 @@ COMMON = ("whiten-batch", "own-sample-baseline", "grpo-std", "gae-lambda")
 
 @dataclass(frozen=True)
 class Cause:
-    """A known mistake, and how far its expected gradient is from the one found, relative to that one."""
+    """A known mistake, and how far its expected gradient is from the one found, relative to that one.
+
+    No distance: it shows in something else than the expected gradient.
+    """
 
     name: str
     explanation: str
     remedy: str
-    distance: float = 0.0
+    distance: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """By these names."""

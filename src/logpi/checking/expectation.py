@@ -11,7 +11,7 @@ from logpi.checking.cases import Cases, Columns, add_law, batches, log_softmax, 
 from logpi.checking.probes import Probe
 from logpi.checking.request import Answer, Framework, Request
 from logpi.checking.targets import Law
-from logpi.contract import DIFFERENTIABLE, Layout
+from logpi.contract import CRITIC, DIFFERENTIABLE, Layout
 from logpi.errors import LogpiError
 from logpi.objective import continuing_values, policy_values
 
@@ -34,6 +34,19 @@ class Moments(NamedTuple):
         return self.second - float(np.sum(self.mean**2))
 
 
+class Critic(NamedTuple):
+    """What an estimator gets as V: numbers that are wrong on purpose, or `exact`.
+
+    If `continuing`, V where the time limit cuts, which is always right, is that of the task without it.
+    """
+
+    exact: bool = False
+    continuing: bool = False
+
+
+WRONG = Critic()
+
+
 @dataclass(frozen=True)
 class Situation:
     """A probe as one layout sees it: who acts, what the critic says, how far a rollout goes."""
@@ -41,8 +54,7 @@ class Situation:
     probe: Probe
     layout: Layout
     law: Law
-    critic: str = "wrong"
-    """"wrong"; "continuing": right where the time limit cuts; "exact": right everywhere."""
+    critic: Critic = WRONG
     steps: int = ROLLOUT_STEPS
 
     @property
@@ -65,12 +77,12 @@ class Situation:
         """V(s_t), V(s_{t+1}) and the last one; right where no correct estimator could do without it."""
         fields, probe = columns.fields, self.probe
         limited, endless = self._exact_values()
-        critic = {"exact": limited}.get(self.critic, probe.critic)
-        goes_on = endless if self.critic == "continuing" else limited
+        goes_on = endless if self.critic.continuing else limited
+        critic = goes_on if self.critic.exact else probe.critic
         fields["value"] = critic[fields["state"]]
         after = fields["next_state"]
         next_value, last_value = critic[after], critic[fields["going_on"]]
-        if self.critic == "continuing":
+        if self.critic.continuing:
             next_value = np.where(fields["truncated"], endless[after], next_value)
         last = fields["length"] - 1
         rows = np.arange(len(last))
@@ -78,7 +90,7 @@ class Situation:
         if self.layout == "rollout":
             next_value[rows, last] = np.where(cut, goes_on[after[rows, last]], next_value[rows, last])
             last_value = np.where(cut, goes_on[fields["going_on"]], last_value)
-        elif self.critic == "continuing":
+        elif self.critic.continuing:
             last_value = np.where(fields["truncated"][rows, last], endless[after[rows, last]], last_value)
         fields["next_value"], fields["last_value"] = next_value, last_value
 
@@ -87,7 +99,7 @@ class Situation:
         mdp, policy = self.probe.mdp, self.law.table[self.probe.mdp.observation]
         by_time = policy_values(mdp, policy).state
         limited = by_time[np.minimum(self.probe.step, mdp.horizon), np.arange(mdp.states)]
-        endless = continuing_values(mdp, policy) if self.critic == "continuing" else limited
+        endless = continuing_values(mdp, policy) if self.critic.continuing else limited
         return np.where(mdp.terminal, 0.0, limited), endless
 
 
@@ -106,11 +118,11 @@ def moments(framework: Framework, names: tuple[str, ...], situation: Situation, 
         request = make_request(situation, case, names)
         with np.errstate(all="ignore"):
             answer = framework.evaluate(request)
-        if not answer.finite:
-            raise NotFinite(situation, request, answer)
-        gradient = ascent(situation, case, answer)
-        mean += np.tensordot(case.probability, gradient, axes=1)
-        second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
+            if not answer.finite:
+                raise NotFinite(situation, request, answer)
+            gradient = ascent(situation, case, answer)
+            mean += np.tensordot(case.probability, gradient, axes=1)
+            second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
         single |= answer.single_precision
         rounding += 0.0 if answer.rounding is None else float(case.probability @ answer.rounding)
     return Moments(mean, second, single, rounding)
@@ -126,9 +138,9 @@ class NotFinite(LogpiError):
         super().__init__(f"the loss or its gradient is not finite on probe {situation.name}{given}")
 
 
-def make_request(situation: Situation, case: Cases, names: tuple[str, ...], logits: ndarray | None = None) -> Request:
-    """The arrays that the layout's author would see; `logits` other than the probe's move only what depends on θ."""
-    table = situation.probe.logits if logits is None else logits
+def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> Request:
+    """The arrays that the layout's author would see."""
+    table = situation.probe.logits
     log_policy = log_softmax(table)
     seen, action = case.observation, case.fields["action"]
     leaves = {
@@ -136,7 +148,7 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...], logi
         "logits": table[seen],
         "entropy": -np.sum(np.exp(log_policy) * log_policy, axis=-1)[seen],
         "policy": table,
-        **{name: case.fields[name] for name in ("value", "next_value", "last_value")},
+        **{name: case.fields[name] for name in CRITIC},
     }
     orient = lambda name, array: array if name == "policy" else _as_layout(situation.layout, array)
     return Request(
@@ -215,16 +227,20 @@ def score_sums(probe: Probe, case: Cases, weight: Float[ndarray, "batch episode 
     return tally - probe.policy * tally.sum(axis=2, keepdims=True)
 
 
-def least_variance(situation: Situation, columns: Columns) -> float:
-    """The smallest E|ĝ|² - |∇J|² of one episode over all state baselines: ĝ = Σ_t γ^t (R_t - b(s_t)) ∇ log π."""
+def least_variance(situation: Situation, columns: Columns, power: float, discount: float) -> float:
+    """The smallest trace of the covariance, of one episode, over all state baselines b.
+
+    ĝ = Σ_t power^t (R_t - b(s_t)) ∇ log π, R_t with `discount`.
+    """
     probe, fields = situation.probe, columns.fields
     single = Cases(columns.probability, {n: a[:, None] if a.ndim == 2 else a for n, a in fields.items()})
-    power = np.where(single.fields["mask"], probe.mdp.discount ** single.fields["step"], 0.0)
-    returns = reward_to_go(single.fields["reward"], probe.mdp.discount)
+    powers = np.where(single.fields["mask"], power ** single.fields["step"], 0.0)
+    returns = reward_to_go(single.fields["reward"], discount)
     rows = len(probe.logits)
-    whole = score_sums(probe, single, power * returns).reshape(len(columns.probability), -1)
+    whole = score_sums(probe, single, powers * returns).reshape(len(columns.probability), -1)
     parts = np.stack(
-        [score_sums(probe, single, power * (single.observation == o)).reshape(whole.shape) for o in range(rows)], axis=2
+        [score_sums(probe, single, powers * (single.observation == o)).reshape(whole.shape) for o in range(rows)],
+        axis=2,
     )
     weighted = parts * columns.probability[:, None, None]
     best = np.linalg.lstsq(np.einsum("bgi,bgj->ij", weighted, parts), np.einsum("bgi,bg->i", weighted, whole))[0]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import Estimator, call, name_of, shape_of
+from logpi.checking.request import LINKED, Answer, Arrays, FrameworkName, Request, TabularPolicy
+from logpi.contract import CRITIC, Estimator, blamed, call, name_of, shape_of
 from logpi.errors import LogpiError
 
 # Batches that one compiled call takes; the same for all probes, so that equal shapes compile once.
@@ -32,11 +32,17 @@ class JaxFramework:
             given["policy"] = TabularPolicy(leaves["policy"], jax.nn.log_softmax, jax.numpy.exp)
         return {name: given[name] for name in request.names}
 
+    def _call(self, request: Request, constant: dict[str, Any], leaves: dict[str, Any]) -> Any:
+        """What the function returns; whole numbers as real ones, whose derivative is 0."""
+        output = call(self.function, self._inputs(request, constant, leaves))
+        whole = isinstance(output, int) and not isinstance(output, bool)
+        return float(output) if whole else output
+
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array; not compiled."""
         with self.jax.enable_x64(True):
             constant, leaves = self._one(request, index)
-            output = call(self.function, self._inputs(request, constant, leaves))
+            output = self._call(request, constant, leaves)
         shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
 
@@ -60,7 +66,8 @@ class JaxFramework:
                         errors.NonConcreteBooleanIndexError,
                         errors.TracerIntegerConversionError,
                     )
-                    if not isinstance(error.__cause__, untraceable):
+                    static = "Non-hashable static arguments" in str(error)
+                    if not isinstance(error.__cause__, untraceable) and not static:
                         raise
                     self.traceable = False
             with self.jax.disable_jit():  # else every call would compile the function's own loops again
@@ -71,14 +78,15 @@ class JaxFramework:
         key = (request.names, request.discount, *((n, a.shape[1:]) for n, a in request.constant.items()))
         if key not in self.compiled:
             constant, leaves = self._one(request, 0)
-            function = lambda leaves, constant: call(self.function, self._inputs(request, constant, leaves))
+            function = lambda leaves, constant: self._call(request, constant, leaves)
             seen = jax.eval_shape(function, leaves, constant)
             shape = shape_of(seen, request.shape, name_of(self.function))
             one = jax.value_and_grad(function) if shape == () else function
             axes = {name: None if name == "policy" else 0 for name in leaves}
             self.compiled[key] = (jax.jit(jax.vmap(one, (axes, 0))), shape, seen.dtype == np.float32)
         program, shape, single = self.compiled[key]
-        results = [program(*self._chunk(request, start)) for start in range(0, request.count, CHUNK)]
+        with blamed(self.function):
+            results = [program(*self._chunk(request, start)) for start in range(0, request.count, CHUNK)]
         join = lambda *parts: np.concatenate([np.asarray(part, np.float64) for part in parts])[: request.count]
         if shape == ():
             gradients = {name: join(*(g[name] for _, g in results)) for name in results[0][1]}
@@ -97,8 +105,9 @@ class JaxFramework:
         weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = self._one(request, index)
-            function = lambda leaves: call(self.function, self._inputs(request, constant, leaves))  # noqa: B023
-            output, pull = jax.vjp(function, leaves)
+            function = lambda leaves: self._call(request, constant, leaves)  # noqa: B023
+            with blamed(self.function):
+                output, pull = jax.vjp(function, leaves)
             single |= getattr(output, "dtype", None) == np.float32
             if shape_of(output, request.shape, name) == ():
                 losses.append(float(output))
@@ -109,3 +118,25 @@ class JaxFramework:
             return Answer({}, np.stack(weights), single_precision=single)
         stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
         return Answer(stacked, loss=np.array(losses), single_precision=single)
+
+    def moves_critic(self, request: Request) -> bool:
+        """By a second derivative, which knows where gradients were stopped."""
+        jax = self.jax
+        critic = [name for name in request.leaves if name in CRITIC]
+        policy = [name for name in request.leaves if name not in CRITIC]
+        if not critic or not policy:
+            return False
+        with jax.enable_x64(True), jax.disable_jit(not self.traceable), blamed(self.function):
+            for index in range(request.count):
+                constant, leaves = self._one(request, index)
+
+                def slope(moved: dict[str, Any], constant: Any = constant, leaves: Any = leaves) -> Any:
+                    loss = lambda values: self._call(request, constant, leaves | moved | values)
+                    slopes = jax.grad(loss)({name: leaves[name] for name in critic}).values()
+                    irregular = lambda x: jax.numpy.cos(1.0 + jax.numpy.arange(x.size)).reshape(x.shape)
+                    return sum(jax.numpy.sum(x * irregular(x)) for x in slopes)
+
+                mixed = jax.grad(slope)({name: leaves[name] for name in policy}).values()
+                if any(float(abs(x).max()) > LINKED for x in mixed):
+                    return True
+        return False

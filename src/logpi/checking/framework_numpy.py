@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import Estimator, call, name_of, shape_of
+from logpi.contract import CRITIC, Estimator, call, name_of, shape_of
 from logpi.numeric import FINE_STEP, STEP, derivative
 
 
@@ -70,4 +70,8 @@ class NumpyFramework:
             return derivative(loss, np.asarray(leaves[name], np.float64), step)
 
         # A NumPy author differentiates by hand, and never through the critic.
-        return {name: by(name) for name in leaves if not name.endswith("value")}
+        return {name: by(name) for name in leaves if name not in CRITIC}
+
+    def moves_critic(self, request: Request) -> bool:
+        """Never: see above."""
+        return False

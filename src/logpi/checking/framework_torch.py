@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import Estimator, call, name_of, shape_of
+from logpi.checking.request import LINKED, Answer, Arrays, FrameworkName, Request, TabularPolicy
+from logpi.contract import CRITIC, Estimator, blamed, call, name_of, shape_of
 from logpi.errors import LogpiError
 
 
@@ -64,7 +64,10 @@ class TorchFramework:
         with torch_settings():
             output = self._call(request, constant, leaves)[0]
         shape_of(output, request.shape, name_of(self.function))
-        return np.asarray(output.detach() if hasattr(output, "detach") else output)
+        return self._numbers(output)
+
+    def _numbers(self, output: Any) -> ndarray:
+        return self.torch.as_tensor(output).detach().double().numpy()
 
     def _call(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[Any, dict[str, Any]]:
         """Flags are bool as environments give them; code that computes 1 - done gets numbers instead."""
@@ -95,7 +98,7 @@ class TorchFramework:
             constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
             output, roots = self._call(request, constant, leaves)
             shape = shape_of(output, request.shape, name)
-            single |= getattr(output, "dtype", None) == self.torch.float32
+            single |= getattr(output, "dtype", None) in (self.torch.float32, np.float32)
             if shape == () and request.shape != ():
                 if not getattr(output, "requires_grad", False):
                     raise LogpiError(
@@ -105,16 +108,37 @@ class TorchFramework:
                 losses.append(float(output.detach()))
                 gradients.append(self._gradient(output, roots))
             else:
-                weights.append(np.asarray(output.detach()))
+                weights.append(self._numbers(output))
         if weights:
-            return Answer({}, np.stack(weights).astype(np.float64), single_precision=single)
+            return Answer({}, np.stack(weights), single_precision=single)
         stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
         return Answer(stacked, loss=np.array(losses), single_precision=single)
 
     def _gradient(self, output: Any, roots: dict[str, Any]) -> Arrays:
-        found = self.torch.autograd.grad(output, [*roots.values()], allow_unused=True)
+        with blamed(self.function):
+            found = self.torch.autograd.grad(output, [*roots.values()], allow_unused=True)
         zero = self.torch.zeros_like
         return {
             name: (zero(root) if gradient is None else gradient).numpy()
             for (name, root), gradient in zip(roots.items(), found, strict=True)
         }
+
+    def moves_critic(self, request: Request) -> bool:
+        """By a second derivative, which knows what was detached."""
+        torch, grad = self.torch, self.torch.autograd.grad
+        with torch_settings(), blamed(self.function):
+            for index in range(request.count):
+                output, roots = self._call(
+                    request, *(request.one(x, index) for x in (request.constant, request.leaves))
+                )
+                critic, policy = [[r for n, r in roots.items() if (n in CRITIC) == of] for of in (True, False)]
+                if not getattr(output, "requires_grad", False) or not critic or not policy:
+                    return False
+                slopes = grad(output, critic, create_graph=True, allow_unused=True)
+                linked = [slope for slope in slopes if slope is not None and slope.requires_grad]
+                for slope in linked:
+                    weighted = (slope * torch.cos(1.0 + torch.arange(slope.numel())).reshape(slope.shape)).sum()
+                    mixed = grad(weighted, policy, retain_graph=True, allow_unused=True)
+                    if any(m is not None and bool(m.abs().max() > LINKED) for m in mixed):
+                        return True
+        return False

@@ -1,9 +1,9 @@
 """Which framework a function is written in, and that framework."""
 
 import contextlib
-import inspect
+import dis
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Framework, FrameworkName
-from logpi.contract import Estimator, call, name_of, wanted
+from logpi.contract import Estimator, blamed, call, inner_function, name_of, wanted
 from logpi.errors import LogpiError
 
 # Packages whose own code says nothing about what the estimator is written in.
@@ -19,22 +19,25 @@ KNOWN = ("torch", "jax", "numpy")
 
 
 def _inner(function: Any) -> Any:
-    """The Python function inside of decorators, partials, compiled functions and callable objects."""
-    inner = inspect.unwrap(getattr(function, "func", function))
+    """The Python function that is called in the end."""
+    inner = inner_function(function)
     return inner if hasattr(inner, "__code__") else type(inner).__call__
 
 
 def _packages(function: Any, seen: set[int]) -> set[str]:
     """Top-level packages that a function's code refers to, its own helpers included, wherever they stand."""
     inner = _inner(function)
-    code, globals_ = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
+    code = getattr(inner, "__code__", None)
     if code is None or id(code) in seen:
         return set()
     seen.add(id(code))
-    found, names = set(), _names_used(code)
-    for name in names:
-        value = globals_.get(name)
-        package = name if value is None else _package(value)
+    found, known = set(), inner.__globals__ | _enclosed(inner)
+    codes = [*_nested(code)]
+    imported = {i.argval for each in codes for i in dis.get_instructions(each) if i.opname == "IMPORT_NAME"}
+    found.update(name.partition(".")[0] for name in imported)
+    names = {*code.co_freevars, *(name for each in codes for name in each.co_names)}
+    for value in (known[name] for name in names & known.keys()):
+        package = _package(value)
         if package in KNOWN or not isinstance(value, types.FunctionType | types.ModuleType | partial):
             found.add(package)
         elif isinstance(value, types.ModuleType):
@@ -45,9 +48,18 @@ def _packages(function: Any, seen: set[int]) -> set[str]:
     return found
 
 
-def _names_used(code: types.CodeType) -> set[str]:
-    nested = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return set(code.co_names).union(*map(_names_used, nested))
+def _enclosed(function: types.FunctionType) -> dict[str, Any]:
+    """Variables of the functions around it."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code, and that of the functions inside of it."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _nested(inner)
 
 
 def _package(value: Any) -> str:
@@ -113,8 +125,9 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
 
     def law(logits: ndarray) -> ndarray:
         given = {"logits": array(logits), "observation": array(np.arange(len(logits)))}
-        with settings():
-            found = np.asarray(call(sampler, {name: given[name] for name in names}))
+        with settings(), blamed(sampler):
+            found = call(sampler, {name: given[name] for name in names})
+            found = np.asarray(found.detach() if hasattr(found, "detach") else found)
         if (
             found.shape != logits.shape
             or found.dtype.kind not in "fiub"

@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from logpi.checking.cases import Cases, Columns
 from logpi.checking.expectation import (
+    Critic,
     Moments,
     NotFinite,
     Situation,
@@ -55,7 +56,7 @@ class Trial:
         """Whether the sampler's law is."""
         return self.sampler is not None and self.sampler(np.zeros((8, 3))).dtype == np.float32
 
-    def situations(self, probes: Probes, critic: str) -> list[Situation]:
+    def situations(self, probes: Probes, critic: Critic) -> list[Situation]:
         """Where the estimator is tried; the first is the one whose variance is reported."""
         least = self.least_episodes
         of = lambda probe, n: replace(probe, designs=batch_of(n))
@@ -85,7 +86,7 @@ class Trial:
             return Law(probe.policy)
         return law_of(probe.logits, self.sampler)
 
-    def measure(self, probes: Probes, critic: str) -> list[Measured]:
+    def measure(self, probes: Probes, critic: Critic) -> list[Measured]:
         """Every situation; batches of one are left out for estimators that need two."""
         if self.layout != "episode" and self.least_episodes == 1:
             first = self.situations(probes, critic)[0]
@@ -103,59 +104,59 @@ class Trial:
         """E[ĝ], E[|ĝ|²] and all targets."""
         columns = situation.columns()
         cases = all_cases(situation, columns)
-        found = moments(self.framework, self.names, situation, cases)
-        if self.sign < 0 and not self._gives_weights(situation, cases):
-            found = found._replace(mean=-found.mean)
         law, trained = situation.law, Law(situation.probe.policy)
         fixed = situation.probe.behaviour is not None or (law.jacobian is not None and not np.any(law.jacobian))
         possible = targets(
             situation.probe, self.layout, trained if fixed else law, columns, self.names, self.entropy_coefficient
         )
-        return Measured(situation, columns, cases, found, possible)
+        return Measured(situation, columns, cases, self.moments(situation, cases), possible)
+
+    def moments(self, situation: Situation, cases: list[Cases]) -> Moments:
+        """Those of ĝ, an ascent direction."""
+        found = moments(self.framework, self.names, situation, cases)
+        uphill = self.sign > 0 or self._gives_weights(situation, cases)
+        return found if uphill else found._replace(mean=-found.mean)
 
     def _gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
         request = make_request(situation, cases[-1], self.names)
         return self.framework.output(request, 0).shape == request.shape != ()
 
     def must_be_a_function(self, probes: Probes) -> None:
-        """The same batch must give the same answer.
+        """The same batch must give the same answer, also when another has been seen in between.
 
-        **Raises:** `LogpiError` for an estimator that is random or keeps a state.
+        **Raises:** `LogpiError` for an estimator that is random or keeps a state, and for a sampler that is random.
         """
-        situation = Situation(
-            replace(probes.short, designs=batch_of(1 if self.layout == "episode" else 2)),
-            self.layout,
-            self.law(probes.short),
-        )
-        case = all_cases(situation, situation.columns())[-1]
-        request = make_request(situation, case, self.names)
+        probe = replace(probes.short, designs=batch_of(1 if self.layout == "episode" else 2))
+        situation = Situation(probe, self.layout, self.law(probe))
+        request = make_request(situation, all_cases(situation, situation.columns())[-1], self.names)
+        again = request.some([0, request.count - 1] * 4)
         with np.errstate(all="ignore"):
-            outputs = [self.framework.output(request, 0) for _ in range(3)]
-        if not all(np.array_equal(outputs[0], other, equal_nan=True) for other in outputs[1:]):
+            outputs = [self.framework.output(again, index) for index in range(again.count)]
+            answer = self.framework.evaluate(again)
+        parts = [part for part in (answer.loss, answer.weights, *answer.cotangents.values()) if part is not None]
+        if any(
+            not np.array_equal(part[i], part[i - 2], equal_nan=True) for part in (outputs, *parts) for i in range(2, 8)
+        ):
             raise LogpiError(
                 "two calls with the same batch gave different results: the estimator consumes randomness, or keeps a"
                 " state between calls. Draw outside of it, or freeze its statistics"
             )
+        if self.sampler is not None and not np.array_equal(self.sampler(probe.logits), self.sampler(probe.logits)):
+            raise LogpiError("the sampler gave two laws for the same logits: it must return probabilities, not draw")
 
-    def leak(self, measured: Measured) -> list[Measured] | None:
-        """The same situation with a critic that shares parameters, if the policy's loss reaches the critic.
-
-        It does where ∂loss/∂value changes with θ while everything else stands still.
-        """
-        if self.framework.name == "numpy" or not {"value", "next_value", "last_value"} & set(self.names):
-            return None
-        situation, mean, second, leaks = measured.situation, np.zeros_like(measured.moments.mean), 0.0, False
-        moved = situation.probe.logits + 0.3 * np.sin(1.0 + np.arange(mean.size)).reshape(mean.shape)
-        for case in measured.cases:
-            answer = self.framework.evaluate(make_request(situation, case, self.names))
-            other = self.framework.evaluate(make_request(situation, case, self.names, moved))
-            for name in answer.cotangents.keys() & {"value", "next_value", "last_value"}:
-                leaks |= not np.allclose(answer.cotangents[name], other.cotangents[name], rtol=1e-9, atol=1e-9)
+    def leak(self, measured: Measured) -> list[Measured]:
+        """The same situation with a critic that shares parameters, if the policy's loss reaches the critic; or none."""
+        situation, mean, second = measured.situation, np.zeros_like(measured.moments.mean), 0.0
+        if self._gives_weights(situation, measured.cases):
+            return []
+        requests = [make_request(situation, case, self.names) for case in measured.cases]
+        if not any(self.framework.moves_critic(request) for request in requests):
+            return []
+        for case, request in zip(measured.cases, requests, strict=True):
+            answer = self.framework.evaluate(request)
             gradient = self.sign * (ascent(situation, case, answer) + critic_share(situation, case, answer))
             mean += np.tensordot(case.probability, gradient, axes=1)
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
-        if not leaks:
-            return None
         self.notes.append("the critic is taken to share parameters with the policy, since the loss reaches it")
         shared = replace(situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic"))
         return [replace(measured, situation=shared, moments=Moments(mean, second, False, 0.0))]

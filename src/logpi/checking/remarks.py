@@ -14,8 +14,8 @@ _BY_SCALE = {
     "N": ("sum-over-episodes", "a sum over episodes instead of their mean", "divide by the number of episodes"),
     "(N-1)/N": (
         "own-sample-baseline",
-        "the baseline contains the sample's own return",
-        "leave it out, or multiply by N/(N-1)",
+        "the baseline contains the sample's own return, or one episode is left out",
+        "leave the own return out, or multiply by N/(N-1)",
     ),
     "(G-1)/G": (
         "own-sample-baseline",
@@ -83,35 +83,40 @@ def entropy_sign() -> Cause:
     return Cause("entropy-sign", "the entropy is taken off the objective", "subtract it from the loss")
 
 
-def by_target(judgement: Judgement, target: str, matches: tuple[str, ...], names: tuple[str, ...]) -> list[Cause]:
-    """What the verdict itself says."""
+def by_target(
+    judgement: Judgement, target: str, matches: tuple[str, ...], names: tuple[str, ...], silent: bool
+) -> list[Cause]:
+    """What the verdict itself says; `silent`: the gradient is 0 whatever happens."""
     kl, entropy = "kl" in target and "reference_log_prob" in names, target.startswith("entropy")
     match judgement.verdict:
         case "reversed":
             name = "kl-sign" if kl else "entropy-sign" if entropy else "policy-sign"
             said = "the sign is wrong: the loss rises where the objective does"
-            return [Cause(name, said, "minimise minus the objective, or --maximize")]
+            return [Cause(name, said, "minimise minus the objective, or --maximize", 0.0)]
         case "scaled" if judgement.scale_name in _BY_SCALE:
-            return [Cause(*_BY_SCALE[judgement.scale_name])]
+            return [Cause(*_BY_SCALE[judgement.scale_name], 0.0)]
         case "scaled":
             said = f"exact but for the factor {judgement.scale_name}"
-            return [Cause("constant-factor", said, "harmless with a tuned step size")]
+            return [Cause("constant-factor", said, "harmless with a tuned step size", 0.0)]
         case "zero":
-            return [_zero(names)]
+            return [_zero(names, silent)]
         case "other-target" if (kl or entropy) and matches[0] in _REWARD:
             name = "kl-coef-ignored" if kl else "entropy-no-grad"
             said = "the term has no gradient: the rest of the loss is all there is"
-            return [Cause(name, said, "differentiate the term")]
+            return [Cause(name, said, "differentiate the term", 0.0)]
         case "other-target" if target in _REWARD and matches[0] not in (*_REWARD, "policy"):
             said = f"this is the gradient of another term, {matches[0]}"
-            return [Cause("another-term", said, f"--target {matches[0]} says that it is meant")]
+            return [Cause("another-term", said, f"--target {matches[0]} says that it is meant", 0.0)]
         case "other-target" if target not in matches:
-            return [Cause(*_BY_TARGET[name]) for name in matches if name in _BY_TARGET][:1]
+            return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
         case _:
             return []
 
 
-def _zero(names: tuple[str, ...]) -> Cause:
+def _zero(names: tuple[str, ...], silent: bool) -> Cause:
+    if silent:
+        said = "the gradient of every batch is 0: the loss does not depend on the policy, or is detached from it"
+        return Cause("no-gradient", said, "let log_prob, logits, entropy or policy enter the loss with its gradient")
     if "reference_log_prob" in names:
         return Cause("kl-k1-loss", "log π - log reference as a loss has zero expected gradient", "k1 as a reward")
     if "reward" not in names and {"log_prob", "entropy"} & set(names):
@@ -155,14 +160,17 @@ _BY_LAW = {
 }
 
 
-def by_law(evidence: Sequence[Evidence]) -> list[Cause]:
+def by_law(evidence: Sequence[Evidence], names: tuple[str, ...]) -> list[Cause]:
     """How the sampler's law differs from the policy's."""
     first = evidence[0].situation
     law, policy = first.law.table, first.probe.policy
     if np.allclose(law, policy):
         return []
     jacobian = first.law.jacobian
-    name = "stale-no-ratio" if jacobian is None or not np.any(jacobian) else _difference(law, policy)
+    fixed = jacobian is None or not np.any(jacobian)
+    if fixed and "old_log_prob" in names:
+        return []
+    name = "stale-no-ratio" if fixed else _difference(law, policy)
     return [Cause(name, *_BY_LAW[name])]
 
 

@@ -32,6 +32,10 @@ class Variance:
     """trace / least; 1 is the best state baseline."""
     episodes: int
 
+    def to_json(self) -> dict[str, float | None]:
+        """By these names; null for what is infinite."""
+        return {name: x if x is None or np.isfinite(x) else None for name, x in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -61,7 +65,7 @@ class CheckReport:
         return rest | {
             "matches": [*self.matches],
             "diagnosis": [cause.to_json() for cause in self.diagnosis],
-            "variance": None if self.variance is None else dict(vars(self.variance)),
+            "variance": None if self.variance is None else self.variance.to_json(),
             "credit": None if self.credit is None else self.credit.to_json(),
             "notes": [*self.notes],
             "probes": dict(self.probes),
@@ -69,6 +73,12 @@ class CheckReport:
 
     def __str__(self) -> str:
         return as_text(self)
+
+
+def _how_far(cause: Cause) -> str:
+    if cause.distance is None:
+        return ""
+    return " (explains it exactly)" if cause.distance < 1e-7 else f" (explains it to within {cause.distance:.1%})"
 
 
 def as_text(report: CheckReport) -> str:
@@ -85,8 +95,7 @@ def as_text(report: CheckReport) -> str:
     if report.diagnosis:
         lines.append("likely cause, most likely first")
         for cause in report.diagnosis:
-            how = "explains it exactly" if cause.distance < 1e-7 else f"explains it to {cause.distance:.1%}"
-            lines += [f"  {cause.name}: {cause.explanation} ({how})", f"      {cause.remedy}"]
+            lines += [f"  {cause.name}: {cause.explanation}{_how_far(cause)}", f"      {cause.remedy}"]
     elif report.verdict != "exact":
         lines.append("no known mistake explains it")
     if report.variance is not None:

@@ -1,7 +1,7 @@
 """What a framework is asked, and what it answers: ∂loss/∂(what depends on θ), for every batch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy import ndarray
 
 FrameworkName: TypeAlias = Literal["numpy", "torch", "jax"]
 Arrays: TypeAlias = dict[str, ndarray]
+# A second derivative that is larger than this is none of rounding.
+LINKED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class Request:
     """Of `log_prob` in one batch."""
     count: int
     """Number of batches."""
+
+    def some(self, indices: Sequence[int]) -> "Request":
+        """These batches."""
+        taken = lambda arrays: {
+            name: array if name == "policy" else array[[*indices]] for name, array in arrays.items()
+        }
+        return replace(self, constant=taken(self.constant), leaves=taken(self.leaves), count=len(indices))
 
     def one(self, arrays: Arrays, index: int) -> Arrays:
         """The arrays of one batch."""
@@ -87,4 +96,8 @@ class Framework(Protocol):
 
         **Raises:** `LogpiError` for a function that fails, or returns neither a loss nor weights.
         """
+        ...
+
+    def moves_critic(self, request: Request) -> bool:
+        """Whether what moves the policy also moves the critic: ∂²loss/∂value ∂log_prob is not 0 in some batch."""
         ...

@@ -11,6 +11,8 @@ from logpi.checking.diagnosis import Evidence, fitted
 VerdictName: TypeAlias = Literal["exact", "scaled", "other-target", "biased", "zero", "reversed"]
 # Relative: rounding leaves 1e-15 to 1e-12 in double precision, 1e-7 in single.
 TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
+# What single precision inside a function leaves of a loss in double precision.
+ROUNDED_INSIDE = 4 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)

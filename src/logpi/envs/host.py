@@ -78,6 +78,8 @@ class LocalGroup:
         space = environment.spec.observation_space
         stored, self._shape = observation_layout(space)
         self._dtype = np.dtype(space.dtype) if isinstance(space, gym.spaces.Box) else stored
+        action = environment.spec.action_space
+        self._action_dtype = action.dtype if isinstance(action, gym.spaces.Box) else None
         self.observation = np.zeros((count, *self._shape), stored)
         self.reward = np.zeros(count)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
@@ -91,6 +93,8 @@ class LocalGroup:
             self.observation[i] = self._checked(i, observation)
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
+        if self._action_dtype is not None:
+            actions = actions.astype(self._action_dtype, copy=False)
         native = native_actions(actions)
         for i in active:
             try:

@@ -89,8 +89,15 @@ def make_environment(
             return make_host_environment(source, max_episode_steps)
         case str():
             return make_host_environment(source, max_episode_steps)
+        case gym.Env():
+            raise LogpiError("give the environment's id or a factory, such as a function: copies of it are made")
         case _:
-            return _host(source, getattr(source, "__name__", str(source)), None, max_episode_steps, {})
+            return _host(source, _name_of_factory(source), None, max_episode_steps, {})
+
+
+def _name_of_factory(factory: Any) -> str:
+    inner = getattr(factory, "func", factory)
+    return getattr(inner, "__name__", type(inner).__name__)
 
 
 def _as_made(
@@ -195,7 +202,7 @@ def _called(factory: Callable[[], Any], name: str) -> Any:
             return factory()
     except LogpiError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LogpiError(f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 

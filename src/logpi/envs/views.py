@@ -1,5 +1,6 @@
 """Observations and actions of any Gymnasium space as one array, an action mask first."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,11 +85,9 @@ def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     space = environment.observation_space
     masked = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
     discrete = isinstance(environment.action_space, gym.spaces.Discrete)
-    if not masked and discrete:
-        try:
+    if not masked:
+        with contextlib.suppress(Exception, SystemExit):  # reported by the first rollout, with its place
             masked = MASK in environment.reset(seed=0)[1]
-        except (Exception, SystemExit):  # whatever is wrong is reported by the first rollout, with its place
-            masked = False
     if masked and discrete:
         return MaskFirst
     if masked:
