@@ -55,7 +55,7 @@ class Sides:
         return enumerate_trajectories(self.mdp)
 
     @cached_property
-    def probability(self) -> Float[ndarray, "trajectory"]:
+    def probability(self) -> Float[ndarray, " trajectory"]:
         return self.every.probability(self.policy)
 
     @cached_property
@@ -68,7 +68,7 @@ class Sides:
         return self.mdp.discount ** np.arange(self.mdp.horizon)[:, None]
 
     @cached_property
-    def whole(self) -> Float[ndarray, "trajectory"]:
+    def whole(self) -> Float[ndarray, " trajectory"]:
         """R(τ) [D0.3]."""
         return np.sum(self.power * self.every.reward, axis=0)
 
@@ -80,7 +80,7 @@ class Sides:
             returns[t] = later = self.every.reward[t] + self.mdp.discount * later
         return returns
 
-    def mean(self, value: Float[ndarray, "trajectory *more"]) -> ndarray:
+    def mean(self, value: Float[ndarray, " trajectory *more"]) -> ndarray:
         """E_τ[ value(τ) ] = Σ_τ p(τ|θ) value(τ)."""
         return np.tensordot(self.probability, value, axes=1)
 
@@ -181,7 +181,7 @@ def _d1(sides: Sides) -> Iterator[tuple[Any, ...]]:
 
 def _d2(sides: Sides) -> Iterator[tuple[Any, ...]]:
     mdp, start = sides.mdp, int(np.flatnonzero(sides.mdp.initial)[0])
-    once = FiniteMDP(np.eye(mdp.states)[start], mdp.transition, mdp.reward, mdp.terminal, 1, 1.0, mdp.observation)
+    once = mdp.replace(initial=np.eye(mdp.states)[start], horizon=1, discount=1.0)
     seen, reward = mdp.observation[start], np.sum(mdp.transition[start] * mdp.reward[start], axis=1)
     probability = sides.policy[start]
     row = derivative(lambda logits: exact_objective(once, logits), sides.logits)[seen]
@@ -214,7 +214,7 @@ def _d2(sides: Sides) -> Iterator[tuple[Any, ...]]:
         yield (tag, equation, row, value, left_is, right_is)
 
 
-def _log_probability(sides: Sides, logits: ndarray) -> Float[ndarray, "trajectory"]:
+def _log_probability(sides: Sides, logits: ndarray) -> Float[ndarray, " trajectory"]:
     return np.log(sides.every.probability(softmax(logits)[sides.mdp.observation]))
 
 

@@ -63,10 +63,15 @@ def remarks(derivation: Derivation) -> list[str]:
     return [
         f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}. A field is the gradient of a"
         " function only if its Jacobian is symmetric: the largest asymmetry is"
-        f" {derivation.curl_without_power:.1e} without γ^t, {derivation.curl_with_power:.1e} with it.",
+        f" {_beyond_rounding(derivation.curl_without_power)} without γ^t,"
+        f" {_beyond_rounding(derivation.curl_with_power)} with it.",
         f"One step of θ after another inside the episode, divided by α, differs from ∇J by {shrinking}"
         + (": as α shrinks, so does the difference." if derivation.one_after_another[0][1] > 1e-9 else "."),
     ]
+
+
+def _beyond_rounding(size: float) -> str:
+    return f"{size:.1e}" if size > 1e-12 else "0"
 
 
 def as_page(derivation: Derivation) -> str:

@@ -16,7 +16,7 @@ MOST_TRAJECTORIES = 500_000
 class Enumeration(NamedTuple):
     """Every trajectory that the process allows, one column each; rows after its end are zero."""
 
-    environment: Float[ndarray, "trajectory"]
+    environment: Float[ndarray, " trajectory"]
     """μ(s_0) Π_t p(s_{t+1}, r_{t+1}|s_t, a_t), the part of p(τ|θ) that θ does not touch."""
     state: Int[ndarray, "time trajectory"]
     action: Int[ndarray, "time trajectory"]
@@ -26,7 +26,7 @@ class Enumeration(NamedTuple):
     truncated: Bool[ndarray, "time trajectory"]
     mask: Bool[ndarray, "time trajectory"]
 
-    def probability(self, policy: Float[ndarray, "S A"]) -> Float[ndarray, "trajectory"]:
+    def probability(self, policy: Float[ndarray, "S A"]) -> Float[ndarray, " trajectory"]:
         """p(τ|θ) = μ(s_0) Π_t π(a_t|s_t; θ) p(s_{t+1}, r_{t+1}|s_t, a_t) [D3.1]."""
         return self.environment * np.where(self.mask, policy[self.state, self.action], 1.0).prod(axis=0)
 

@@ -27,8 +27,8 @@ COPIES = 16
 class Evaluation:
     """The plain (undiscounted) returns [D0.2] and lengths of whole episodes."""
 
-    returns: Float[ndarray, "episode"]
-    lengths: Int[ndarray, "episode"]
+    returns: Float[ndarray, " episode"]
+    lengths: Int[ndarray, " episode"]
 
     @property
     def mean(self) -> float:

@@ -69,9 +69,7 @@ def learned(learner: Learner, trajectory: Trajectory) -> Learner:
 def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner:
     """The learner before its first batch."""
     random = numpy_generator(seed, Stream.INITIALISATION)
-    with_value, horizon = True, None
-    if isinstance(config, Reinforce):
-        with_value, horizon = config.baseline == "value", spec.max_episode_steps
+    whole_episodes = isinstance(config, Reinforce)
     policy = make_policy(
         spec.observation_space,
         spec.action_space,
@@ -86,9 +84,9 @@ def make_learner(config: Algorithm, spec: EnvironmentSpec, seed: int) -> Learner
         network=config.network,
     )
     value = None
-    if with_value:
-        recalls = policy.memory is not None and not isinstance(config, Reinforce)
-        remembered = policy.memory.state_size if policy.memory is not None and recalls else 0
+    if not whole_episodes or config.baseline == "value":
+        horizon = spec.max_episode_steps if whole_episodes else None
+        remembered = 0 if whole_episodes or policy.memory is None else policy.memory.state_size
         trunk = policy if isinstance(config, OneLoss) and config.shared_trunk else None
         space = spec.observation_space
         standardise = config.normalize_observations

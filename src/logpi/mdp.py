@@ -32,15 +32,15 @@ class FiniteMDP:
     **Raises:** `LogpiError` naming the field that does not fit.
     """
 
-    initial: Float[ndarray, "S"]
+    initial: Float[ndarray, " S"]
     transition: Float[ndarray, "S A S"]
     reward: Float[ndarray, "S A S"]
     reward_value: Float[ndarray, "S A S K"]
     reward_probability: Float[ndarray, "S A S K"]
-    terminal: Bool[ndarray, "S"]
+    terminal: Bool[ndarray, " S"]
     horizon: int
     discount: float
-    observation: Int[ndarray, "S"]
+    observation: Int[ndarray, " S"]
 
     def __init__(
         self,
@@ -94,6 +94,10 @@ class FiniteMDP:
         number = isinstance(self.discount, int | float) and not isinstance(self.discount, bool)
         if not number or not 0 <= self.discount <= 1:
             raise LogpiError(f"FiniteMDP.discount must lie in [0, 1], got {self.discount!r}")
+
+    def replace(self, **changes: Any) -> "FiniteMDP":
+        """The same process with other values of some parameters of the constructor; a law of rewards as its mean."""
+        return FiniteMDP(**{field: getattr(self, field) for field in (*_FIELDS, "observation")} | changes)
 
     @property
     def states(self) -> int:

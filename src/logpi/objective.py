@@ -20,6 +20,12 @@ def softmax(logits: Float[ndarray, "*batch A"]) -> Float[ndarray, "*batch A"]:
     return exponential / exponential.sum(-1, keepdims=True)
 
 
+def log_softmax(logits: Float[ndarray, "*batch A"]) -> Float[ndarray, "*batch A"]:
+    """log π(a|o), also where π(a|o) is too small for a number."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
 def state_policy(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "S A"]:
     """π(a|s), equal in states that look alike.
 
@@ -38,14 +44,14 @@ class Values(NamedTuple):
     action: Float[ndarray, "time S A"]
 
 
-def _action_value(mdp: FiniteMDP, later: Float[ndarray, "S"]) -> Float[ndarray, "S A"]:
+def _action_value(mdp: FiniteMDP, later: Float[ndarray, " S"]) -> Float[ndarray, "S A"]:
     """Q(s,a) = Σ_{s'} p(s'|s,a) (r(s,a,s') + γ V(s')), and 0 where the episode is over."""
     value = np.einsum("sap,sap->sa", mdp.transition, mdp.reward + mdp.discount * later)
     return np.where(mdp.terminal[:, None], 0.0, value)
 
 
 def policy_values(
-    mdp: FiniteMDP, policy: Float[ndarray, "S A"], after_horizon: Float[ndarray, "S"] | None = None
+    mdp: FiniteMDP, policy: Float[ndarray, "S A"], after_horizon: Float[ndarray, " S"] | None = None
 ) -> Values:
     """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, by default 0."""
     state, action = np.zeros((mdp.horizon + 1, mdp.states)), np.zeros((mdp.horizon, mdp.states, mdp.actions))
@@ -56,7 +62,7 @@ def policy_values(
     return Values(state, action)
 
 
-def continuing_values(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[ndarray, "S"]:
+def continuing_values(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[ndarray, " S"]:
     """V(s) of the task without a time limit: V = r_π + γ P_π V, zero in terminal states.
 
     **Raises:** `LogpiError` where the sum of rewards does not converge.

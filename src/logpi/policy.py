@@ -27,7 +27,7 @@ from logpi.own_network import OwnNetwork, own_network
 from logpi.trajectory import AnyArray, float_dtype
 
 Tree = TypeVar("Tree")
-Vector: TypeAlias = Float[Array, "parameters"]
+Vector: TypeAlias = Float[Array, " parameters"]
 
 # The logit of an action that is not allowed: its probability is exactly 0, and nothing is infinite.
 FORBIDDEN = -1e9

@@ -32,8 +32,8 @@ class Interrupted(Exception):
 class Episodes(NamedTuple):
     """Sums of rewards and numbers of steps of whole episodes."""
 
-    returns: Float[ndarray, "episode"]
-    lengths: Int[ndarray, "episode"]
+    returns: Float[ndarray, " episode"]
+    lengths: Int[ndarray, " episode"]
 
 
 @runtime_checkable

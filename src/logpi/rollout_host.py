@@ -218,7 +218,7 @@ class HostSampler:
 
 def _numbered_update(
     config: Algorithm, budget: int, names: list[str], learner: Learner, trajectory: Trajectory
-) -> tuple[Learner, Float[Array, "metrics"]]:
+) -> tuple[Learner, Float[Array, " metrics"]]:
     """`update` with the metrics in one array, since each that is read costs 10 µs; `names` is filled while tracing."""
     learner, metrics = update(config, learner, trajectory, budget)
     names[:] = metrics

@@ -48,8 +48,9 @@ def reinforce_update(config: Reinforce, learner: Learner, trajectory: Trajectory
     if config.estimator is None:
         gradient, sums = policy_gradient(learner.policy, trajectory, weights(config, trajectory, return_, baseline))
     else:
+        own_baseline = None if estimated is None else baseline
         gradient, sums = own_gradient(
-            config.estimator, config.discount, learner.policy, learner.reference, paid, estimated
+            config.estimator, config.discount, learner.policy, learner.reference, paid, own_baseline
         )
     policy, policy_optimizer, metrics = policy_step(config, learner, trajectory, gradient, sums)
     metrics |= batch_metrics(trajectory, return_, baseline)

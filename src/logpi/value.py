@@ -28,7 +28,7 @@ def fit_value(
     parameters, whole = as_vector(restandardise(value, return_, trajectory))
     optimizer = optax.scale_by_adam()
 
-    def loss(parameters: Vector, at: tuple[Int[Array, "batch"], Int[Array, "batch"]]) -> Float[Array, ""]:
+    def loss(parameters: Vector, at: tuple[Int[Array, " batch"], Int[Array, " batch"]]) -> Float[Array, ""]:
         value = whole(parameters)
         predicted = value(trajectory.observation[at], trajectory.step[at])
         return jnp.mean(((predicted - return_[at]) / value.units.scale) ** 2)

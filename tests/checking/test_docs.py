@@ -22,10 +22,11 @@ def test_pages_are_current(page):
 def test_the_guide_to_the_check(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "check.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    Path("my_loss.py").write_text(blocks[0])
-    assert main(["check", "my_loss.py:loss"]) == 0
-    assert capsys.readouterr().out.startswith("exact: the expected gradient is that of the target")
+    assert len(blocks) == 3
+    for name, block in (("my_loss.py", blocks[0]), ("for_training.py", blocks[2])):
+        Path(name).write_text(block)
+        assert main(["check", f"{name}:loss"]) == 0
+        assert capsys.readouterr().out.startswith("exact: the expected gradient is that of the target")
     names: dict = {}
     exec("\n".join(blocks), names)
     names["test_my_loss"]()

@@ -146,9 +146,9 @@ def test_a_mask_that_allows_nothing_is_named(tmp_path):
     class Stuck(Masked):
         none_at = 3
 
-    for algorithm, where in zip(ALGORITHMS, ("environment 0, episode 0, step 3", "environment 0, row 3"), strict=True):
-        with pytest.raises(LogpiError, match=f"{where}.*action_mask allows no action"):
-            logpi.train(Stuck, algorithm, steps=1e3, out=tmp_path / where.replace(" ", ""))
+    for number, algorithm in enumerate(ALGORITHMS):
+        with pytest.raises(LogpiError, match=r"environment 0, episode 0, step 3: action_mask allows no action"):
+            logpi.train(Stuck, algorithm, steps=1e3, out=tmp_path / f"{number}")
 
 
 def test_the_masked_law_is_that_of_the_allowed_actions(random):

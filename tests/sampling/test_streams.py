@@ -144,5 +144,5 @@ def test_a_reward_that_is_not_finite_is_named():
     learner = sampler.begin(A2C(), make_learner(A2C(), environment.spec, 0))
     streams = HostStreams(environment.spec, sampler._group, 16, 0, never)
     streams.restore(learner.policy, learner.environment)
-    with pytest.raises(Exception, match="environment 0, row 10 of a rollout: reward is not finite: nan"):
+    with pytest.raises(Exception, match="environment 0, episode 0, step 10: reward is not finite: nan"):
         streams.sample(learner.policy, 0)

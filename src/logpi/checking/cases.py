@@ -12,7 +12,7 @@ from numpy import ndarray
 from logpi.checking.probes import Probe
 from logpi.enumeration import enumerate_trajectories
 from logpi.errors import LogpiError
-from logpi.objective import softmax
+from logpi.objective import log_softmax
 
 # More batches than this are not enumerated.
 MOST_BATCHES = 200_000
@@ -22,7 +22,7 @@ MOST_BATCHES = 200_000
 class Cases:
     """Batches of one shape: fields [batch, episode, time] or [batch, episode], and what they were made from."""
 
-    probability: Float[ndarray, "batch"]
+    probability: Float[ndarray, " batch"]
     fields: dict[str, ndarray]
 
     @property
@@ -34,14 +34,9 @@ class Cases:
 class Columns:
     """Single trajectories, or streams of a rollout: arrays [column, time] and their probabilities."""
 
-    probability: Float[ndarray, "column"]
-    start: Int[ndarray, "column"]
+    probability: Float[ndarray, " column"]
+    start: Int[ndarray, " column"]
     fields: dict[str, ndarray]
-
-
-def log_softmax(logits: Float[ndarray, "*batch A"]) -> Float[ndarray, "*batch A"]:
-    """log π(a|o)."""
-    return np.log(softmax(logits))
 
 
 def trajectories(probe: Probe, law: Float[ndarray, "O A"]) -> Columns:

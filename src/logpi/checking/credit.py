@@ -12,7 +12,6 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.expectation import Situation
-from logpi.mdp import FiniteMDP
 from logpi.objective import exact_gradient
 
 
@@ -41,9 +40,7 @@ def credit_matrix(mean: Callable[[Situation], Float[ndarray, "O A"]], situation:
     found = [mean(_rewarded(situation, k)) for k in (None, *range(horizon))]
     for k in range(horizon):
         single = _rewarded(situation, k)
-        plain = single.probe.mdp
-        undiscounted = FiniteMDP(plain.initial, plain.transition, plain.reward, plain.terminal, plain.horizon, 1.0)
-        unit = exact_gradient(undiscounted, probe.logits)  # row t: E[r_k ∇ log π(a_t)]
+        unit = exact_gradient(single.probe.mdp.replace(discount=1.0), probe.logits)  # row t: E[r_k ∇ log π(a_t)]
         for t in range(horizon):
             rows = probe.step[: len(probe.logits)] == t
             expected, got = unit[rows], (found[k + 1] - found[0])[rows]
@@ -61,5 +58,4 @@ def _rewarded(situation: Situation, k: int | None) -> Situation:
     probe = situation.probe
     mdp = probe.mdp
     reward = np.where((probe.step == k)[:, None, None], mdp.reward, 0.0) if k is not None else 0 * mdp.reward
-    paid = FiniteMDP(mdp.initial, mdp.transition, reward, mdp.terminal, mdp.horizon, mdp.discount)
-    return replace(situation, probe=replace(probe, mdp=paid))
+    return replace(situation, probe=replace(probe, mdp=mdp.replace(reward=reward)))

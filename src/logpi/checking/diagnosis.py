@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.checking.cases import Cases, Columns, log_softmax
+from logpi.checking.cases import Cases, Columns
 from logpi.checking.catalogue import ADVANTAGES, AGGREGATIONS, KL, POWERS, RATIOS, SCORES, Data, Entry, Ratio, Score
 from logpi.checking.expectation import Situation
+from logpi.objective import log_softmax
 
 EQUAL = 1e-7
 EXPLAINS = 0.35

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.checking.cases import Cases, Columns, add_law, batches, log_softmax, streams, trajectories
+from logpi.checking.cases import Cases, Columns, add_law, batches, streams, trajectories
 from logpi.checking.probes import Probe
 from logpi.checking.request import Answer, Framework, Request
 from logpi.checking.targets import Law
 from logpi.contract import CRITIC, DIFFERENTIABLE, Layout
 from logpi.errors import LogpiError
-from logpi.objective import continuing_values, policy_values
+from logpi.objective import continuing_values, log_softmax, policy_values
 
 ROLLOUT_STEPS = 3
 
@@ -94,7 +94,7 @@ class Situation:
             last_value = np.where(fields["truncated"][rows, last], endless[after[rows, last]], last_value)
         fields["next_value"], fields["last_value"] = next_value, last_value
 
-    def _exact_values(self) -> tuple[Float[ndarray, "S"], Float[ndarray, "S"]]:
+    def _exact_values(self) -> tuple[Float[ndarray, " S"], Float[ndarray, " S"]]:
         """V of the time-limited task, 0 at the limit, and of the one that goes on."""
         mdp, policy = self.probe.mdp, self.law.table[self.probe.mdp.observation]
         by_time = policy_values(mdp, policy).state

@@ -114,10 +114,7 @@ class JaxFramework:
                 gradients.append(jax.tree.map(np.asarray, pull(jax.numpy.ones_like(output))[0]))
             else:
                 weights.append(np.asarray(output, np.float64))
-        if weights:
-            return Answer({}, np.stack(weights), single_precision=single)
-        stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
-        return Answer(stacked, loss=np.array(losses), single_precision=single)
+        return Answer.of_batches(weights, gradients, losses, single)
 
     def moves_critic(self, request: Request) -> bool:
         """By a second derivative, which knows where gradients were stopped."""
@@ -126,17 +123,18 @@ class JaxFramework:
         policy = [name for name in request.leaves if name not in CRITIC]
         if not critic or not policy:
             return False
-        with jax.enable_x64(True), jax.disable_jit(not self.traceable), blamed(self.function):
+
+        def slope(moved: dict[str, Any], leaves: dict[str, Any], constant: dict[str, Any]) -> Any:
+            loss = lambda values: self._call(request, constant, leaves | moved | values)
+            slopes = jax.grad(loss)({name: leaves[name] for name in critic}).values()
+            irregular = lambda x: jax.numpy.cos(1.0 + jax.numpy.arange(x.size)).reshape(x.shape)
+            return sum(jax.numpy.sum(x * irregular(x)) for x in slopes)
+
+        mixed = jax.jit(jax.grad(slope)) if self.traceable else jax.grad(slope)
+        with jax.enable_x64(True), blamed(self.function):
             for index in range(request.count):
                 constant, leaves = self._one(request, index)
-
-                def slope(moved: dict[str, Any], constant: Any = constant, leaves: Any = leaves) -> Any:
-                    loss = lambda values: self._call(request, constant, leaves | moved | values)
-                    slopes = jax.grad(loss)({name: leaves[name] for name in critic}).values()
-                    irregular = lambda x: jax.numpy.cos(1.0 + jax.numpy.arange(x.size)).reshape(x.shape)
-                    return sum(jax.numpy.sum(x * irregular(x)) for x in slopes)
-
-                mixed = jax.grad(slope)({name: leaves[name] for name in policy}).values()
-                if any(float(abs(x).max()) > LINKED for x in mixed):
+                found = mixed({name: leaves[name] for name in policy}, leaves, constant).values()
+                if any(float(abs(x).max()) > LINKED for x in found):
                     return True
         return False

@@ -1,5 +1,6 @@
 """Estimators in NumPy or plain Python: losses are differentiated by differences, weights are taken as they are."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,7 @@ from numpy import ndarray
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
 from logpi.contract import CRITIC, Estimator, call, name_of, shape_of
 from logpi.numeric import FINE_STEP, STEP, derivative
-
-
-def _numpy_log_softmax(table: ndarray) -> ndarray:
-    shifted = table - table.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+from logpi.objective import log_softmax
 
 
 class NumpyFramework:
@@ -28,7 +25,7 @@ class NumpyFramework:
         given: dict[str, Any] = {"discount": request.discount}
         for name, array in (constant | leaves).items():
             if name == "policy":
-                given[name] = TabularPolicy(array, _numpy_log_softmax, np.exp)
+                given[name] = TabularPolicy(array, log_softmax, np.exp)
             elif array.ndim == 0:
                 given[name] = array.item()
             else:
@@ -56,11 +53,8 @@ class NumpyFramework:
                 gradients.append(self._gradient(request, constant, leaves, STEP if single else FINE_STEP))
             else:
                 outputs.append(np.asarray(output))
-        if outputs:
-            return Answer({}, np.stack(outputs).astype(np.float64), single_precision=single)
-        gradient, loss = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}, np.array(losses)
-        rounding = 4 * np.finfo(np.float64).eps * np.abs(loss) / FINE_STEP
-        return Answer(gradient, loss=loss, single_precision=single, rounding=rounding)
+        rounding = 4 * np.finfo(np.float64).eps * np.abs(losses) / FINE_STEP if losses else None
+        return replace(Answer.of_batches(outputs, gradients, losses, single), rounding=rounding)
 
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, step: float) -> Arrays:
         """Large steps where the loss is in single precision, whose rounding a small step would blow up."""

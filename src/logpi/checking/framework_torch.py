@@ -99,7 +99,7 @@ class TorchFramework:
             output, roots = self._call(request, constant, leaves)
             shape = shape_of(output, request.shape, name)
             single |= getattr(output, "dtype", None) in (self.torch.float32, np.float32)
-            if shape == () and request.shape != ():
+            if shape == ():
                 if not getattr(output, "requires_grad", False):
                     raise LogpiError(
                         f"{name} returned a loss without a gradient: it does not depend on log_prob, logits, entropy or"
@@ -109,10 +109,7 @@ class TorchFramework:
                 gradients.append(self._gradient(output, roots))
             else:
                 weights.append(self._numbers(output))
-        if weights:
-            return Answer({}, np.stack(weights), single_precision=single)
-        stacked = {n: np.stack([g[n] for g in gradients]) for n in gradients[0]}
-        return Answer(stacked, loss=np.array(losses), single_precision=single)
+        return Answer.of_batches(weights, gradients, losses, single)
 
     def _gradient(self, output: Any, roots: dict[str, Any]) -> Arrays:
         with blamed(self.function):

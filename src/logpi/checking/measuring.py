@@ -1,5 +1,6 @@
 """An estimator in every situation that the check puts it into."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +20,7 @@ from logpi.checking.expectation import (
     moments,
 )
 from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour
-from logpi.checking.request import Framework
+from logpi.checking.request import Framework, Request
 from logpi.checking.targets import Law, law_of, targets
 from logpi.contract import Layout
 from logpi.errors import LogpiError
@@ -119,7 +120,7 @@ class Trial:
 
     def _gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
         request = make_request(situation, cases[-1], self.names)
-        return self.framework.output(request, 0).shape == request.shape != ()
+        return self.framework.output(request, 0).shape == request.shape
 
     def must_be_a_function(self, probes: Probes) -> None:
         """The same batch must give the same answer, also when another has been seen in between.
@@ -146,12 +147,17 @@ class Trial:
 
     def leak(self, measured: Measured) -> list[Measured]:
         """The same situation with a critic that shares parameters, if the policy's loss reaches the critic; or none."""
-        situation, mean, second = measured.situation, np.zeros_like(measured.moments.mean), 0.0
+        situation = measured.situation
         if self._gives_weights(situation, measured.cases):
             return []
         requests = [make_request(situation, case, self.names) for case in measured.cases]
-        if not any(self.framework.moves_critic(request) for request in requests):
-            return []
+        with contextlib.suppress(LogpiError):  # what cannot be differentiated twice
+            if any(self.framework.moves_critic(request) for request in requests):
+                return [self._shared(measured, requests)]
+        return []
+
+    def _shared(self, measured: Measured, requests: list[Request]) -> Measured:
+        situation, mean, second = measured.situation, np.zeros_like(measured.moments.mean), 0.0
         for case, request in zip(measured.cases, requests, strict=True):
             answer = self.framework.evaluate(request)
             gradient = self.sign * (ascent(situation, case, answer) + critic_share(situation, case, answer))
@@ -159,4 +165,4 @@ class Trial:
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
         self.notes.append("the critic is taken to share parameters with the policy, since the loss reaches it")
         shared = replace(situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic"))
-        return [replace(measured, situation=shared, moments=Moments(mean, second, False, 0.0))]
+        return replace(measured, situation=shared, moments=Moments(mean, second, False, 0.0))

@@ -34,10 +34,10 @@ class Probe:
     name: str
     exposes: str
     mdp: FiniteMDP
-    step: Int[ndarray, "S"]
+    step: Int[ndarray, " S"]
     """t of each state: the states know the time, so every step has parameters of its own."""
     logits: Float[ndarray, "O A"]
-    critic: Float[ndarray, "S"]
+    critic: Float[ndarray, " S"]
     """A value for every state, wrong on purpose, and not zero at the end."""
     reference: Float[ndarray, "O A"]
     """Logits of the reference policy."""
@@ -110,8 +110,7 @@ def _bandit(reward: Float[ndarray, "S A"], discount: float) -> FiniteMDP:
 
 
 def _with_reward_offset(probe: Probe, offset: float) -> Probe:
-    mdp = probe.mdp
-    moved = FiniteMDP(mdp.initial, mdp.transition, mdp.reward + offset, mdp.terminal, mdp.horizon, mdp.discount)
+    moved = probe.mdp.replace(reward=probe.mdp.reward + offset)
     return replace(probe, name="offset", exposes="a score whose expectation is not zero", mdp=moved)
 
 

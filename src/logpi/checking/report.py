@@ -32,10 +32,6 @@ class Variance:
     """trace / least; 1 is the best state baseline."""
     episodes: int
 
-    def to_json(self) -> dict[str, float | None]:
-        """By these names; null for what is infinite."""
-        return {name: x if x is None or np.isfinite(x) else None for name, x in vars(self).items()}
-
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -65,7 +61,7 @@ class CheckReport:
         return rest | {
             "matches": [*self.matches],
             "diagnosis": [cause.to_json() for cause in self.diagnosis],
-            "variance": None if self.variance is None else self.variance.to_json(),
+            "variance": None if self.variance is None else dict(vars(self.variance)),
             "credit": None if self.credit is None else self.credit.to_json(),
             "notes": [*self.notes],
             "probes": dict(self.probes),

@@ -50,6 +50,14 @@ class Answer:
     rounding: ndarray | None = None
     """[batch] errors that differences of a loss leave in `cotangents`."""
 
+    @staticmethod
+    def of_batches(weights: list[ndarray], gradients: list[Arrays], losses: list[float], single: bool) -> "Answer":
+        """From what each batch gave: weights, or a loss and its gradient."""
+        if weights:
+            return Answer({}, np.stack(weights).astype(np.float64), single_precision=single)
+        stacked = {name: np.stack([gradient[name] for gradient in gradients]) for name in gradients[0]}
+        return Answer(stacked, loss=np.array(losses), single_precision=single)
+
     @property
     def finite(self) -> bool:
         """Whether all of it is."""

@@ -105,7 +105,7 @@ class _Gradients:
 
     def reward(self, discount: float | None = None, power: bool = True, continuing: bool = False) -> ndarray:
         """Σ_t γ^t visits ∇π Q."""
-        process = _with(self.mdp, discount=discount)
+        process = self.mdp if discount is None else self.mdp.replace(discount=discount)
         after = continuing_values(process, self.policy) if continuing else None
         q = policy_values(process, self.policy, after).action
         return self.pull(self.weighted(process, process.discount if power else 1.0, q))
@@ -116,7 +116,7 @@ class _Gradients:
         logits = self.probe.reference
         reference = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))[mdp.observation]
         ratio = np.log(np.maximum(policy, 1e-300) / reference)
-        process = _with(mdp, discount=1.0, reward=np.broadcast_to(ratio[:, :, None], mdp.reward.shape))
+        process = mdp.replace(discount=1.0, reward=np.broadcast_to(ratio[:, :, None], mdp.reward.shape))
         q = policy_values(process, policy).action
         ones = np.ones((mdp.horizon, 1, 1))
         return {
@@ -141,22 +141,10 @@ class _Gradients:
 
         return {
             "entropy": per_step,
-            "entropy-objective": objective(_with(mdp, discount=1.0, reward=bonus), 1.0),
-            "entropy-regularised": objective(_with(mdp, reward=mdp.reward + coefficient * bonus), coefficient),
+            "entropy-objective": objective(mdp.replace(discount=1.0, reward=bonus), 1.0),
+            "entropy-regularised": objective(mdp.replace(reward=mdp.reward + coefficient * bonus), coefficient),
             "entropy-bonus": self.reward() + coefficient * per_step,
         }
-
-
-def _with(mdp: FiniteMDP, discount: float | None = None, reward: ndarray | None = None) -> FiniteMDP:
-    return FiniteMDP(
-        mdp.initial,
-        mdp.transition,
-        mdp.reward if reward is None else reward,
-        mdp.terminal,
-        mdp.horizon,
-        mdp.discount if discount is None else discount,
-        mdp.observation,
-    )
 
 
 def law_of(logits: Float[ndarray, "O A"], sampler: Callable[[ndarray], ndarray]) -> Law:

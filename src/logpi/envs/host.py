@@ -30,9 +30,9 @@ class Group(Protocol):
 
     repeatable: bool
     observation: ndarray
-    reward: Float[ndarray, "n"]
-    terminated: Bool[ndarray, "n"]
-    truncated: Bool[ndarray, "n"]
+    reward: Float[ndarray, " n"]
+    terminated: Bool[ndarray, " n"]
+    truncated: Bool[ndarray, " n"]
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         """Start one episode in each of the copies `rows`, from the seed beside it."""
