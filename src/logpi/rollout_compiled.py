@@ -217,8 +217,7 @@ def _noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array
 def _first_fault(trajectory: Trajectory) -> Int[Array, "3"]:
     """(0 for observation or 1 for reward, step in its episode, environment) of the first value that is not finite.
 
-        -1s for none.
-    The observations that a stream has reached are looked at too: the critic values them.
+    -1s for none. The observations that a stream has reached are looked at too: the critic values them.
     """
     time, env = trajectory.mask.shape
     finite = [jnp.isfinite(x).reshape(time, env, -1).all(-1) for x in (trajectory.observation, trajectory.reward)]

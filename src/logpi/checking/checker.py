@@ -191,8 +191,8 @@ class _Check:
         first = (pairs or measured)[0]
         episodes = first.situation.probe.episodes
         trace = first.moments.variance
-        discounts = {"discounted": (self.discount, self.discount), "conventional": (1.0, self.discount)}
-        discounts["undiscounted"] = (1.0, 1.0)
+        own = self.discount
+        discounts = {"discounted": (own, own), "conventional": (1.0, own), "undiscounted": (1.0, 1.0)}
         whole = self.trial.layout != "rollout" and first.situation.law.jacobian is None
         if not whole or self.target not in discounts or "reward" not in self.trial.names:
             return Variance(trace, None, None, episodes)

@@ -48,8 +48,8 @@ class JaxFramework:
 
     def _one(self, request: Request, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         as_input = lambda array: array.item() if array.ndim == 0 else self.jax.numpy.asarray(array)
-        constant = {name: as_input(array) for name, array in request.one(request.constant, index).items()}
-        leaves = request.one(request.leaves, index)
+        constant = {name: as_input(array) for name, array in request.take(request.constant, index).items()}
+        leaves = request.take(request.leaves, index)
         return constant, {name: self.jax.numpy.asarray(array) for name, array in leaves.items()}
 
     def evaluate(self, request: Request) -> Answer:
@@ -97,8 +97,7 @@ class JaxFramework:
         """The last chunk is filled up with its first batch."""
         index = np.arange(start, start + CHUNK)
         index = np.where(index < request.count, index, start)
-        leaves = {n: a if n == "policy" else a[index] for n, a in request.leaves.items()}
-        return leaves, {name: array[index] for name, array in request.constant.items()}
+        return request.take(request.leaves, index), request.take(request.constant, index)
 
     def _one_by_one(self, request: Request) -> Answer:
         jax, name = self.jax, name_of(self.function)

@@ -35,7 +35,7 @@ class NumpyFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+        constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
         output = call(self.function, self.inputs(request, constant, leaves))
         shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
@@ -45,7 +45,7 @@ class NumpyFramework:
         name = name_of(self.function)
         outputs, gradients, losses, single = [], [], [], False
         for index in range(request.count):
-            constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+            constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
             output = call(self.function, self.inputs(request, constant, leaves))
             single |= np.asarray(output).dtype == np.float32
             if shape_of(output, request.shape, name) == ():

@@ -60,7 +60,7 @@ class TorchFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+        constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
         with torch_settings():
             output = self._call(request, constant, leaves)[0]
         shape_of(output, request.shape, name_of(self.function))
@@ -95,7 +95,7 @@ class TorchFramework:
         name = name_of(self.function)
         weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
-            constant, leaves = request.one(request.constant, index), request.one(request.leaves, index)
+            constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
             output, roots = self._call(request, constant, leaves)
             shape = shape_of(output, request.shape, name)
             single |= getattr(output, "dtype", None) in (self.torch.float32, np.float32)
@@ -126,7 +126,7 @@ class TorchFramework:
         with torch_settings(), blamed(self.function):
             for index in range(request.count):
                 output, roots = self._call(
-                    request, *(request.one(x, index) for x in (request.constant, request.leaves))
+                    request, *(request.take(x, index) for x in (request.constant, request.leaves))
                 )
                 critic, policy = [[r for n, r in roots.items() if (n in CRITIC) == of] for of in (True, False)]
                 if not getattr(output, "requires_grad", False) or not critic or not policy:

@@ -28,13 +28,12 @@ class Request:
 
     def some(self, indices: Sequence[int]) -> "Request":
         """These batches."""
-        taken = lambda arrays: {
-            name: array if name == "policy" else array[[*indices]] for name, array in arrays.items()
-        }
-        return replace(self, constant=taken(self.constant), leaves=taken(self.leaves), count=len(indices))
+        picked = np.asarray(indices)
+        constant, leaves = self.take(self.constant, picked), self.take(self.leaves, picked)
+        return replace(self, constant=constant, leaves=leaves, count=len(picked))
 
-    def one(self, arrays: Arrays, index: int) -> Arrays:
-        """The arrays of one batch."""
+    def take(self, arrays: Arrays, index: int | ndarray) -> Arrays:
+        """The arrays of one batch, or of several."""
         return {name: array if name == "policy" else array[index] for name, array in arrays.items()}
 
 

@@ -15,7 +15,7 @@ from logpi.checking.probes import Probe
 from logpi.contract import Layout
 from logpi.mdp import FiniteMDP
 from logpi.numeric import STEP, derivative
-from logpi.objective import continuing_values, occupancy, policy_values, through_softmax
+from logpi.objective import continuing_values, occupancy, policy_values, softmax, through_softmax
 
 TARGETS: Mapping[str, str] = {
     "discounted": "∇J of the discounted return, with γ^t",
@@ -113,8 +113,7 @@ class _Gradients:
     def kl(self) -> dict[str, ndarray]:
         """Of whole trajectories by dynamic programming on log π/reference as a reward, and state by state."""
         mdp, policy = self.mdp, self.policy
-        logits = self.probe.reference
-        reference = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))[mdp.observation]
+        reference = softmax(self.probe.reference)[mdp.observation]
         ratio = np.log(np.maximum(policy, 1e-300) / reference)
         process = mdp.replace(discount=1.0, reward=np.broadcast_to(ratio[:, :, None], mdp.reward.shape))
         q = policy_values(process, policy).action

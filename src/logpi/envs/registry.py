@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 
+from logpi.contract import name_of
 from logpi.envs.base import (
     ATARI_LIMIT,
     UNDECLARED_LIMIT,
@@ -89,15 +90,8 @@ def make_environment(
             return make_host_environment(source, max_episode_steps)
         case str():
             return make_host_environment(source, max_episode_steps)
-        case gym.Env():
-            raise LogpiError("give the environment's id or a factory, such as a function: copies of it are made")
         case _:
-            return _host(source, _name_of_factory(source), None, max_episode_steps, {})
-
-
-def _name_of_factory(factory: Any) -> str:
-    inner = getattr(factory, "func", factory)
-    return getattr(inner, "__name__", type(inner).__name__)
+            return _host(source, name_of(source), None, max_episode_steps, {})
 
 
 def _as_made(
@@ -143,6 +137,8 @@ def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnv
 def _host(
     factory: Any, name: str, source: str | None, max_episode_steps: int | None, identity: dict[str, Any]
 ) -> HostEnvironment:
+    if isinstance(factory, gym.Env):
+        raise LogpiError("give the environment's id or a factory, such as a function: copies of it are made")
     first = _called(factory, name)
     if not isinstance(first, gym.Env):
         raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
