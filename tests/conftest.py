@@ -5,6 +5,7 @@ import zlib
 # Programs that tests start share one compilation cache, apart from the user's.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
 import numpy as np
 import pytest
 from helpers import SEED_VARIABLE
@@ -32,3 +33,11 @@ def random(request):
 def cache_folder(tmp_path_factory):
     """Home of the compilation cache of started programs."""
     return tmp_path_factory.getbasetemp() / "cache"
+
+
+@pytest.fixture
+def compiled_quickly():
+    """For programs that run once, on a handful of numbers: compiling them takes nine tenths of such a test."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import gymnasium as gym
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
@@ -9,10 +10,13 @@ from hypothesis import strategies as st
 from logpi.mdp import FiniteMDP, RewardLaw
 from logpi.policy import Policy, make_policy
 from logpi.trajectory import Trajectory
+from logpi.update import update
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
 # How many samples a law is tested with; a correct sampler fails a test at this level once in a million runs.
 SAMPLES, LEVEL = 20_000, 1e-6
+# Compiled, as runs call it: called as it is, its loops are compiled again every time.
+compiled_update = jax.jit(update, static_argnames=("config", "budget"))
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 

@@ -1,6 +1,7 @@
 """Advantages, surrogates, the natural gradient, and the algorithms that are made of them."""
 
 import dataclasses
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import BOX, TWO, random_trajectory
+from helpers import BOX, TWO, compiled_update as update, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import A2C, NPG, PPO, TRPO
@@ -22,7 +23,6 @@ from logpi.reference import near_reference
 from logpi.returns import advantages, reward_to_go
 from logpi.surrogate import clipped_surrogate, importance_surrogate
 from logpi.trajectory import Trajectory
-from logpi.update import update
 
 seeds = st.integers(0, 2**32 - 1)
 SMALL = dict(environments=4, rollout_steps=12, hidden=(8,), anneal=())
@@ -138,6 +138,7 @@ def test_later_epochs_of_a2c_are_v_trace(random):
     assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), found.policy, wrong.policy))) > 1e-6
 
 
+@partial(jax.jit, static_argnums=0)
 def descended(config, learner, stream, advantage, target):
     """One step of policy and critic along given advantages and targets."""
     rows = _rows(learner.policy, stream, advantage, target, target, None)

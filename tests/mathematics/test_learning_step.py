@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import BOX, TWO, random_trajectory
+from helpers import BOX, TWO, compiled_update as update, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import Reinforce, trajectory as trajectory_module
@@ -18,7 +18,7 @@ from logpi.learner import make_learner
 from logpi.policy import as_vector, make_value_function
 from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
 from logpi.trajectory import Trajectory, map_over_time, sum_over_time
-from logpi.update import mean_kl, policy_gradient, returns, update, weights
+from logpi.update import mean_kl, policy_gradient, returns, weights
 from logpi.value import fit_value, restandardise, spread_rows
 
 seeds = st.integers(0, 2**32 - 1)
