@@ -1,11 +1,14 @@
 import os
 import secrets
 import zlib
+from pathlib import Path
 
-# Programs that tests start share one compilation cache, apart from the user's.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test has compiled no other compiles again; apart from the user's cache, `pytest --cache-clear` empties it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 from helpers import SEED_VARIABLE
@@ -30,9 +33,10 @@ def random(request):
 
 
 @pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory):
-    """Home of the compilation cache of started programs."""
-    return tmp_path_factory.getbasetemp() / "cache"
+def user(tmp_path_factory):
+    """Environment variables of a user whose cache starts empty, for programs that tests start."""
+    plain = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    return {**plain, "XDG_CACHE_HOME": str(tmp_path_factory.getbasetemp() / "cache")}
 
 
 @pytest.fixture
@@ -41,3 +45,11 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def unchecked():
+    """For what calls small functions a million times: other tests check their shapes, at ten times the cost."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

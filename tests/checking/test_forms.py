@@ -11,6 +11,8 @@ from correct import FORMS
 import logpi
 from logpi.testing import assert_exact
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.mark.parametrize(("estimator", "options"), FORMS, ids=lambda x: getattr(x, "__name__", ""))
 def test_correct_estimators_are_exact(estimator, options):

@@ -19,18 +19,12 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture
-def logpi(tmp_path, cache_folder):
+def logpi(tmp_path, user):
     """Run `logpi …` in an empty folder."""
 
     def run(*arguments, status=0, timeout=120):
-        environment = {**os.environ, "XDG_CACHE_HOME": str(cache_folder)}
-        command = [
-            sys.executable,
-            "-c",
-            "import sys; from logpi.cli import main; sys.exit(main())",
-            *map(str, arguments),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=timeout)
+        command = [*LOGPI, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=user, timeout=timeout)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -130,9 +124,8 @@ def test_help_names_every_bias(logpi):
     assert "--drop-discount-power" in text
 
 
-def start(arguments, tmp_path, cache_folder):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_folder), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", "import sys; from logpi.cli import main; sys.exit(main())", *arguments]
+def start(arguments, tmp_path, user):
+    command, environment = [*LOGPI, *arguments], {**user, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
     )
@@ -141,9 +134,9 @@ def start(arguments, tmp_path, cache_folder):
 @pytest.mark.parametrize(
     ("environment", "workers"), [("CartPole-v1", "0"), ("CartPole-v1", "2"), ("gymnax:CartPole-v1", "0")]
 )
-def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(logpi, tmp_path, cache_folder, environment, workers):
+def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(logpi, tmp_path, user, environment, workers):
     options = [environment, "--steps", "60_000", "--seed", "2", "--workers", workers, "--checkpoint-every", "5_000"]
-    process = start(["train", *options, "--out", "stopped"], tmp_path, cache_folder)
+    process = start(["train", *options, "--out", "stopped"], tmp_path, user)
     checkpoints = tmp_path / "stopped" / "checkpoints"
     deadline = time.monotonic() + 60
     while not (checkpoints.is_dir() and list(checkpoints.glob("*.npz"))):
