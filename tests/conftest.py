@@ -41,7 +41,7 @@ def user(tmp_path_factory):
 
 @pytest.fixture
 def compiled_quickly():
-    """For programs that run once, on a handful of numbers: compiling them takes nine tenths of such a test."""
+    """For programs that run once, on a handful of numbers: compiling them takes three quarters of such a test."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -49,7 +49,7 @@ def compiled_quickly():
 
 @pytest.fixture
 def unchecked():
-    """For what calls small functions a million times: other tests check their shapes, at ten times the cost."""
+    """For what calls small functions a million times: other tests check their shapes, at several times the cost."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
