@@ -29,7 +29,13 @@ HERE = Path(__file__).parent
 TORCH, GYMNASIUM = "torch==2.13.0", "gymnasium[mujoco]==1.3.0"
 PEERS: Mapping[str, Sequence[str]] = {
     "stable-baselines3 2.9.2": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2"),
-    "sbx-rl 0.28.0": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2", "sbx-rl==0.28.0", "jax==0.10.2"),
+    "sbx-rl 0.28.0": (
+        TORCH,
+        GYMNASIUM,
+        "stable-baselines3==2.9.2",
+        "sbx-rl==0.28.0",
+        "jax==0.10.2",
+    ),
     "tianshou 2.0.1": (TORCH, GYMNASIUM, "tianshou==2.0.1"),
     "CleanRL ppo.py": (TORCH, GYMNASIUM),
     "torchrl 0.14.1": (TORCH, GYMNASIUM, "torchrl==0.14.1"),
@@ -78,7 +84,12 @@ def compare(name: str, repeat: int) -> str:
     runs: list[tuple[dict[str, float], dict[str, float]]] = []
     for seed in range(repeat):
         environment, *options = work["ours"].split()
-        runs.append((train(environment, seed, options), run_theirs(work["peer"], {**work["theirs"], "seed": seed})))
+        runs.append(
+            (
+                train(environment, seed, options),
+                run_theirs(work["peer"], {**work["theirs"], "seed": seed}),
+            )
+        )
         print(name, seed, *runs[-1], file=sys.stderr, flush=True)
     times = [[run[side][by] for run in runs] for side in (0, 1)]
     ours, theirs = map(statistics.median, times)
@@ -93,7 +104,9 @@ def compare(name: str, repeat: int) -> str:
 
 def page(rows: Sequence[str], repeat: int) -> str:
     """docs/benchmarks.md."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy"))
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy")
+    )
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; {versions}"
     return f"""# Benchmarks
 
@@ -121,12 +134,18 @@ What training costs as one thing grows, `python benchmarks/curves.py docs/cost_c
 
 def main() -> None:
     """Run the comparisons named, or all, and write the page in the latter case."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(COMPARISONS))
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each side, with seeds 0, 1, …")
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="runs of each side, with seeds 0, 1, …"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(COMPARISONS):
-        parser.error(f"there is no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}")
+        parser.error(
+            f"there is no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}"
+        )
     timed = [name for name, work in COMPARISONS.items() if work["by"] != "return"]
     rows = [compare(name, options.repeat) for name in options.names or timed]
     print("\n".join(rows))

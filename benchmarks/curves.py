@@ -36,7 +36,9 @@ def one(options: str, seed: int = 0) -> Point:
 def side_by_side(count: int) -> Point:
     """Runs that share the machine; their rates together."""
     with ThreadPoolExecutor(count) as pool:
-        runs = list(pool.map(lambda seed: one(f"{PPO} --environments 64 --steps 2e6", seed), range(count)))
+        runs = list(
+            pool.map(lambda seed: one(f"{PPO} --environments 64 --steps 2e6", seed), range(count))
+        )
     return {"rate": sum(run["rate"] for run in runs)}
 
 
@@ -55,7 +57,9 @@ CURVES = [
     Curve(
         "width of two hidden layers (PPO, 64 environments)",
         [32, 64, 128, 256, 512, 1024],
-        lambda n: one(f"{PPO} --environments 64 --hidden {n} {n} --steps {min(2_000_000, 32_000_000 // n)}"),
+        lambda n: one(
+            f"{PPO} --environments 64 --hidden {n} {n} --steps {min(2_000_000, 32_000_000 // n)}"
+        ),
         "rate",
     ),
     Curve(
@@ -68,11 +72,17 @@ CURVES = [
     Curve("steps (REINFORCE, 256 episodes)", [10**5, 10**6, 10**7, 10**8], of_steps, "megabytes"),
     Curve("runs side by side (PPO, 64 environments)", [1, 2, 4], side_by_side, "rate"),
 ]
-UNITS = {"rate": "steps/s", "seconds": "seconds, whole process", "megabytes": "most resident memory, MB"}
+UNITS = {
+    "rate": "steps/s",
+    "seconds": "seconds, whole process",
+    "megabytes": "most resident memory, MB",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", help="where the picture goes")
     arguments = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnax"))
@@ -80,10 +90,14 @@ def main() -> None:
     figure = Figure(figsize=(12, 7), layout="constrained")
     for axes, curve in zip(figure.subplots(2, 3).flat, CURVES, strict=True):
         heights = [curve.point(value)[curve.show] for value in curve.values]
-        row = ", ".join(f"{value:,}: {height:,.0f}" for value, height in zip(curve.values, heights, strict=True))
+        row = ", ".join(
+            f"{value:,}: {height:,.0f}" for value, height in zip(curve.values, heights, strict=True)
+        )
         print(f"{UNITS[curve.show]} by {curve.along}: {row}", flush=True)
         axes.loglog(curve.values, heights, "o-")
-        axes.set(xlabel=curve.along, ylabel=UNITS[curve.show], ylim=(min(heights) / 2, max(heights) * 2))
+        axes.set(
+            xlabel=curve.along, ylabel=UNITS[curve.show], ylim=(min(heights) / 2, max(heights) * 2)
+        )
     figure.savefig(arguments.out, dpi=110)
 
 

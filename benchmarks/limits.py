@@ -52,7 +52,9 @@ def products() -> None:
 
     gradient = jax.jit(jax.grad(output))
     work = 6 * rows * sum(a * b for a, b in itertools.pairwise(widths))
-    print(f"gradient of 4-64-64-2 on {rows} rows: {work / seconds(lambda: gradient(weights)) / 1e9:.0f} GFLOP/s")
+    print(
+        f"gradient of 4-64-64-2 on {rows} rows: {work / seconds(lambda: gradient(weights)) / 1e9:.0f} GFLOP/s"
+    )
 
 
 def memory() -> None:
@@ -71,8 +73,12 @@ def environments() -> None:
             continue
         print(f"{name}, sync, {count} copies: {stepping(vector):,.0f} steps/s")
     for count in (8, 512):
-        vector = gym.make_vec("CartPole-v1", num_envs=count, vectorization_mode="vector_entry_point")
-        print(f"CartPole-v1, its own vector environment, {count} copies: {stepping(vector):,.0f} steps/s")
+        vector = gym.make_vec(
+            "CartPole-v1", num_envs=count, vectorization_mode="vector_entry_point"
+        )
+        print(
+            f"CartPole-v1, its own vector environment, {count} copies: {stepping(vector):,.0f} steps/s"
+        )
     try:
         envpool: Any = import_module("envpool")
     except ImportError:
@@ -103,13 +109,20 @@ def start() -> None:
         "logpi --help": "import sys; sys.argv = ['logpi', '--help']; from logpi.cli import main; main()",
         "python alone": "pass",
     }.items():
-        run = lambda code=code: subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False)
+
+        def run(code=code):
+            return subprocess.run(
+                [sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False
+            )
+
         print(f"{what}: {seconds(run, 2.0):.3f} s")
 
 
 def main() -> None:
     """Print all."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy"))
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy")
+    )
     print(f"{os.cpu_count()} cores; {versions}")
     for part in (products, memory, environments, start):
         part()

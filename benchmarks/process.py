@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from logpi.metrics import STEPS, read_metrics
+from logpi.runs.metrics import STEPS, read_metrics
 
 PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
 SECONDS = "time/time_elapsed"

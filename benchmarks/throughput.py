@@ -18,7 +18,7 @@ from pathlib import Path
 
 from process import PROGRAM, SECONDS
 
-from logpi.metrics import STEPS, read_metrics
+from logpi.runs.metrics import STEPS, read_metrics
 
 
 def resident_megabytes(process: int) -> float:
@@ -28,7 +28,9 @@ def resident_megabytes(process: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("environment", help="and the options of `logpi train`")
     arguments, options = parser.parse_known_args()
     options = [arguments.environment, *options]
@@ -51,7 +53,9 @@ def main() -> None:
     first, last = rows[len(rows) // 4], rows[-1]
     print(f"{(last[STEPS] - first[STEPS]) / (last[SECONDS] - first[SECONDS]):,.0f} steps/s")
     tenth = next(megabytes for steps, megabytes in memory if steps >= last[STEPS] / 10)
-    print(f"resident {tenth:.0f} MB at {last[STEPS] / 10:,.0f} steps, {memory[-1][1]:.0f} MB at the end")
+    print(
+        f"resident {tenth:.0f} MB at {last[STEPS] / 10:,.0f} steps, {memory[-1][1]:.0f} MB at the end"
+    )
 
 
 if __name__ == "__main__":

@@ -20,14 +20,21 @@ from scipy.stats import bootstrap, trim_mean
 
 def interquartile_mean(returns: list[float]) -> str:
     """IQM [low, high]."""
-    iqm = lambda x, axis=-1: trim_mean(x, 0.25, axis=axis)
+
+    def iqm(x, axis=-1):
+        return trim_mean(x, 0.25, axis=axis)
+
     with warnings.catch_warnings(action="ignore"):  # seeds that are all alike have no interval
-        interval = bootstrap((returns,), iqm, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+        interval = bootstrap(
+            (returns,), iqm, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
     return f"{iqm(returns):.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("environment")
     parser.add_argument("--seeds", type=int, default=10)
     arguments, options = parser.parse_known_args()
@@ -39,7 +46,9 @@ def main() -> None:
         print(seed, {name: round(value, 1) for name, value in rows[-1].items()}, flush=True)
     for name in ("return", "steps", "seconds"):
         values = sorted(row[name] for row in rows)
-        print(f"{name:8s} min {values[0]:.1f}  median {statistics.median(values):.1f}  max {values[-1]:.1f}")
+        print(
+            f"{name:8s} min {values[0]:.1f}  median {statistics.median(values):.1f}  max {values[-1]:.1f}"
+        )
     if len(rows) > 1:
         print(f"return   IQM {interquartile_mean([row['return'] for row in rows])}")
 

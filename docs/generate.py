@@ -8,11 +8,10 @@ import numpy as np
 
 import logpi
 from logpi import A2C, PPO, TRPO, Reinforce
-from logpi.algorithm import ActorCritic
-from logpi.derivation import derive
-from logpi.derivation_text import as_page
-from logpi.mdp import stay_or_leave
-from logpi.named_estimators import as_estimator, off_policy_estimator, reference_estimator
+from logpi.methods.library_estimators import as_estimator, off_policy_estimator, reference_estimator
+from logpi.theory.derivation.sides import derive
+from logpi.theory.derivation.text import as_page
+from logpi.theory.processes import stay_or_leave
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "examples"))
@@ -20,22 +19,30 @@ sys.path.insert(0, str(DOCS.parent / "examples"))
 
 def derivation_page() -> str:
     mdp = stay_or_leave()
-    return as_page(derive(mdp, np.random.default_rng(0).normal(size=(mdp.observations, mdp.actions))))
+    return as_page(
+        derive(mdp, np.random.default_rng(0).normal(size=(mdp.observations, mdp.actions)))
+    )
 
 
 ALGORITHMS = {
-    "reinforce (the default: `--baseline value`, here a critic that is wrong on purpose)": Reinforce(discount=0.9),
+    "reinforce (the default: `--baseline value`, here a critic that is wrong on purpose)": Reinforce(
+        discount=0.9
+    ),
     "reinforce `--baseline none`": Reinforce(discount=0.9, baseline="none"),
     "reinforce `--baseline leave-one-out`": Reinforce(discount=0.9, baseline="leave-one-out"),
     "reinforce `--returns whole`": Reinforce(discount=0.9, returns="whole"),
-    "reinforce `--returns whole --baseline none`": Reinforce(discount=0.9, returns="whole", baseline="none"),
+    "reinforce `--returns whole --baseline none`": Reinforce(
+        discount=0.9, returns="whole", baseline="none"
+    ),
     "reinforce `--returns whole --baseline leave-one-out`": Reinforce(
         discount=0.9, returns="whole", baseline="leave-one-out"
     ),
     "reinforce `--drop-discount-power --baseline none` (BIASED)": Reinforce(
         discount=0.9, baseline="none", drop_discount_power=True
     ),
-    "reinforce `--whiten --baseline none` (BIASED)": Reinforce(discount=0.9, baseline="none", whiten=True),
+    "reinforce `--whiten --baseline none` (BIASED)": Reinforce(
+        discount=0.9, baseline="none", whiten=True
+    ),
     "a2c `--trace-decay 1`": A2C(discount=0.9, trace_decay=1.0),
     "a2c (λ = 0.95)": A2C(discount=0.9),
     "ppo `--trace-decay 1`, first step": PPO(discount=0.9, trace_decay=1.0),
@@ -46,27 +53,37 @@ ALGORITHMS = {
 }
 PARTS = {
     "`--reference`, the distance alone": (reference_estimator(), "reverse-kl"),
-    "episodes of an older policy, per-decision importance weights": (off_policy_estimator(0.9), "discounted"),
-    "episodes of an older policy, V-trace": (off_policy_estimator(0.9, ratio_limit=1.0), "discounted"),
+    "episodes of an older policy, per-decision importance weights": (
+        off_policy_estimator(0.9),
+        "discounted",
+    ),
+    "episodes of an older policy, V-trace": (
+        off_policy_estimator(0.9, ratio_limit=1.0),
+        "discounted",
+    ),
 }
 
 
 def estimators_page() -> str:
     """Every estimator of the library under its own check."""
-    target_of = lambda config: "conventional-continuing" if isinstance(config, ActorCritic) else "discounted"
-    whole = {name: (as_estimator(config), target_of(config)) for name, config in ALGORITHMS.items()}
+
+    whole = {name: (as_estimator(method), method.target) for name, method in ALGORITHMS.items()}
     rows = []
     for name, (estimator, target) in (whole | PARTS).items():
         report = logpi.check(estimator, target=target)
         found = report.matches[0] if report.verdict == "other-target" else report.target
         bias = "0" if report.verdict in ("exact", "other-target") else f"{report.relative_bias:.2g}"
-        causes = ", ".join(hint.name for hint in report.diagnosis[:2]) if report.verdict == "biased" else ""
+        causes = (
+            ", ".join(hint.name for hint in report.diagnosis[:2])
+            if report.verdict == "biased"
+            else ""
+        )
         variance = report.variance
         ratio = "" if variance.ratio is None else f"{variance.ratio:.2f} (N = {variance.episodes})"
         rows.append(f"| {name} | {report.verdict} | {found} | {bias} | {causes} | {ratio} |")
     return f"""# The library's own estimators under `logpi check`
 
-Expected gradient over all batches, γ = 0.9, by the functions that train: `logpi.named_estimators`. The targets:
+Expected gradient over all batches, γ = 0.9, by the functions that train: `logpi.methods.library_estimators`. The targets:
 *discounted* is ∇J [D4.4], *conventional* leaves γ^t out, *continuing* goes on beyond the time limit, *reverse-kl* is
 -∇KL(π, π_ref) of whole trajectories. A bias of 0 is below 1e-10. The critic is wrong on purpose, so every λ < 1 shows;
 with the right one λ does no harm. Variance is that of one gradient, relative to the best state baseline; an estimator
@@ -110,7 +127,9 @@ def bugs_page() -> str:
             f"| {bug.name} | [`{bug.estimator.__name__}`](../examples/bugs.py) | {about['kind']} | "
             f"{report.verdict}{match}{scale} | {bias} | {named} | {about['sources']} |"
         )
-    missing = "\n".join(f"| {name} | {sources[name]['what']} | {why} |" for name, why in NOT_REACHED.items())
+    missing = "\n".join(
+        f"| {name} | {sources[name]['what']} | {why} |" for name, why in NOT_REACHED.items()
+    )
     return f"""# Known mistakes and deliberate biases, under `logpi check`
 
 Each row is a function of [examples/bugs.py](../examples/bugs.py), written as public code has it; the cited code was not

@@ -25,7 +25,9 @@ class Bug:
 BUGS: list[Bug] = []
 
 
-def bug(name: str, *verdicts: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def bug(
+    name: str, *verdicts: str, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(estimator: Callable[..., Any]) -> Callable[..., Any]:
         BUGS.append(Bug(name, estimator, verdicts or ("biased",), options))
         return estimator
@@ -232,7 +234,9 @@ def generalised(reward, value, next_value, discount, decay, boot, cut):
 @bug("no-cut", layout="rollout", target="conventional")
 def no_cut(log_prob, reward, discount, value, next_value, done):
     going_on = 1 - done
-    advantage = generalised(reward, value, next_value, discount, 1.0, going_on, torch.ones_like(reward))
+    advantage = generalised(
+        reward, value, next_value, discount, 1.0, going_on, torch.ones_like(reward)
+    )
     return -(advantage * log_prob).mean()
 
 
@@ -290,7 +294,9 @@ def plain(log_prob, reward, discount, step, mask):
 def executed_is_clipped(logits):
     """Action 2 is clipped to 1."""
     probability = torch.softmax(logits, -1)
-    return torch.stack([probability[:, 0], probability[:, 1] + probability[:, 2], torch.zeros(len(logits))], -1)
+    return torch.stack(
+        [probability[:, 0], probability[:, 1] + probability[:, 2], torch.zeros(len(logits))], -1
+    )
 
 
 def masked(logits):
@@ -333,7 +339,9 @@ def double_softmax(logits, action, reward, discount, step, mask):
     return reinforce(log_prob, discount**step * to_go(reward, discount), mask)
 
 
-BUGS.append(Bug("double-softmax in the sampler too", double_softmax, ("exact",), {"sampler": softmax_twice}))
+BUGS.append(
+    Bug("double-softmax in the sampler too", double_softmax, ("exact",), {"sampler": softmax_twice})
+)
 
 
 @bug("logp-of-resampled", "zero")
@@ -346,7 +354,9 @@ def log_prob_of_another_action(logits, reward, discount, step, mask):
 @bug("prob-floor")
 def probability_floor(logits, action, reward, discount, step, mask):
     probability = torch.softmax(logits, -1).gather(2, action[:, :, None])[:, :, 0]
-    return reinforce(torch.log(probability.clamp(min=1e-8)), discount**step * to_go(reward, discount), mask)
+    return reinforce(
+        torch.log(probability.clamp(min=1e-8)), discount**step * to_go(reward, discount), mask
+    )
 
 
 # E. Stop-gradients, signs, entropy, KL
@@ -402,16 +412,23 @@ def k2_as_a_loss(log_prob, reference_log_prob, mask):
 
 
 @bug("kl-coef-ignored", "other-target", target="reverse-kl")
-def coefficient_ignored(log_prob, reference_log_prob, reward, discount, step, mask, kl_coefficient=0.1):
+def coefficient_ignored(
+    log_prob, reference_log_prob, reward, discount, step, mask, kl_coefficient=0.1
+):
     return reinforce(log_prob, discount**step * to_go(reward, discount), mask)
 
 
 @bug("adv-through-critic-loss", "exact")
-def critic_loss_through_the_advantage(log_prob, reward, discount, step, value, next_value, done, mask):
+def critic_loss_through_the_advantage(
+    log_prob, reward, discount, step, value, next_value, done, mask
+):
     transposed = [x.T for x in (reward * mask, value * mask, next_value)]
     delta = transposed[0] + discount * transposed[2] * (1 - done).T - transposed[1]  # not detached
     critic = (delta.T**2 * mask).sum(1).mean()
-    return reinforce(log_prob, discount**step * (to_go(reward, discount) - value.detach()), mask) + critic
+    return (
+        reinforce(log_prob, discount**step * (to_go(reward, discount) - value.detach()), mask)
+        + critic
+    )
 
 
 # F. Off-policy and PPO

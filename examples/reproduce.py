@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logpi.estimator import reinforce_weight, score_function_surrogate
+from logpi.estimators.score_function import reinforce_weight, score_function_surrogate
 
 BANDITS = [(0.1, True), (0.4, True), (0.1, False), (0.4, False)]
 # (label, α for θ, α for the baseline w or None)
@@ -29,7 +29,9 @@ def policy_gradient(preference, action, weight):
 
     def surrogate(preference):
         log_prob = jax.nn.log_softmax(preference)[action]
-        return score_function_surrogate(log_prob[None, None], weight[None, None], jnp.ones((1, 1), bool))
+        return score_function_surrogate(
+            log_prob[None, None], weight[None, None], jnp.ones((1, 1), bool)
+        )
 
     return jax.grad(surrogate)(preference)
 
@@ -76,26 +78,35 @@ def corridor(key, step_size, baseline_step_size, runs=100, episodes=1000, cap=20
         def act(now):
             t, place, actions, key = now
             key, action_key = jax.random.split(key)
-            action = jax.random.categorical(action_key, preference)  # 1 is right, exchanged in the second state
+            action = jax.random.categorical(
+                action_key, preference
+            )  # 1 is right, exchanged in the second state
             move = jnp.where((action == 1) ^ (place == 1), 1, -1)
             return t + 1, jnp.maximum(place + move, 0), actions.at[t].set(action), key
 
         start = (0, 0, jnp.zeros(cap, jnp.int32), key)
-        length, _, actions, _ = jax.lax.while_loop(lambda now: (now[0] < cap) & (now[1] < 3), act, start)
+        length, _, actions, _ = jax.lax.while_loop(
+            lambda now: (now[0] < cap) & (now[1] < 3), act, start
+        )
 
         def learn(t, state):
             preference, baseline = state
             return_ = -(length - t).astype(float)
-            weight = reinforce_weight(return_[None, None], baseline[None, None], jnp.ones((1, 1)))[0, 0]
+            weight = reinforce_weight(return_[None, None], baseline[None, None], jnp.ones((1, 1)))[
+                0, 0
+            ]
             if baseline_step_size is not None:
                 baseline = baseline + baseline_step_size * weight
-            return preference + step_size * policy_gradient(preference, actions[t], weight), baseline
+            return preference + step_size * policy_gradient(
+                preference, actions[t], weight
+            ), baseline
 
         return jax.lax.fori_loop(0, length, learn, (preference, baseline)), -length
 
     start = (jnp.array([np.log(19.0) / 2, -np.log(19.0) / 2]), jnp.zeros(()))
     return jax.lax.map(
-        lambda key: jax.lax.scan(episode, start, jax.random.split(key, episodes))[1], jax.random.split(key, runs)
+        lambda key: jax.lax.scan(episode, start, jax.random.split(key, episodes))[1],
+        jax.random.split(key, runs),
     )
 
 
@@ -121,10 +132,14 @@ def bandit_figure(seed=0):
     """% of the best arm over the last 100 of 1,000 steps, 2,000 runs."""
     rows, curves = [], []
     for step_size, baseline in BANDITS:
-        best = 100 * np.asarray(gradient_bandit(jax.random.key(seed), step_size, baseline)).astype(float)
+        best = 100 * np.asarray(gradient_bandit(jax.random.key(seed), step_size, baseline)).astype(
+            float
+        )
         late = best[:, -100:].mean(1)
         name = f"α {step_size}, {'with' if baseline else 'without'} baseline"
-        rows.append(f"{name}: {late.mean():.1f} ± {late.std(ddof=1) / len(late) ** 0.5:.1f} % best arm")
+        rows.append(
+            f"{name}: {late.mean():.1f} ± {late.std(ddof=1) / len(late) ** 0.5:.1f} % best arm"
+        )
         curves.append((name, best.mean(0)))
     show("bandit", rows, curves, "% best arm")
 
@@ -133,12 +148,16 @@ def corridor_figure(seed=0):
     """Return of the last 100 of 1,000 episodes, 100 runs; runs with an episode that was cut are counted apart."""
     rows, curves = [], []
     for name, step_size, baseline_step_size in CORRIDORS:
-        returns = np.asarray(corridor(jax.random.key(seed), step_size, baseline_step_size)).astype(float)
+        returns = np.asarray(corridor(jax.random.key(seed), step_size, baseline_step_size)).astype(
+            float
+        )
         whole = returns[(returns > -2000).all(1)]
         late = whole[:, -100:].mean(1)
         error = late.std(ddof=1) / len(late) ** 0.5
         cut = len(returns) - len(whole)
-        rows.append(f"α {name}: {late.mean():.2f} ± {error:.2f}, median {np.median(late):.2f}; {cut} runs cut")
+        rows.append(
+            f"α {name}: {late.mean():.2f} ± {error:.2f}, median {np.median(late):.2f}; {cut} runs cut"
+        )
         curves.append((f"α {name}", whole.mean(0)))
     show("corridor", rows, curves, "return")
 

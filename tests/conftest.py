@@ -5,7 +5,9 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What one test has compiled no other compiles again; apart from the user's cache, `pytest --cache-clear` empties it.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
+)
 
 import jax
 import jaxtyping
@@ -35,7 +37,9 @@ def random(request):
 @pytest.fixture(scope="session")
 def user(tmp_path_factory):
     """Environment variables of a user whose cache starts empty, for programs that tests start."""
-    plain = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    plain = {
+        name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
+    }
     return {**plain, "XDG_CACHE_HOME": str(tmp_path_factory.getbasetemp() / "cache")}
 
 

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from logpi.mdp import FiniteMDP, RewardLaw
-from logpi.policy import Policy, make_policy
-from logpi.trajectory import Trajectory
-from logpi.update import update
+from logpi.core.trajectory import Trajectory
+from logpi.methods.update import update
+from logpi.networks.options import NetworkOptions
+from logpi.networks.policy import Policy, make_policy
+from logpi.theory.mdp import FiniteMDP, RewardLaw
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
 # How many samples a law is tested with; a correct sampler fails a test at this level once in a million runs.
 SAMPLES, LEVEL = 20_000, 1e-6
 # Compiled, as runs call it: called as it is, its loops are compiled again every time.
-compiled_update = jax.jit(update, static_argnames=("config", "budget"))
+compiled_update = jax.jit(update, static_argnames=("method", "budget"))
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 
@@ -45,11 +46,24 @@ mdps = st.builds(
 )
 
 
+def small_policy(
+    observation_space, action_space, hidden, random, masked=False, **options
+) -> Policy:
+    """A policy with hidden layers of these widths, which sees observations as they are."""
+    chosen = plain_networks(hidden, **options)
+    return make_policy(observation_space, action_space, chosen, random, masked)
+
+
+def plain_networks(hidden, **options) -> NetworkOptions:
+    """Networks that see observations as they are, unless the options say otherwise."""
+    return NetworkOptions(**dict(hidden=hidden, normalize_observations=False) | options)
+
+
 def tabular_policy(logits) -> Policy:
     """π(a|o) = softmax(logits[o])_a as a policy of the library: a linear network on one-hot observations."""
     observations, actions = logits.shape
     spaces = gym.spaces.Discrete(observations), gym.spaces.Discrete(actions)
-    policy = make_policy(*spaces, hidden=(), random=np.random.default_rng(0))
+    policy = small_policy(*spaces, (), np.random.default_rng(0))
     return eqx.tree_at(lambda p: p.network.weights[0], policy, jnp.asarray(logits))
 
 
@@ -64,6 +78,7 @@ def as_trajectory(enumeration, mdp) -> Trajectory:
         truncated=jnp.asarray(enumeration.truncated),
         mask=jnp.asarray(enumeration.mask),
         step=jnp.broadcast_to(jnp.arange(time)[:, None], (time, count)),
+        memory=jnp.zeros((count, 0)),
     )
 
 
@@ -84,8 +99,16 @@ class FiniteEnv(gym.Env):
         before = self.state
         self.state = self.np_random.choice(self.mdp.states, p=self.mdp.transition[before, action])
         law = self.mdp.reward_probability[before, action, self.state]
-        reward = float(self.np_random.choice(self.mdp.reward_value[before, action, self.state], p=law))
-        return int(self.mdp.observation[self.state]), reward, bool(self.mdp.terminal[self.state]), False, {}
+        reward = float(
+            self.np_random.choice(self.mdp.reward_value[before, action, self.state], p=law)
+        )
+        return (
+            int(self.mdp.observation[self.state]),
+            reward,
+            bool(self.mdp.terminal[self.state]),
+            False,
+            {},
+        )
 
 
 def random_trajectory(random, time=7, env=4, discrete=True):
@@ -95,10 +118,15 @@ def random_trajectory(random, time=7, env=4, discrete=True):
     cut = random.random(env) < 0.5
     return Trajectory(
         observation=jnp.asarray(random.normal(size=(time, env, 3))),
-        action=jnp.asarray(random.integers(0, 2, (time, env)) if discrete else random.normal(size=(time, env, 2))),
-        reward=jnp.asarray(random.normal(size=(time, env))),  # junk after the end, which nothing may see
+        action=jnp.asarray(
+            random.integers(0, 2, (time, env)) if discrete else random.normal(size=(time, env, 2))
+        ),
+        reward=jnp.asarray(
+            random.normal(size=(time, env))
+        ),  # junk after the end, which nothing may see
         terminated=jnp.asarray(last & ~cut),
         truncated=jnp.asarray(last & cut),
         mask=jnp.asarray(mask),
         step=jnp.broadcast_to(jnp.asarray(step), mask.shape),
+        memory=jnp.zeros((env, 0)),
     )

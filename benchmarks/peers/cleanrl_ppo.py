@@ -33,12 +33,20 @@ def layer(inputs: int, outputs: int, scale: float = 2**0.5) -> nn.Linear:
 
 
 def network(inputs: int, outputs: int, scale: float) -> nn.Sequential:
-    return nn.Sequential(layer(inputs, 64), nn.Tanh(), layer(64, 64), nn.Tanh(), layer(64, outputs, scale))
+    return nn.Sequential(
+        layer(inputs, 64), nn.Tanh(), layer(64, 64), nn.Tanh(), layer(64, outputs, scale)
+    )
 
 
-make = lambda: gym.wrappers.RecordEpisodeStatistics(gym.make(task["environment"]))
+def make():
+    return gym.wrappers.RecordEpisodeStatistics(gym.make(task["environment"]))
+
+
 environments = gym.vector.SyncVectorEnv([make] * COUNT)
-size, actions = environments.single_observation_space.shape[0], int(environments.single_action_space.n)
+size, actions = (
+    environments.single_observation_space.shape[0],
+    int(environments.single_action_space.n),
+)
 actor, critic = network(size, actions, 0.01), network(size, 1, 1.0)
 parameters = [*actor.parameters(), *critic.parameters()]
 optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, eps=1e-5)
@@ -46,7 +54,15 @@ optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, eps=1e-5)
 
 def rollout(observation: Tensor, done: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """ROWS steps of each copy, with the advantages of the critic that saw them."""
-    names = {"o": (size,), "a": (), "log_prob": (), "reward": (), "done": (), "value": (), "advantage": ()}
+    names = {
+        "o": (size,),
+        "a": (),
+        "log_prob": (),
+        "reward": (),
+        "done": (),
+        "value": (),
+        "advantage": (),
+    }
     data = {name: torch.zeros(ROWS, COUNT, *shape) for name, shape in names.items()}
     for t in range(ROWS):
         data["o"][t], data["done"][t] = observation, done

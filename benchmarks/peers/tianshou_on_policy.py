@@ -26,9 +26,20 @@ torch.manual_seed(task["seed"])
 environments = DummyVectorEnv([lambda: gym.make(task["environment"])] * count)
 environments.seed(task["seed"])
 example = gym.make(task["environment"])
-body = lambda: Net(state_shape=example.observation_space.shape, hidden_sizes=[64, 64], activation=torch.nn.Tanh)
-actor = DiscreteActor(preprocess_net=body(), action_shape=example.action_space.n, softmax_output=False)
-policy = DiscreteActorPolicy(actor=actor, action_space=example.action_space, deterministic_eval=True)
+
+
+def body():
+    return Net(
+        state_shape=example.observation_space.shape, hidden_sizes=[64, 64], activation=torch.nn.Tanh
+    )
+
+
+actor = DiscreteActor(
+    preprocess_net=body(), action_shape=example.action_space.n, softmax_output=False
+)
+policy = DiscreteActorPolicy(
+    actor=actor, action_space=example.action_space, deterministic_eval=True
+)
 adam = AdamOptimizerFactory(lr=options["learning_rate"])
 if task["algorithm"] == "Reinforce":
     algorithm = Reinforce(policy=policy, optim=adam, gamma=options["gamma"])
@@ -63,7 +74,9 @@ algorithm.run_training(
         **collect,
     )
 )
-judge = Collector[CollectStats](algorithm, DummyVectorEnv([lambda: gym.make(task["environment"])] * 10))
+judge = Collector[CollectStats](
+    algorithm, DummyVectorEnv([lambda: gym.make(task["environment"])] * 10)
+)
 judge.reset()
 found = judge.collect(n_episode=task.get("evaluate", 20))
 print(json.dumps({"rate": rate(clock, task["steps"]), "return": float(found.returns.mean())}))

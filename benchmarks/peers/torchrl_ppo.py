@@ -20,13 +20,25 @@ task = json.loads(sys.argv[1])
 options, count = task["options"], task["environments"]
 torch.manual_seed(task["seed"])
 
-make = lambda: GymEnv(task["environment"], categorical_action_encoding=True)
+
+def make():
+    return GymEnv(task["environment"], categorical_action_encoding=True)
+
+
 environments = SerialEnv(count, make)
 environments.set_seed(task["seed"])
-size, actions = environments.observation_spec["observation"].shape[-1], int(make().action_spec.space.n)
-body = lambda outputs: nn.Sequential(
-    nn.Linear(size, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs)
+size, actions = (
+    environments.observation_spec["observation"].shape[-1],
+    int(make().action_spec.space.n),
 )
+
+
+def body(outputs):
+    return nn.Sequential(
+        nn.Linear(size, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs)
+    )
+
+
 actor = ProbabilisticActor(
     TensorDictModule(body(actions), in_keys=["observation"], out_keys=["logits"]),
     in_keys=["logits"],

@@ -19,7 +19,10 @@ import rlax_losses
 import logpi
 
 ROLLOUT = {"layout": "rollout", "target": "conventional"}
-GOING_ON = {"layout": "rollout", "target": "conventional-continuing"}  # bootstraps through truncation, by design
+GOING_ON = {
+    "layout": "rollout",
+    "target": "conventional-continuing",
+}  # bootstraps through truncation, by design
 WHOLE = {"discount": 1.0}
 AUDITS = [
     ("Stable-Baselines3 A2C", "stable-baselines3", libraries.sb3_a2c, ROLLOUT),
@@ -30,7 +33,12 @@ AUDITS = [
     ("TorchRL ClipPPOLoss, first epoch", "torchrl", libraries.torchrl_clip_ppo, GOING_ON),
     ("rlax policy_gradient_loss, λ = 1", "rlax", rlax_losses.rlax_policy_gradient, ROLLOUT),
     ("rlax policy_gradient_loss, λ = 0.95", "rlax", rlax_losses.rlax_policy_gradient_095, ROLLOUT),
-    ("PyTorch examples, reinforce.py", None, formulas.pytorch_examples_reinforce, {"layout": "episode"}),
+    (
+        "PyTorch examples, reinforce.py",
+        None,
+        formulas.pytorch_examples_reinforce,
+        {"layout": "episode"},
+    ),
     ("Gymnasium tutorial before #1336", None, formulas.gymnasium_tutorial, {"layout": "episode"}),
     ("Spinning Up VPG", None, formulas.spinning_up_vpg, {"target": "conventional"}),
     ("CleanRL PPO, first epoch", None, formulas.cleanrl_ppo, ROLLOUT),
@@ -42,16 +50,24 @@ AUDITS = [
 
 def row(name: str, package: str | None, estimator, options: dict) -> str:
     report = logpi.check(estimator, **options)
-    how = f"{package} {importlib.metadata.version(package)}" if package else "re-implemented from the formula"
+    how = (
+        f"{package} {importlib.metadata.version(package)}"
+        if package
+        else "re-implemented from the formula"
+    )
     scale = f", k = {report.scale_name}" if report.scale_name else ""
     match = f": {report.matches[0]}" if report.verdict == "other-target" else ""
     bias = f"{report.relative_bias:.2g}" if report.relative_bias > 1e-10 else "0"
     causes = ", ".join(cause.name for cause in report.diagnosis[:3])
-    return f"| {name} | {how} | {report.target} | {report.verdict}{match}{scale} | {bias} | {causes} |"
+    return (
+        f"| {name} | {how} | {report.target} | {report.verdict}{match}{scale} | {bias} | {causes} |"
+    )
 
 
 def main() -> None:
-    print("| implementation | code | target | verdict | relative bias | likely cause |\n|---|---|---|---|---|---|")
+    print(
+        "| implementation | code | target | verdict | relative bias | likely cause |\n|---|---|---|---|---|---|"
+    )
     for audit in AUDITS:
         print(row(*audit), flush=True)
 

@@ -14,7 +14,9 @@ def to_go(reward, discount):
 def pytorch_examples_reinforce(log_prob, reward, discount):
     """pytorch/examples, reinforce.py: one episode, returns whitened within it, no γ^t."""
     returns = to_go(reward, discount)
-    returns = (returns - returns.mean()) / (returns.std(correction=0) + torch.finfo(torch.float32).eps)
+    returns = (returns - returns.mean()) / (
+        returns.std(correction=0) + torch.finfo(torch.float32).eps
+    )
     return -(log_prob * returns).sum()
 
 

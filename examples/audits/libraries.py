@@ -18,14 +18,22 @@ def weights(loss_gradient: Any) -> Any:
 
 
 def sb3_buffer(
-    reward: Any, value: Any, last_value: Any, done: Any, log_prob: Any, discount: float, decay: float
+    reward: Any,
+    value: Any,
+    last_value: Any,
+    done: Any,
+    log_prob: Any,
+    discount: float,
+    decay: float,
 ) -> Any:
     """Stable-Baselines3's own rollout buffer with its own advantages, in double precision."""
     from stable_baselines3.common.buffers import RolloutBuffer
 
     steps, envs = reward.shape
     space = spaces.Box(-1, 1, (1,))
-    buffer = RolloutBuffer(steps, space, spaces.Discrete(3), gamma=discount, gae_lambda=decay, n_envs=envs)
+    buffer = RolloutBuffer(
+        steps, space, spaces.Discrete(3), gamma=discount, gae_lambda=decay, n_envs=envs
+    )
     for name in ("rewards", "values", "advantages", "log_probs", "episode_starts"):
         setattr(buffer, name, np.zeros((steps, envs)))
     buffer.rewards[:] = reward.detach().numpy()
@@ -44,7 +52,9 @@ def sb3(kind: Any, buffer: Any, log_prob: Any, **settings: Any) -> Any:
     flat = leaf.T.reshape(-1)
     gradients: list[Any] = []
     optimizer = SimpleNamespace(
-        zero_grad=lambda: None, step=lambda: gradients.append(leaf.grad.clone()), param_groups=[{"lr": 0.0}]
+        zero_grad=lambda: None,
+        step=lambda: gradients.append(leaf.grad.clone()),
+        param_groups=[{"lr": 0.0}],
     )
     policy = SimpleNamespace(
         set_training_mode=lambda mode: None,
@@ -70,7 +80,9 @@ def sb3(kind: Any, buffer: Any, log_prob: Any, **settings: Any) -> Any:
 
 
 def _rows(buffer: Any) -> Any:
-    take = lambda array: torch.as_tensor(array.swapaxes(0, 1).reshape(-1))
+    def take(array):
+        return torch.as_tensor(array.swapaxes(0, 1).reshape(-1))
+
     return SimpleNamespace(
         observations=None,
         actions=torch.zeros(buffer.rewards.size),
@@ -107,19 +119,29 @@ def sb3_ppo(log_prob, reward, value, last_value, done, discount):
 
 
 def torchrl_advantage(
-    reward: Any, value: Any, next_value: Any, done: Any, terminated: Any, discount: float, decay: float
+    reward: Any,
+    value: Any,
+    next_value: Any,
+    done: Any,
+    terminated: Any,
+    discount: float,
+    decay: float,
 ):
     """TorchRL's own GAE, [env, time, 1]."""
     from torchrl.objectives.value.functional import generalized_advantage_estimate
 
-    turn = lambda x: x.detach().T.unsqueeze(-1).contiguous()
+    def turn(x):
+        return x.detach().T.unsqueeze(-1).contiguous()
+
     advantage, target = generalized_advantage_estimate(
         discount, decay, turn(value), turn(next_value), turn(reward), turn(done), turn(terminated)
     )
     return advantage, target
 
 
-def torchrl_loss(make: Any, logits: Any, action: Any, advantage: Any, target: Any, old_log_prob: Any) -> Any:
+def torchrl_loss(
+    make: Any, logits: Any, action: Any, advantage: Any, target: Any, old_log_prob: Any
+) -> Any:
     """A TorchRL loss module on an actor that answers with the given logits."""
     from tensordict import TensorDict
     from tensordict.nn import TensorDictModule
@@ -156,12 +178,17 @@ def torchrl_loss(make: Any, logits: Any, action: Any, advantage: Any, target: An
     return out["loss_actor"] if "loss_actor" in set(out.keys()) else out["loss_objective"]
 
 
-def torchrl_reinforce(logits, action, log_prob, reward, value, next_value, done, terminated, discount):
+def torchrl_reinforce(
+    logits, action, log_prob, reward, value, next_value, done, terminated, discount
+):
     """ReinforceLoss with its default estimator: GAE, λ = 0.95."""
     from torchrl.objectives import ReinforceLoss
 
     found = torchrl_advantage(reward, value, next_value, done, terminated, discount, 0.95)
-    make = lambda actor, critic: ReinforceLoss(actor, critic, functional=False)
+
+    def make(actor, critic):
+        return ReinforceLoss(actor, critic, functional=False)
+
     return torchrl_loss(make, logits, action, *found, log_prob)
 
 
@@ -170,23 +197,36 @@ def torchrl_a2c(logits, action, log_prob, reward, value, next_value, done, termi
     from torchrl.objectives import A2CLoss
 
     found = torchrl_advantage(reward, value, next_value, done, terminated, discount, 0.95)
-    make = lambda actor, critic: A2CLoss(actor, critic, entropy_bonus=False, functional=False)
+
+    def make(actor, critic):
+        return A2CLoss(actor, critic, entropy_bonus=False, functional=False)
+
     return torchrl_loss(make, logits, action, *found, log_prob)
 
 
-def torchrl_a2c_lambda_one(logits, action, log_prob, reward, value, next_value, done, terminated, discount):
+def torchrl_a2c_lambda_one(
+    logits, action, log_prob, reward, value, next_value, done, terminated, discount
+):
     """A2CLoss with λ = 1."""
     from torchrl.objectives import A2CLoss
 
     found = torchrl_advantage(reward, value, next_value, done, terminated, discount, 1.0)
-    make = lambda actor, critic: A2CLoss(actor, critic, entropy_bonus=False, functional=False)
+
+    def make(actor, critic):
+        return A2CLoss(actor, critic, entropy_bonus=False, functional=False)
+
     return torchrl_loss(make, logits, action, *found, log_prob)
 
 
-def torchrl_clip_ppo(logits, action, log_prob, reward, value, next_value, done, terminated, discount):
+def torchrl_clip_ppo(
+    logits, action, log_prob, reward, value, next_value, done, terminated, discount
+):
     """ClipPPOLoss with its defaults, first epoch: λ = 0.95, advantages as they are, old policy = policy."""
     from torchrl.objectives import ClipPPOLoss
 
     found = torchrl_advantage(reward, value, next_value, done, terminated, discount, 0.95)
-    make = lambda actor, critic: ClipPPOLoss(actor, critic, entropy_bonus=False, functional=False)
+
+    def make(actor, critic):
+        return ClipPPOLoss(actor, critic, entropy_bonus=False, functional=False)
+
     return torchrl_loss(make, logits, action, *found, log_prob)

@@ -19,14 +19,21 @@ def _loss(logits, action, reward, value, last_value, done, discount, decay):
     def one(logits, action, reward, value, last_value, done):
         values = jnp.append(value, last_value)
         discounts = discount * (1.0 - done)
-        advantage = rlax.truncated_generalized_advantage_estimation(reward, discounts, decay, values)
+        advantage = rlax.truncated_generalized_advantage_estimation(
+            reward, discounts, decay, values
+        )
         return rlax.policy_gradient_loss(logits, action, advantage, jnp.ones_like(reward))
 
     envs = range(reward.shape[1])
     return jnp.mean(
         jnp.stack(
             [
-                one(*(x[..., i] if x.ndim < 3 else x[:, i] for x in (logits, action, reward, value, last_value, done)))
+                one(
+                    *(
+                        x[..., i] if x.ndim < 3 else x[:, i]
+                        for x in (logits, action, reward, value, last_value, done)
+                    )
+                )
                 for i in envs
             ]
         )

@@ -8,42 +8,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logpi.algorithm import A2C as A2C, NPG as NPG, PPO as PPO, TRPO as TRPO, Reinforce as Reinforce
     from logpi.checking.checker import check as check
     from logpi.checking.report import CheckReport as CheckReport
-    from logpi.errors import LogpiError as LogpiError
-    from logpi.evaluation import Evaluation as Evaluation, evaluate as evaluate
-    from logpi.mdp import FiniteMDP as FiniteMDP
-    from logpi.objective import (
+    from logpi.core.errors import LogpiError as LogpiError
+    from logpi.methods.a2c import A2C as A2C
+    from logpi.methods.natural import NPG as NPG
+    from logpi.methods.ppo import PPO as PPO
+    from logpi.methods.reinforce import Reinforce as Reinforce
+    from logpi.methods.trust_region import TRPO as TRPO
+    from logpi.runs.evaluation import Evaluation as Evaluation, evaluate as evaluate
+    from logpi.runs.loop import Run as Run
+    from logpi.runs.plotting import plot as plot
+    from logpi.runs.training import load as load, resume as resume, train as train
+    from logpi.theory.exact import (
         exact_gradient as exact_gradient,
         exact_objective as exact_objective,
         exact_values as exact_values,
         optimal_objective as optimal_objective,
     )
-    from logpi.plotting import plot as plot
-    from logpi.training import Run as Run, load as load, resume as resume, train as train
+    from logpi.theory.mdp import FiniteMDP as FiniteMDP
 
 _MODULES = {
     "CheckReport": "checking.report",
     "check": "checking.checker",
-    "A2C": "algorithm",
-    "NPG": "algorithm",
-    "PPO": "algorithm",
-    "Reinforce": "algorithm",
-    "TRPO": "algorithm",
-    "LogpiError": "errors",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "FiniteMDP": "mdp",
-    "exact_gradient": "objective",
-    "exact_objective": "objective",
-    "exact_values": "objective",
-    "optimal_objective": "objective",
-    "plot": "plotting",
-    "Run": "training",
-    "load": "training",
-    "resume": "training",
-    "train": "training",
+    "A2C": "methods.a2c",
+    "NPG": "methods.natural",
+    "PPO": "methods.ppo",
+    "Reinforce": "methods.reinforce",
+    "TRPO": "methods.trust_region",
+    "LogpiError": "core.errors",
+    "Evaluation": "runs.evaluation",
+    "evaluate": "runs.evaluation",
+    "FiniteMDP": "theory.mdp",
+    "exact_gradient": "theory.exact",
+    "exact_objective": "theory.exact",
+    "exact_values": "theory.exact",
+    "optimal_objective": "theory.exact",
+    "plot": "runs.plotting",
+    "Run": "runs.loop",
+    "load": "runs.training",
+    "resume": "runs.training",
+    "train": "runs.training",
 }
 
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

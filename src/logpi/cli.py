@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from logpi.algorithm import ALGORITHMS, Reinforce, name_of_algorithm
-from logpi.config import Settings, read_settings, step_count
-from logpi.errors import LogpiError
+from logpi.core.checks import step_count
+from logpi.core.errors import LogpiError
 
 
 def _parse_steps(arguments: list[str]) -> int:
@@ -39,9 +38,6 @@ Steps = Annotated[
 ]
 
 
-_UNPREFIXED = tyro.conf.arg(name="", prefix_name=False)
-
-
 @dataclass
 class Train:
     """Train a policy, evaluate it, and leave everything in a run folder.
@@ -52,10 +48,9 @@ class Train:
     """
 
     environment: tyro.conf.Positional[str]
-    options: Annotated[Reinforce, _UNPREFIXED] = field(default_factory=Reinforce)
-    algorithm: Literal["reinforce", "a2c", "ppo", "npg", "trpo"] = "reinforce"
-    """Which weight multiplies ∇ log π, and which step is taken. Each has its own options: `logpi train --algorithm ppo
-    --help`."""
+    algorithm: str = "reinforce"
+    """Which weight multiplies ∇ log π, and which step is taken. Each algorithm has its own options:
+    `logpi train --algorithm ppo --help`."""
     steps: Steps = 100_000
     """Environment steps; training stops after the batch that reaches them."""
     seed: int = 0
@@ -72,11 +67,12 @@ class Train:
     """Environment steps between checkpoints; by default a tenth of the budget."""
 
     def run(self) -> None:
-        from logpi.training import train
+        from logpi.runs.training import train
 
+        options: Any = vars(self)["options"]  # see `_train_command`
         train(
             self.environment,
-            self.options,
+            options,
             steps=self.steps,
             seed=self.seed,
             out=self.out,
@@ -99,7 +95,7 @@ class Resume:
     """New budget of environment steps, counted from the beginning of the run."""
 
     def run(self) -> None:
-        from logpi.training import resume
+        from logpi.runs.training import resume
 
         resume(self.run_folder, steps=self.steps, reporter=_reporter())
 
@@ -121,9 +117,9 @@ class Evaluate:
     """Print mean, interval, episodes, returns and lengths as JSON."""
 
     def run(self) -> None:
-        from logpi.evaluation import evaluate
-        from logpi.folder import RunFolder
-        from logpi.training import load
+        from logpi.runs.evaluation import evaluate
+        from logpi.runs.folder import RunFolder
+        from logpi.runs.training import load
 
         settings = RunFolder.open(self.run_folder).settings()
         result = evaluate(
@@ -138,7 +134,9 @@ class Evaluate:
             print(json.dumps(result.to_json()))
         else:
             how = "drawn" if self.sampled else "most probable"
-            print(f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 % interval)")
+            print(
+                f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 % interval)"
+            )
 
 
 @dataclass
@@ -150,7 +148,7 @@ class Plot:
     """The picture; by default in the run folder, or learning_curves.png here for several."""
 
     def run(self) -> None:
-        from logpi.plotting import plot
+        from logpi.runs.plotting import plot
 
         print(plot(self.run_folders, self.out))
 
@@ -169,16 +167,18 @@ class Derive:
     def run(self) -> None:
         import numpy as np
 
-        from logpi.derivation import derive
-        from logpi.derivation_text import as_text
-        from logpi.mdp import load_mdp, random_mdp
+        from logpi.theory.derivation.sides import derive
+        from logpi.theory.derivation.text import as_text
+        from logpi.theory.processes import load_mdp, random_mdp
 
         if self.random is not None and self.mdp is not None:
             raise LogpiError("--mdp and --random exclude each other")
         if self.random is not None and self.random < 0:
             raise LogpiError(f"random must be a whole number >= 0, got {self.random}")
         generator = np.random.default_rng(self.random or 0)
-        mdp = load_mdp(self.mdp or "stay-or-leave") if self.random is None else random_mdp(generator)
+        mdp = (
+            load_mdp(self.mdp or "stay-or-leave") if self.random is None else random_mdp(generator)
+        )
         derivation = derive(mdp, generator.normal(size=(mdp.observations, mdp.actions)))
         print(json.dumps(derivation.to_json()) if self.json else as_text(derivation))
 
@@ -220,9 +220,11 @@ class Check:
     def run(self) -> int:
         from logpi.checking.checker import check
         from logpi.checking.picture import plot_credit
-        from logpi.files import load_function
+        from logpi.core.user_files import load_function
 
-        elsewhere = contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext()
+        elsewhere = (
+            contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext()
+        )
         with elsewhere:  # what the user's own code prints is no JSON
             report = check(
                 load_function(self.estimator),
@@ -257,7 +259,7 @@ class Doctor:
     """Print the findings as JSON."""
 
     def run(self) -> int:
-        from logpi.doctor import examine, to_json
+        from logpi.environments.doctor import examine, to_json
 
         findings = examine(self.environment, self.steps, self.max_episode_steps)
         print(json.dumps(to_json(findings)) if self.json else "\n".join(map(str, findings)))
@@ -265,33 +267,74 @@ class Doctor:
 
 
 def _reporter() -> Any:
-    from logpi.report import BarReporter, LineReporter
+    from logpi.runs.report import BarReporter, LineReporter
 
     return BarReporter() if sys.stdout is not None and sys.stdout.isatty() else LineReporter()
 
 
-def _train_default(command: list[str]) -> Train | None:
-    """What `train` starts from if it names a file or an algorithm, before the other options of the command line."""
+def _train_command(arguments: Sequence[str]) -> tuple[type[Train], Train]:
+    """`train` with the options of the algorithm that the arguments name, and what it starts from."""
+    from logpi.methods.registry import METHODS, name_of_method
+    from logpi.runs.settings import Settings, read_settings
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--algorithm")
-    given = parser.parse_known_args(command)[0]
-    found, chosen = given.config, given.algorithm if given.algorithm in ALGORITHMS else None
-    if command[:1] != ["train"] or (found is None and chosen is None):
-        return None
-    fields = {} if found is None else dict(read_settings(found))
-    named = "environment" in fields
-    if chosen is not None and fields.setdefault("algorithm", chosen) != chosen:
-        raise LogpiError(f"{found} is for {fields['algorithm']}, --algorithm asks for {chosen}")
-    settings = Settings.from_json({"environment": "", **fields}, source=str(found))
-    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "algorithm"}
-    kind = type(settings.algorithm)
-    options: Any = ("options", Annotated[kind, _UNPREFIXED], field(default_factory=kind))
-    with_options: Any = dataclasses.make_dataclass("Train", [options], bases=(Train,))
-    name = name_of_algorithm(settings.algorithm)
-    default = with_options(**values, options=settings.algorithm, algorithm=name, config=found)
-    default.environment = settings.environment if named else tyro.MISSING
-    return default
+    given, _ = parser.parse_known_args(arguments)
+    file: Path | None = given.config
+    fields = {} if file is None else read_settings(file)
+    names_environment = "environment" in fields
+    if given.algorithm in METHODS:
+        chosen = fields.setdefault("algorithm", given.algorithm)
+        if chosen != given.algorithm:
+            asked = f"--algorithm asks for {given.algorithm}"
+            raise LogpiError(f"{file} is for {chosen}, {asked}")
+    settings = Settings.from_json({"environment": "", **fields}, source=str(file))
+    method = settings.algorithm
+    name = name_of_method(method)
+    values = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name != "algorithm"
+    }
+    command = _with_options(type(method), tuple(METHODS))
+    start = command(**values, algorithm=name, options=method, config=file)
+    if not names_environment:
+        start.environment = tyro.MISSING
+    return command, start
+
+
+def _with_options(kind: type, algorithms: tuple[str, ...]) -> Any:
+    """The class `Train` with the options of one algorithm, and the algorithms as its choices."""
+    unprefixed = tyro.conf.arg(name="", prefix_name=False)
+    options: Any = ("options", Annotated[kind, unprefixed], field(default_factory=kind))
+    choice: Any = ("algorithm", Literal[algorithms], "reinforce")
+    made = dataclasses.make_dataclass("Train", [options, choice], bases=(Train,))
+    made.__doc__ = Train.__doc__
+    return made
+
+
+def _option_types() -> tyro.constructors.ConstructorRegistry:
+    """How the command line reads an option that may change over the budget: as a number."""
+    from logpi.core.arrays import Number
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def read_number(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> PrimitiveConstructorSpec[Any] | None:
+        if info.type != Number:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda arguments: float(arguments[0]),
+            is_instance=lambda value: isinstance(value, int | float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
 def _use_caches() -> None:
@@ -299,7 +342,9 @@ def _use_caches() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         import platformdirs
 
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(platformdirs.user_cache_dir("logpi")) / "jax")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+            Path(platformdirs.user_cache_dir("logpi")) / "jax"
+        )
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -321,12 +366,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇
     try:
-        default = _train_default(command)
-        if default is not None:
-            chosen = tyro.cli(type(default), prog="logpi train", args=command[1:], default=default)
+        if command[:1] == ["train"]:
+            kind, start = _train_command(command[1:])
+            chosen = tyro.cli(
+                kind,
+                prog="logpi train",
+                args=command[1:],
+                default=start,
+                registry=_option_types(),
+            )
         else:
             description = "Policy gradients done exactly and fast."
-            chosen = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="logpi", description=description, args=command)
+            chosen = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="logpi", description=description, args=command
+            )
         _use_caches()
         return chosen.run() or 0
     except LogpiError as error:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from logpi.checking.checker import check
-from logpi.contract import Estimator
+from logpi.estimators.contract import Estimator
 
 
 def assert_exact(estimator: Estimator, **options: Any) -> None:

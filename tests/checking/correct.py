@@ -118,7 +118,11 @@ def torch_state_baseline(log_prob, reward, discount, step, value, mask):
 @form()
 def torch_own_baseline_of_the_state(log_prob, observation, reward, discount, step, mask):
     baseline = torch.sin(observation.double()) + 0.3 * observation
-    return -(discount**step * (torch_to_go(reward, discount) - baseline) * log_prob * mask).sum(-1).mean()
+    return (
+        -(discount**step * (torch_to_go(reward, discount) - baseline) * log_prob * mask)
+        .sum(-1)
+        .mean()
+    )
 
 
 @form()

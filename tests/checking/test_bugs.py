@@ -47,7 +47,14 @@ def test_an_unknown_bias_has_no_name():
 def test_a_report_reads_well():
     report = logpi.check(next(bug.estimator for bug in BUGS if bug.name == "gamma-t-missing"))
     text = str(report)
-    for part in ("other target", "conventional", "gamma-t-missing", "credit", "variance", "stop, N = 2"):
+    for part in (
+        "other target",
+        "conventional",
+        "gamma-t-missing",
+        "credit",
+        "variance",
+        "stop, N = 2",
+    ):
         assert part in text
     assert report.to_json()["credit"]["matrix"][1][0] is None
     assert report.credit.matrix[1, 1] == pytest.approx(1.0)

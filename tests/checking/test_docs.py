@@ -12,7 +12,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
 
 
-@pytest.mark.parametrize("page", ["derivation.md", "estimators.md", pytest.param("bugs.md", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "page", ["derivation.md", "estimators.md", pytest.param("bugs.md", marks=pytest.mark.slow)]
+)
 def test_pages_are_current(page):
     import generate
 
@@ -26,14 +28,16 @@ def test_the_guide_to_the_check(tmp_path, monkeypatch, capsys):
     for name, block in (("my_loss.py", blocks[0]), ("for_training.py", blocks[2])):
         Path(name).write_text(block)
         assert main(["check", f"{name}:loss"]) == 0
-        assert capsys.readouterr().out.startswith("exact: the expected gradient is that of the target")
+        assert capsys.readouterr().out.startswith(
+            "exact: the expected gradient is that of the target"
+        )
     names: dict = {}
     exec("\n".join(blocks), names)
     names["test_my_loss"]()
 
 
 def test_every_name_of_the_contract_is_in_the_guide():
-    from logpi.contract import NAMES
+    from logpi.estimators.contract import NAMES
 
     text = (DOCS / "check.md").read_text()
     assert all(f"`{name}`" in text for name in NAMES)

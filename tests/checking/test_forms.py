@@ -28,13 +28,19 @@ def test_correct_estimators_are_exact(estimator, options):
 
 def test_there_are_many_forms():
     assert len(FORMS) >= 25
-    assert {logpi.check(e, **o).framework for e, o in (FORMS[0], FORMS[8], FORMS[-1])} == {"numpy", "torch", "jax"}
+    assert {logpi.check(e, **o).framework for e, o in (FORMS[0], FORMS[8], FORMS[-1])} == {
+        "numpy",
+        "torch",
+        "jax",
+    }
 
 
 @pytest.mark.parametrize("discount", [0.0, 0.5, 1.0])
 def test_other_discounts(discount):
     def loss(log_prob, reward, discount, step):
-        return np.broadcast_to(np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape)
+        return np.broadcast_to(
+            np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape
+        )
 
     assert_exact(loss, discount=discount)
 
@@ -53,11 +59,17 @@ def test_a_sampler_and_the_score_of_its_law(xp):
         return 0.9 * p / p.sum(-1, keepdims=True) + 0.1 / logits.shape[-1]
 
     def loss(logits, action, reward, discount, step, mask):
-        p = jnp.take_along_axis(0.9 * jax.nn.softmax(logits) + 0.1 / logits.shape[-1], action[..., None], -1)[..., 0]
-        return -jnp.sum(mask * jnp.log(p) * discount**step * to_go(jnp, reward, discount)) / len(reward)
+        p = jnp.take_along_axis(
+            0.9 * jax.nn.softmax(logits) + 0.1 / logits.shape[-1], action[..., None], -1
+        )[..., 0]
+        return -jnp.sum(mask * jnp.log(p) * discount**step * to_go(jnp, reward, discount)) / len(
+            reward
+        )
 
     def own_score(log_prob, reward, discount, step, mask):
-        return -jnp.sum(mask * log_prob * discount**step * to_go(jnp, reward, discount)) / len(reward)
+        return -jnp.sum(mask * log_prob * discount**step * to_go(jnp, reward, discount)) / len(
+            reward
+        )
 
     assert_exact(loss, sampler=greedy)
     assert logpi.check(own_score, sampler=greedy).diagnosis[0].name == "eps-greedy"
@@ -69,13 +81,18 @@ def test_differences_do_not_reach_across_a_clip(clip):
 
     def clipped(xp):
         def loss(log_prob, old_log_prob, reward, discount, step, mask):
-            ratio, weight = xp.exp(log_prob - old_log_prob), discount**step * to_go(xp, reward, discount)
+            ratio, weight = (
+                xp.exp(log_prob - old_log_prob),
+                discount**step * to_go(xp, reward, discount),
+            )
             gain = xp.minimum(ratio * weight, xp.clip(ratio, 1 - clip, 1 + clip) * weight)
             return -xp.sum(mask * gain) / len(reward)
 
         return loss
 
-    one, other = (logpi.check(clipped(xp), framework=name) for xp, name in ((np, "numpy"), (jnp, "jax")))
+    one, other = (
+        logpi.check(clipped(xp), framework=name) for xp, name in ((np, "numpy"), (jnp, "jax"))
+    )
     assert one.verdict == other.verdict == "biased"
     assert one.relative_bias == pytest.approx(other.relative_bias, rel=1e-9)
     assert one.notes == other.notes
@@ -88,13 +105,18 @@ def test_rounding_of_a_numpy_loss_is_no_bias():
     def with_critic(log_prob, reward, value, discount, step, mask, bias=0.0):
         returns = to_go(np, reward, discount)
         weight = discount**step * (returns - value) + bias * reward
-        return -np.sum(log_prob * mask * weight) / len(reward) + 0.5 * np.mean((returns - value) ** 2 * mask)
+        return -np.sum(log_prob * mask * weight) / len(reward) + 0.5 * np.mean(
+            (returns - value) ** 2 * mask
+        )
 
     def biased(log_prob, reward, value, discount, step, mask):
         return with_critic(log_prob, reward, value, discount, step, mask, bias=1e-6)
 
     def single(log_prob, reward, discount, step, mask, bias=0.0):
-        log_prob, returns = log_prob.astype(np.float32), to_go(np, reward, discount).astype(np.float32)
+        log_prob, returns = (
+            log_prob.astype(np.float32),
+            to_go(np, reward, discount).astype(np.float32),
+        )
         weight = (discount**step * returns + bias * reward).astype(np.float32)
         return -np.sum(log_prob * mask * weight, dtype=np.float32) / np.float32(len(reward))
 
@@ -164,7 +186,8 @@ def test_a_critic_that_is_trained_beside_the_policy_is_no_leak(framework):
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])
 @pytest.mark.parametrize(
-    ("target", "layout"), [("conventional-continuing", "rollout"), ("continuing", "batch"), ("discounted", "batch")]
+    ("target", "layout"),
+    [("conventional-continuing", "rollout"), ("continuing", "batch"), ("discounted", "batch")],
 )
 def test_an_exact_critic_is_that_of_the_target(target, layout, decay):
     """With it every λ is exact. Control: with a wrong one only λ = 1."""
@@ -242,7 +265,9 @@ def test_a_nearly_right_estimator_is_not_exact():
     """The control: a factor of 1 + 1e-7, and a bias of one millionth."""
 
     def scaled(log_prob, reward, discount, step):
-        return (1 + 1e-7) * np.broadcast_to(np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape)
+        return (1 + 1e-7) * np.broadcast_to(
+            np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape
+        )
 
     def biased(log_prob, reward, discount, step):
         return np.sum(discount**step * reward, axis=1, keepdims=True) + 1e-6 * reward
@@ -256,11 +281,13 @@ def test_a_nearly_right_estimator_is_not_exact():
 def test_the_variance_is_that_of_the_estimator():
     """A whole return, against sums over trajectories written out here."""
     from logpi.checking.probes import make_probes
-    from logpi.enumeration import enumerate_trajectories
-    from logpi.objective import exact_gradient, softmax
+    from logpi.theory.enumeration import enumerate_trajectories
+    from logpi.theory.exact import exact_gradient, softmax
 
     def whole(log_prob, reward, discount, step):
-        return np.broadcast_to(np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape)
+        return np.broadcast_to(
+            np.sum(discount**step * reward, axis=1, keepdims=True), log_prob.shape
+        )
 
     probe = make_probes(0.9).stop
     every, policy = enumerate_trajectories(probe.mdp), softmax(probe.logits)

@@ -11,8 +11,8 @@ import pytest
 
 import logpi
 from logpi import FiniteMDP, LogpiError, exact_gradient
-from logpi.enumeration import enumerate_trajectories
-from logpi.objective import softmax
+from logpi.theory.enumeration import enumerate_trajectories
+from logpi.theory.exact import softmax
 
 VALUE = np.array([0.7, -1.1, 0.4, 0.9])
 
@@ -45,7 +45,9 @@ def mutate(tree, random):
     """One random change of an operator, a constant, a name, or an index."""
     tree = copy.deepcopy(tree)
     nodes = [
-        node for node in ast.walk(tree.body[0]) if isinstance(node, ast.BinOp | ast.Constant | ast.UnaryOp | ast.Name)
+        node
+        for node in ast.walk(tree.body[0])
+        if isinstance(node, ast.BinOp | ast.Constant | ast.UnaryOp | ast.Name)
     ]
     node = nodes[random.integers(len(nodes))]
     match node:
@@ -59,7 +61,9 @@ def mutate(tree, random):
         case ast.UnaryOp():
             node.op = ast.UAdd()
         case ast.Name(ctx=ast.Load()):
-            node.id = str(random.choice(["reward", "value", "discount", "step", "mask", "log_prob"]))
+            node.id = str(
+                random.choice(["reward", "value", "discount", "step", "mask", "log_prob"])
+            )
     return ast.fix_missing_locations(tree)
 
 
@@ -93,7 +97,13 @@ def worst_bias(estimator, cases):
             given, (state, action) = arrays(mdp, every, list(pair), discount, logits)
             weight = np.broadcast_to(estimator(**given), state.shape)
             for i, t in np.ndindex(*state.shape):
-                share = probability[pair[0]] * probability[pair[1]] * weight[i, t] * given["mask"][i, t] / 2
+                share = (
+                    probability[pair[0]]
+                    * probability[pair[1]]
+                    * weight[i, t]
+                    * given["mask"][i, t]
+                    / 2
+                )
                 mean[state[i, t]] -= share * policy[state[i, t]]
                 mean[state[i, t], action[i, t]] += share
         exact = exact_gradient(mdp, logits)
@@ -110,13 +120,19 @@ def small_process(random, actions, horizon):
     return FiniteMDP([1, 0, 0], transition, reward, [False, False, True], horizon, 0.9)
 
 
-@pytest.mark.parametrize(("part", "mutants"), [(0, 40), (1, 40), pytest.param(2, 500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("part", "mutants"), [(0, 40), (1, 40), pytest.param(2, 500, marks=pytest.mark.slow)]
+)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::SyntaxWarning")
 def test_no_biased_mutant_is_called_exact(part, mutants):
     random = np.random.default_rng(part)
     shapes = [(2, 3), (3, 2)]
-    cases = [(small_process(random, *shape), random.normal(size=(3, shape[0])), 0.9) for shape in shapes]
-    sources = [ast.parse(textwrap.dedent(inspect.getsource(f))) for f in (to_go, leave_one_out, cumulative)]
+    cases = [
+        (small_process(random, *shape), random.normal(size=(3, shape[0])), 0.9) for shape in shapes
+    ]
+    sources = [
+        ast.parse(textwrap.dedent(inspect.getsource(f))) for f in (to_go, leave_one_out, cumulative)
+    ]
     for tree in sources:
         assert worst_bias(compiled(tree), cases) < 1e-12
     counted, caught, called_exact, tried = 0, 0, 0, 0
@@ -128,11 +144,19 @@ def test_no_biased_mutant_is_called_exact(part, mutants):
             tree = mutate(tree, random)
         try:
             mutant = compiled(tree)
-            given, _ = arrays(cases[0][0], enumerate_trajectories(cases[0][0]), [0, 1, 3], 0.9, cases[0][1])
-            values = [np.broadcast_to(f(**given), given["mask"].shape) * 1.0 for f in (mutant, compiled(sources[0]))]
+            given, _ = arrays(
+                cases[0][0], enumerate_trajectories(cases[0][0]), [0, 1, 3], 0.9, cases[0][1]
+            )
+            values = [
+                np.broadcast_to(f(**given), given["mask"].shape) * 1.0
+                for f in (mutant, compiled(sources[0]))
+            ]
         except Exception:  # a mutant that does not run is no estimator
             continue
-        if any(np.allclose(values[0], np.broadcast_to(compiled(s)(**given), values[0].shape)) for s in sources):
+        if any(
+            np.allclose(values[0], np.broadcast_to(compiled(s)(**given), values[0].shape))
+            for s in sources
+        ):
             continue
         counted += 1
         try:

@@ -38,7 +38,10 @@ def check(tmp_path, monkeypatch, capsys):
     [
         ("def other(reward): pass", "mine.py has no 'loss'"),
         ("import does_not_exist", "mine.py does not import: ModuleNotFoundError"),
-        ("def loss(log_prob, colour): pass", "asks for 'colour', which does not exist. Known: log_prob, logits"),
+        (
+            "def loss(log_prob, colour): pass",
+            "asks for 'colour', which does not exist. Known: log_prob, logits",
+        ),
         ("def loss(*arrays): pass", "must name what it gets"),
         ("def loss(): return 0.0", "asks for nothing"),
         ("loss = 3", "not a function"),
@@ -46,8 +49,14 @@ def check(tmp_path, monkeypatch, capsys):
         ("def loss(log_prob): return 'much'", "returned str"),
         ("def loss(log_prob): return log_prob.sum(0)", "returned an array of shape"),
         ("def loss(log_prob): return (log_prob.sum(), 1)", "returned tuple"),
-        ("def loss(log_prob): return log_prob.sum() / 0 * float('nan')", "not finite on probe stop, N = 2"),
-        ("def loss(log_prob): raise ValueError('too much')", "loss raised ValueError at line 1: too much"),
+        (
+            "def loss(log_prob): return log_prob.sum() / 0 * float('nan')",
+            "not finite on probe stop, N = 2",
+        ),
+        (
+            "def loss(log_prob): raise ValueError('too much')",
+            "loss raised ValueError at line 1: too much",
+        ),
         ("def loss(log_prob): exit(3)", "loss raised SystemExit"),
         (
             "def loss(log_prob, reward):\n    reward += 1\n    return log_prob.sum()",
@@ -61,20 +70,35 @@ def check(tmp_path, monkeypatch, capsys):
             "calls = [0]\ndef loss(log_prob):\n    calls[0] += 1\n    return calls[0] * log_prob.sum()",
             "two calls with the same batch gave different results",
         ),
-        ("import torch\ndef loss(log_prob): return log_prob.detach().sum()", "a loss without a gradient"),
-        ("import torch\ndef loss(log_prob): return torch.randn(()) * log_prob.sum()", "consumes randomness"),
+        (
+            "import torch\ndef loss(log_prob): return log_prob.detach().sum()",
+            "a loss without a gradient",
+        ),
+        (
+            "import torch\ndef loss(log_prob): return torch.randn(()) * log_prob.sum()",
+            "consumes randomness",
+        ),
         (
             "import torch\ndef loss(log_prob, reward):\n    reward.mul_(2)\n    return log_prob.sum()",
             "changes its input 'reward' in place",
         ),
         ("import torch\ndef loss(log_prob): return torch.log(-log_prob.exp()).sum()", "not finite"),
-        ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.log(-jnp.exp(log_prob)).sum()", "not finite"),
+        (
+            "import jax.numpy as jnp\ndef loss(log_prob): return jnp.log(-jnp.exp(log_prob)).sum()",
+            "not finite",
+        ),
         (
             "import random\nimport jax.numpy as jnp\ndef loss(log_prob): return random.random() * jnp.sum(log_prob)",
             "consumes randomness",
         ),
-        ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.zeros(3)", "returned an array of shape (3,)"),
-        ("import sys\ndef loss(log_prob): return log_prob.sum()\nsys.exit()", "mine.py does not import: SystemExit"),
+        (
+            "import jax.numpy as jnp\ndef loss(log_prob): return jnp.zeros(3)",
+            "returned an array of shape (3,)",
+        ),
+        (
+            "import sys\ndef loss(log_prob): return log_prob.sum()\nsys.exit()",
+            "mine.py does not import: SystemExit",
+        ),
         (
             "import numpy as np\nrecent = []\ndef loss(log_prob, reward):\n    recent.append(reward.mean())\n"
             "    return -(log_prob.sum(1) * (reward.sum(1) - np.mean(recent))).mean()",
@@ -85,10 +109,19 @@ def check(tmp_path, monkeypatch, capsys):
             "    return (2 * torch.rand(log_prob.shape).round() * (log_prob - log_prob.detach())).sum()",
             "consumes randomness",
         ),
-        ("import torch\ndef loss(log_prob): return (log_prob.sum() * 1j)", "returned numbers of type torch.complex"),
-        ("import numpy as np\ndef loss(log_prob): return log_prob.astype(str)", "returned numbers of type"),
+        (
+            "import torch\ndef loss(log_prob): return (log_prob.sum() * 1j)",
+            "returned numbers of type torch.complex",
+        ),
+        (
+            "import numpy as np\ndef loss(log_prob): return log_prob.astype(str)",
+            "returned numbers of type",
+        ),
         ("import numpy as np\ndef loss(log_prob): return log_prob.all()", "returned bool"),
-        ("import jax.numpy as jnp\ndef loss(log_prob): return jnp.all(log_prob < 1)", "return the scalar loss"),
+        (
+            "import jax.numpy as jnp\ndef loss(log_prob): return jnp.all(log_prob < 1)",
+            "return the scalar loss",
+        ),
         (
             "import torch\ndef loss(log_prob):\n    loss = log_prob.exp().sum()\n    loss.backward()\n    return loss",
             "loss raised RuntimeError",
@@ -162,7 +195,10 @@ def test_what_the_file_prints_is_no_json(check):
 
 def test_a_loss_without_the_policy_is_said(check):
     """Control: a gradient that is zero on average alone."""
-    for text in ("def loss(reward): return reward.sum()", "import jax\ndef loss(log_prob): return 0"):
+    for text in (
+        "def loss(reward): return reward.sum()",
+        "import jax\ndef loss(log_prob): return 0",
+    ):
         status, out, _ = check(text)
         assert status == 1
         assert "no-gradient: the gradient of every batch is 0" in out

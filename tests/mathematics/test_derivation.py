@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from logpi import LogpiError, derivation, derivation_lines
-from logpi.derivation import derive
-from logpi.derivation_text import as_text
-from logpi.mdp import random_mdp, short_corridor, stay_or_leave
-from logpi.numeric import derivative
+from logpi.core.differences import derivative
+from logpi.theory.derivation.sides import derive
+from logpi.theory.derivation.text import as_text
+from logpi.theory.processes import random_mdp, short_corridor, stay_or_leave
 
 TAGS = [
     "D0.1",
@@ -93,7 +93,9 @@ def test_a_wrong_part_shows(monkeypatch, name):
 
 def test_a_changed_side_changes_the_difference():
     line = shown().lines[-1]
-    assert dataclasses.replace(line, right=line.right + 1e-6).difference == pytest.approx(1e-6, rel=1e-4)
+    assert dataclasses.replace(line, right=line.right + 1e-6).difference == pytest.approx(
+        1e-6, rel=1e-4
+    )
 
 
 def test_text_names_every_line():
@@ -103,7 +105,9 @@ def test_text_names_every_line():
 
 
 def test_too_many_trajectories_are_named():
-    with pytest.raises(LogpiError, match=r"more than 500,000 trajectories of 1000 steps: shorten the horizon"):
+    with pytest.raises(
+        LogpiError, match=r"more than 500,000 trajectories of 1000 steps: shorten the horizon"
+    ):
         derive(short_corridor(), np.zeros((1, 2)))
 
 

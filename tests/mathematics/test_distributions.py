@@ -7,7 +7,7 @@ import pytest
 from helpers import LEVEL, SAMPLES
 from scipy import integrate, stats
 
-from logpi.distributions import Categorical, Normal, TanhNormal
+from logpi.networks.distributions import Categorical, Normal, TanhNormal
 
 LOGITS = np.array([0.3, -1.2, 2.0, 0.0])
 MEAN, LOG_STD = np.array([0.4]), np.array([-0.3])
@@ -31,10 +31,14 @@ def test_chi_square_sees_a_wrong_temperature(random):
 
 def test_categorical_probabilities_sum_to_one_and_define_entropy_and_kl(random):
     p, q = Categorical(LOGITS), Categorical(jnp.asarray(random.normal(size=4)))
-    log_p, log_q = (d._replace(logits=jnp.tile(d.logits, (4, 1))).log_prob(jnp.arange(4)) for d in (p, q))
+    log_p, log_q = (
+        d._replace(logits=jnp.tile(d.logits, (4, 1))).log_prob(jnp.arange(4)) for d in (p, q)
+    )
     assert float(jnp.exp(log_p).sum()) == pytest.approx(1, abs=1e-12)
     assert float(p.entropy()) == pytest.approx(-float((jnp.exp(log_p) * log_p).sum()), abs=1e-12)
-    assert float(p.kl(q)) == pytest.approx(float((jnp.exp(log_p) * (log_p - log_q)).sum()), abs=1e-12)
+    assert float(p.kl(q)) == pytest.approx(
+        float((jnp.exp(log_p) * (log_p - log_q)).sum()), abs=1e-12
+    )
     assert float(p.kl(p)) == pytest.approx(0, abs=1e-12)
 
 
@@ -52,14 +56,18 @@ def test_density_integrates_to_one(kind, low, high):
 
 def test_density_without_the_log_determinant_does_not():
     """The control: a Gaussian's log-density of u, taken for that of tanh(u)."""
-    total, _ = integrate.quad(lambda a: float(np.exp(Normal(MEAN, LOG_STD).log_prob(np.arctanh([a])))), -1, 1)
+    total, _ = integrate.quad(
+        lambda a: float(np.exp(Normal(MEAN, LOG_STD).log_prob(np.arctanh([a])))), -1, 1
+    )
     assert abs(total - 1) > 0.1
 
 
 def test_normal_is_that_of_scipy(random):
     mean, log_std, action = random.normal(size=(3, 5, 2))
     expected = stats.norm.logpdf(action, mean, np.exp(log_std)).sum(-1)
-    np.testing.assert_allclose(Normal(jnp.asarray(mean), jnp.asarray(log_std)).log_prob(action), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        Normal(jnp.asarray(mean), jnp.asarray(log_std)).log_prob(action), expected, rtol=1e-12
+    )
 
 
 def cumulative(kind):
@@ -69,7 +77,9 @@ def cumulative(kind):
 
 @pytest.mark.parametrize("kind", [Normal, TanhNormal])
 def test_samples_follow_their_law(random, kind):
-    samples = np.asarray(kind(MEAN, LOG_STD).sample(jnp.asarray(random.normal(size=(SAMPLES, 1)))))[:, 0]
+    samples = np.asarray(kind(MEAN, LOG_STD).sample(jnp.asarray(random.normal(size=(SAMPLES, 1)))))[
+        :, 0
+    ]
     executed = np.tanh(samples) if kind is TanhNormal else samples
     assert stats.kstest(executed, cumulative(kind)).pvalue > LEVEL
     assert stats.kstest(0.8 * executed, cumulative(kind)).pvalue < LEVEL
@@ -83,7 +93,9 @@ def test_entropy_and_kl_are_their_integrals(kind, low, high):
         return float(np.log(density(distribution, a)))
 
     entropy, _ = integrate.quad(lambda a: -density(p, a) * log_density(p, a), low, high, limit=200)
-    kl, _ = integrate.quad(lambda a: density(p, a) * (log_density(p, a) - log_density(q, a)), low, high, limit=200)
+    kl, _ = integrate.quad(
+        lambda a: density(p, a) * (log_density(p, a) - log_density(q, a)), low, high, limit=200
+    )
     assert float(p.entropy()) == pytest.approx(entropy, abs=1e-4)
     assert float(p.kl(q)) == pytest.approx(kl, abs=1e-7)
 
@@ -94,15 +106,26 @@ def test_entropy_and_kl_are_their_integrals(kind, low, high):
 )
 def test_squashed_entropy_of_narrow_and_wide_gaussians(mean, log_std, error):
     """H(tanh u) = H(u) + E[log(1 - tanh²u)] by an adaptive integral, and the derivative of an entropy bonus."""
-    gauss = lambda log_std: stats.norm(mean, np.exp(log_std))
-    slope = lambda u: 2 * (np.log(2) - abs(u) - np.log1p(np.exp(-2 * abs(u))))
+
+    def gauss(log_std):
+        return stats.norm(mean, np.exp(log_std))
+
+    def slope(u):
+        return 2 * (np.log(2) - abs(u) - np.log1p(np.exp(-2 * abs(u))))
 
     def exact(log_std):
         law, reach = gauss(log_std), 12 * np.exp(log_std)
-        f = lambda u: law.pdf(u) * slope(u)
-        return law.entropy() + integrate.quad(f, mean - reach, mean + reach, points=[0], limit=300)[0]
 
-    entropy = lambda x: TanhNormal(jnp.array([mean]), jnp.array([x])).entropy()
+        def f(u):
+            return law.pdf(u) * slope(u)
+
+        return (
+            law.entropy() + integrate.quad(f, mean - reach, mean + reach, points=[0], limit=300)[0]
+        )
+
+    def entropy(x):
+        return TanhNormal(jnp.array([mean]), jnp.array([x])).entropy()
+
     assert float(entropy(log_std)) == pytest.approx(exact(log_std), abs=error)
     by_difference = (exact(log_std + 1e-4) - exact(log_std - 1e-4)) / 2e-4
     assert float(jax.grad(entropy)(log_std)) == pytest.approx(by_difference, abs=20 * error)
@@ -117,14 +140,18 @@ def test_squashed_log_prob_survives_extreme_actions():
 def test_score_has_mean_zero(random, kind):
     """E[∇ log π] = 0: within 5 standard errors of the sample itself."""
     actions = kind(MEAN, LOG_STD).sample(jnp.asarray(random.normal(size=(SAMPLES, 1))))
-    scores = jax.vmap(jax.grad(lambda m, s, a: kind(m, s).log_prob(a), (0, 1)), (None, None, 0))(MEAN, LOG_STD, actions)
+    scores = jax.vmap(jax.grad(lambda m, s, a: kind(m, s).log_prob(a), (0, 1)), (None, None, 0))(
+        MEAN, LOG_STD, actions
+    )
     for score in scores:
         error = score.std() / SAMPLES**0.5
         assert abs(score.mean()) < 5 * error
         assert error > 0
     clipped = jnp.clip(actions, -0.5, 0.5)
     wrong = jax.vmap(jax.grad(lambda m, a: kind(m, LOG_STD).log_prob(a)), (None, 0))(MEAN, clipped)
-    assert abs(wrong.mean()) > 5 * wrong.std() / SAMPLES**0.5  # the control: the score of a clipped action
+    assert (
+        abs(wrong.mean()) > 5 * wrong.std() / SAMPLES**0.5
+    )  # the control: the score of a clipped action
 
 
 def test_zero_noise_gives_the_mode():

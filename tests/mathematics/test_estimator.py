@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import as_trajectory, random_mdp, tabular_policy
+from helpers import as_trajectory, plain_networks, random_mdp, tabular_policy
 from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
-from logpi.baseline import shrunk_value, value_baseline
-from logpi.enumeration import enumerate_trajectories
-from logpi.estimator import score_function_surrogate
-from logpi.objective import state_policy
-from logpi.policy import as_vector, make_value_function
-from logpi.update import baselines, policy_gradient, returns, weights
+from logpi.estimators.baselines import value_baseline
+from logpi.estimators.score_function import score_function_surrogate
+from logpi.methods.reinforce import policy_gradient
+from logpi.networks.critic import make_value_function
+from logpi.networks.parameters import as_vector
+from logpi.theory.enumeration import enumerate_trajectories
+from logpi.theory.exact import state_policy
 
 
 def wrong_critic(mdp):
@@ -25,8 +26,13 @@ def wrong_critic(mdp):
     import gymnasium as gym
 
     random = np.random.default_rng(1)
-    value = make_value_function(gym.spaces.Discrete(mdp.observations), (), mdp.horizon, random)
-    parts = lambda v: (v.units.offset, v.units.scale, v.network.weights[-1])
+    value = make_value_function(
+        gym.spaces.Discrete(mdp.observations), plain_networks(()), random, mdp.horizon
+    )
+
+    def parts(v):
+        return (v.units.offset, v.units.scale, v.network.weights[-1])
+
     drawn = jnp.asarray(random.normal(size=value.network.weights[-1].shape))
     return eqx.tree_at(parts, value, (jnp.asarray(0.7), jnp.asarray(1.3), drawn))
 
@@ -40,30 +46,37 @@ def expected(mdp, logits, episodes, gradient_of_batch):
     batches = jnp.stack([x.ravel() for x in jnp.meshgrid(*[jnp.arange(count)] * episodes)], axis=1)
     probability = jnp.prod(one[batches], axis=1)
     gradients = jax.lax.map(
-        lambda batch: gradient_of_batch(jax.tree.map(lambda x: x[:, batch], all_trajectories)), batches, batch_size=4096
+        lambda batch: gradient_of_batch(jax.tree.map(lambda x: x[:, batch], all_trajectories)),
+        batches,
+        batch_size=4096,
     )
     return np.tensordot(probability, gradients, axes=1)
 
 
 def library_gradient(config, mdp, logits):
     """ĝ of one batch by the functions of the update, with respect to the logits."""
-    policy, value = tabular_policy(logits), wrong_critic(mdp) if config.baseline == "value" else None
+    policy, value = (
+        tabular_policy(logits),
+        wrong_critic(mdp) if config.baseline == "value" else None,
+    )
 
     def gradient(trajectory):
-        return_ = returns(config, trajectory)
-        estimated = None if value is None else value_baseline(value, trajectory)
-        baseline = baselines(config, estimated, trajectory, return_)
-        if value is not None:
-            baseline = shrunk_value(baseline, jnp.asarray(0.4), return_, trajectory.mask)
-        weight = weights(config, trajectory, return_, baseline)
-        return as_vector(policy)[1](policy_gradient(policy, trajectory, weight)[0]).network.weights[0]
+        return_ = config.return_of(trajectory)
+        predicted = None if value is None else value_baseline(value, trajectory)
+        baseline = config.baseline_of(return_, trajectory.mask, predicted, trust=0.4)
+        weight = config.weight_of(trajectory, return_, baseline)
+        return as_vector(policy)[1](policy_gradient(policy, trajectory, weight)[0]).network.weights[
+            0
+        ]
 
     return gradient
 
 
 def relative_bias(mdp, logits, episodes, gradient_of_batch):
     exact = exact_gradient(mdp, logits)
-    return np.linalg.norm(expected(mdp, logits, episodes, gradient_of_batch) - exact) / np.linalg.norm(exact)
+    return np.linalg.norm(
+        expected(mdp, logits, episodes, gradient_of_batch) - exact
+    ) / np.linalg.norm(exact)
 
 
 UNBIASED = [
@@ -106,7 +119,10 @@ def probe():
 
 @pytest.mark.parametrize(
     ("options", "least"),
-    [(dict(drop_discount_power=True, baseline="none"), 0.02), (dict(whiten=True, baseline="none"), 0.1)],
+    [
+        (dict(drop_discount_power=True, baseline="none"), 0.02),
+        (dict(whiten=True, baseline="none"), 0.1),
+    ],
 )
 def test_options_that_say_biased_are(probe, options, least):
     mdp, logits = probe
@@ -120,7 +136,9 @@ def mean_over_steps(log_prob, weight, mask):
 
 def own_return_in_the_baseline(return_, mask):
     running = jnp.where(mask, return_, 0.0)
-    return jnp.broadcast_to(running.sum(1, keepdims=True) / jnp.maximum(mask.sum(1, keepdims=True), 1), mask.shape)
+    return jnp.broadcast_to(
+        running.sum(1, keepdims=True) / jnp.maximum(mask.sum(1, keepdims=True), 1), mask.shape
+    )
 
 
 def immediate_reward(trajectory):
@@ -131,13 +149,24 @@ def immediate_reward(trajectory):
 def test_the_same_test_finds_mistakes(probe, mistake):
     """The controls: well-known wrong estimators, through the same sum over batches."""
     mdp, logits = probe
-    config, policy = Reinforce(discount=mdp.discount, baseline="none", episodes=2), tabular_policy(logits)
+    config, policy = (
+        Reinforce(discount=mdp.discount, baseline="none", episodes=2),
+        tabular_policy(logits),
+    )
     surrogate = mean_over_steps if mistake == "mean over steps" else score_function_surrogate
 
     def gradient(trajectory):
-        return_ = immediate_reward(trajectory) if mistake == "immediate reward" else returns(config, trajectory)
-        baseline = own_return_in_the_baseline(return_, trajectory.mask) if mistake == "own baseline" else 0 * return_
-        weight = weights(config, trajectory, return_, baseline) * (-1 if mistake == "sign" else 1)
+        return_ = (
+            immediate_reward(trajectory)
+            if mistake == "immediate reward"
+            else config.return_of(trajectory)
+        )
+        baseline = (
+            own_return_in_the_baseline(return_, trajectory.mask)
+            if mistake == "own baseline"
+            else 0 * return_
+        )
+        weight = config.weight_of(trajectory, return_, baseline) * (-1 if mistake == "sign" else 1)
 
         def objective(policy):
             log_prob = policy(trajectory.observation).log_prob(trajectory.action)
@@ -151,5 +180,7 @@ def test_the_same_test_finds_mistakes(probe, mistake):
 def test_the_weight_is_not_differentiated():
     """A critic that shares parameters with the policy must not receive the policy's gradient through the weight."""
     mask = jnp.ones((2, 1), bool)
-    gradient = jax.grad(lambda w: score_function_surrogate(jnp.ones((2, 1)), w, mask))(jnp.ones((2, 1)))
+    gradient = jax.grad(lambda w: score_function_surrogate(jnp.ones((2, 1)), w, mask))(
+        jnp.ones((2, 1))
+    )
     assert not gradient.any()

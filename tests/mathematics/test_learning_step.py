@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import BOX, TWO, compiled_update as update, random_trajectory
+from helpers import BOX, TWO, compiled_update as update, plain_networks, random_trajectory
 from hypothesis import given, settings, strategies as st
 
 from logpi import Reinforce, trajectory as trajectory_module
-from logpi.baseline import leave_one_out, value_baseline
-from logpi.envs.base import EnvironmentSpec
-from logpi.learner import make_learner
-from logpi.policy import as_vector, make_value_function
-from logpi.returns import discount_power, lambda_return, reward_to_go, whole_return
-from logpi.trajectory import Trajectory, map_over_time, sum_over_time
-from logpi.update import mean_kl, policy_gradient, returns, weights
-from logpi.value import fit_value, restandardise, spread_rows
+from logpi.core.trajectory import Trajectory, map_over_time, sum_over_time
+from logpi.environments.spec import EnvironmentSpec
+from logpi.estimators.baselines import leave_one_out, value_baseline
+from logpi.estimators.returns import discount_power, lambda_return, reward_to_go, whole_return
+from logpi.methods.reinforce import mean_kl, policy_gradient
+from logpi.methods.value_fitting import fit_value, spread_rows
+from logpi.networks.critic import make_value_function, restandardise
+from logpi.networks.parameters import as_vector
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -31,9 +31,13 @@ def test_chunks_sum_to_the_whole(seed, time, env, rows):
     trajectory = random_trajectory(np.random.default_rng(seed), time, env)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trajectory_module, "ROWS_PER_CHUNK", rows)
-        total = sum_over_time(lambda c: jnp.sum(jnp.where(c.mask, c.reward, 0)), trajectory, trajectory.used)
+        total = sum_over_time(
+            lambda c: jnp.sum(jnp.where(c.mask, c.reward, 0)), trajectory, trajectory.used
+        )
         mapped = map_over_time(lambda c: 2 * c.reward, trajectory, trajectory.used)
-    assert total == pytest.approx(float(jnp.sum(jnp.where(trajectory.mask, trajectory.reward, 0))), abs=1e-12)
+    assert total == pytest.approx(
+        float(jnp.sum(jnp.where(trajectory.mask, trajectory.reward, 0))), abs=1e-12
+    )
     used = int(trajectory.used)
     np.testing.assert_allclose(mapped[:used], 2 * trajectory.reward[:used])
     assert mapped.shape == trajectory.reward.shape
@@ -47,9 +51,13 @@ def test_returns_are_their_sums(seed, discount):
     reward, mask = np.asarray(trajectory.reward), np.asarray(trajectory.mask)
     expected = np.zeros_like(reward)
     for t, i in np.argwhere(mask):
-        expected[t, i] = sum(discount ** (k - t) * reward[k, i] for k in range(t, len(reward)) if mask[k, i])
+        expected[t, i] = sum(
+            discount ** (k - t) * reward[k, i] for k in range(t, len(reward)) if mask[k, i]
+        )
     np.testing.assert_allclose(reward_to_go(trajectory, discount), expected, atol=1e-12)
-    np.testing.assert_allclose(whole_return(trajectory, discount), np.tile(expected[0], (len(reward), 1)), atol=1e-12)
+    np.testing.assert_allclose(
+        whole_return(trajectory, discount), np.tile(expected[0], (len(reward), 1)), atol=1e-12
+    )
 
 
 @given(seeds, st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.0, 0.6, 1.0]))
@@ -75,22 +83,29 @@ def test_lambda_returns_mix_the_returns_of_all_lengths(seed, discount, trace_dec
     found = np.asarray(lambda_return(trajectory, jnp.asarray(value), discount, trace_decay))
     np.testing.assert_allclose(found[mask], expected[mask], atol=1e-10)
     if trace_decay == 1.0:
-        np.testing.assert_allclose(found[mask], reward_to_go(trajectory, discount)[mask], atol=1e-10)
+        np.testing.assert_allclose(
+            found[mask], reward_to_go(trajectory, discount)[mask], atol=1e-10
+        )
 
 
 def test_discount_power():
     np.testing.assert_array_equal(discount_power(jnp.arange(4)[:, None], 0.0)[:, 0], [1, 0, 0, 0])
-    np.testing.assert_allclose(discount_power(jnp.arange(4)[:, None], 0.5)[:, 0], [1, 0.5, 0.25, 0.125])
+    np.testing.assert_allclose(
+        discount_power(jnp.arange(4)[:, None], 0.5)[:, 0], [1, 0.5, 0.25, 0.125]
+    )
 
 
 def test_a_cut_keeps_trajectories_apart(random):
     """Two episodes in one column, the first truncated: the same returns as the two apart."""
     first, second = random_trajectory(random, 3, 1), random_trajectory(random, 3, 1)
-    whole = lambda t, cut: eqx.tree_at(
-        lambda t: (t.mask, t.terminated, t.truncated),
-        t,
-        (jnp.ones((3, 1), bool), jnp.zeros((3, 1), bool), jnp.array([[False], [False], [cut]])),
-    )
+
+    def whole(t, cut):
+        return eqx.tree_at(
+            lambda t: (t.mask, t.terminated, t.truncated),
+            t,
+            (jnp.ones((3, 1), bool), jnp.zeros((3, 1), bool), jnp.array([[False], [False], [cut]])),
+        )
+
     first, second = whole(first, True), whole(second, True)
     joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
     apart = jnp.concatenate([reward_to_go(t, 0.9) for t in (first, second)])
@@ -109,12 +124,12 @@ def test_leave_one_out_is_the_mean_of_the_others(random):
 
 
 def make_value(random, horizon=7):
-    return make_value_function(BOX, (16,), horizon, random)
+    return make_value_function(BOX, plain_networks((16,)), random, horizon)
 
 
 def test_restandardising_does_not_change_the_function(random):
     value, trajectory = make_value(random), random_trajectory(random)
-    again = restandardise(value, 100 * reward_to_go(trajectory, 1.0) + 5, trajectory)
+    again = restandardise(value, 100 * reward_to_go(trajectory, 1.0) + 5, trajectory.mask)
     before, after = (v(trajectory.observation, trajectory.step) for v in (value, again))
     np.testing.assert_allclose(after, before, atol=1e-10)
     assert float(again.units.scale) != float(value.units.scale)
@@ -129,19 +144,24 @@ def test_minibatches_cover_the_steps_evenly_and_nothing_else(seed):
     counts = np.zeros(trajectory.mask.shape)
     np.add.at(counts, (np.asarray(time), np.asarray(env)), 1)
     counts = counts[np.asarray(trajectory.mask)]
-    assert np.abs(counts - counts.mean()).max() <= 4  # a Weyl sequence's discrepancy; random draws would differ by more
+    assert (
+        np.abs(counts - counts.mean()).max() <= 4
+    )  # a Weyl sequence's discrepancy; random draws would differ by more
 
 
 def test_value_function_learns_what_can_be_known(random):
     """Returns that are a linear function of the observation are explained; noise is not."""
     trajectory = random_trajectory(random, 30, 20)
     target = 300 + 50 * trajectory.observation[..., 0] - 20 * trajectory.observation[..., 1]
-    config = Reinforce(value_steps=1500, value_batch=64, value_learning_rate=0.01)
     value = make_value(random, 30)
     import optax
 
     state = optax.scale_by_adam().init(as_vector(value)[0])
-    fit = eqx.filter_jit(lambda v, s, r: fit_value(config, v, s, trajectory, r)[0])
+
+    @eqx.filter_jit
+    def fit(value, state, target):
+        return fit_value(value, state, trajectory, target, 0.01, (1500, 64))[0]
+
     mask = np.asarray(trajectory.mask)
 
     def unexplained(value, target):
@@ -158,8 +178,11 @@ def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
 
     value = make_value(random, 30)
     state = optax.scale_by_adam().init(as_vector(value)[0])
-    config = Reinforce(value_steps=20, value_batch=64, value_learning_rate=0.01)
-    fit = eqx.filter_jit(lambda v, s, t, r: fit_value(config, v, s, t, r)[:2])
+
+    @eqx.filter_jit
+    def fit(value, state, trajectory, target):
+        return fit_value(value, state, trajectory, target, 0.01, (20, 64))[:2]
+
     for _ in range(60):
         trajectory = random_trajectory(random, 30, 8)
         return_ = random.choice([0.1, 1.0, 10.0]) * reward_to_go(trajectory, 1.0)
@@ -167,7 +190,9 @@ def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
         kept = return_[trajectory.mask]
         assert float(value.units.offset) == pytest.approx(float(kept.mean()), rel=1e-9, abs=1e-12)
         assert float(value.units.scale) == pytest.approx(float(kept.std()), rel=1e-9)
-    weights = max(float(jnp.abs(w).max()) * float(value.units.scale) for w in value.network.weights[-1:])
+    weights = max(
+        float(jnp.abs(w).max()) * float(value.units.scale) for w in value.network.weights[-1:]
+    )
     assert weights < 100
 
 
@@ -180,12 +205,23 @@ def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_spa
     trajectory = random_trajectory(random, discrete=action_space is TWO)
     raw = Reinforce(learning_rate=0.003, normalize_observations=False)
     free, bound = (replace(raw, kl_limit=limit) for limit in (np.inf, 1e-5))
-    learner = make_learner(free, spec(action_space), seed=1)
-    flat = lambda policy: jnp.concatenate([x.ravel() for x in jax.tree.leaves(policy)])
-    steps = {c: flat(update(c, learner, trajectory)[0].policy) - flat(learner.policy) for c in (free, bound)}
-    cosine = steps[free] @ steps[bound] / jnp.linalg.norm(steps[free]) / jnp.linalg.norm(steps[bound])
+    learner = free.make_learner(spec(action_space), seed=1)
+
+    def flat(policy):
+        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(policy)])
+
+    steps = {
+        c: flat(update(c, learner, trajectory)[0].policy) - flat(learner.policy)
+        for c in (free, bound)
+    }
+    cosine = (
+        steps[free] @ steps[bound] / jnp.linalg.norm(steps[free]) / jnp.linalg.norm(steps[bound])
+    )
     assert cosine == pytest.approx(1, abs=1e-6)
-    kl = {c: float(mean_kl(learner.policy, update(c, learner, trajectory)[0].policy, trajectory)) for c in steps}
+    kl = {
+        c: float(mean_kl(learner.policy, update(c, learner, trajectory)[0].policy, trajectory))
+        for c in steps
+    }
     assert kl[free] > 1e-4
     assert kl[bound] == pytest.approx(1e-5, rel=0.2)  # KL is a square to leading order in the step
 
@@ -195,9 +231,11 @@ def test_statistics_are_frozen_within_a_batch_and_then_hold_its_steps_alone(rand
     learners = {}
     for normalize in (True, False):
         config = Reinforce(normalize_observations=normalize, learning_rate=0.003)
-        learners[normalize] = update(config, make_learner(config, spec(TWO), seed=1), trajectory)[0]
+        learners[normalize] = update(config, config.make_learner(spec(TWO), seed=1), trajectory)[0]
     with_statistics, without = (as_vector(learner.policy)[0] for learner in learners.values())
-    np.testing.assert_allclose(with_statistics, without, rtol=1e-6)  # before the first batch there are none
+    np.testing.assert_allclose(
+        with_statistics, without, rtol=1e-6
+    )  # before the first batch there are none
     standardiser = learners[True].policy.encoder.standardiser
     steps = trajectory.observation[trajectory.mask]
     np.testing.assert_allclose(standardiser.mean, steps.mean(0), rtol=1e-9, atol=1e-12)
@@ -210,16 +248,27 @@ def test_update_is_the_equation_for_a_table():
     """θ + α/√(ĝ²) ĝ for Adam's first step, ĝ = 1/N Σ γ^t R_t ∇ log π by hand for two one-step episodes [D4.3]."""
     config = Reinforce(hidden=(), baseline="none", kl_limit=np.inf, learning_rate=0.1, episodes=2)
     one_state = EnvironmentSpec("bandit", gym.spaces.Discrete(1), TWO, 1, None, {})
-    learner = make_learner(config, one_state, seed=0)
+    learner = config.make_learner(one_state, seed=0)
     learner = eqx.tree_at(lambda x: x.policy.network.weights[0], learner, jnp.zeros((1, 2)))
     ones = jnp.ones((1, 2), bool)
     trajectory = Trajectory(
-        jnp.zeros((1, 2), int), jnp.array([[0, 1]]), jnp.array([[3.0, 1.0]]), ones, ~ones, ones, jnp.zeros((1, 2), int)
+        observation=jnp.zeros((1, 2), int),
+        action=jnp.array([[0, 1]]),
+        reward=jnp.array([[3.0, 1.0]]),
+        terminated=ones,
+        truncated=~ones,
+        mask=ones,
+        step=jnp.zeros((1, 2), int),
+        memory=jnp.zeros((2, 0)),
     )
     after, metrics = update(config, learner, trajectory)
     gradient = (3.0 * np.array([0.5, -0.5]) + 1.0 * np.array([-0.5, 0.5])) / 2
-    assert metrics["gradient_norm"] == pytest.approx(2**0.5 * np.linalg.norm(gradient), rel=1e-9)  # weights and biases
-    np.testing.assert_allclose(after.policy.network.weights[0][0], 0.1 * np.sign(gradient), rtol=1e-5)
+    assert metrics["gradient_norm"] == pytest.approx(
+        2**0.5 * np.linalg.norm(gradient), rel=1e-9
+    )  # weights and biases
+    np.testing.assert_allclose(
+        after.policy.network.weights[0][0], 0.1 * np.sign(gradient), rtol=1e-5
+    )
     assert metrics["episode_return"] == 2.0
     assert int(after.batch) == 1
 
@@ -231,16 +280,18 @@ def test_episodes_that_are_all_paid_alike_move_nothing(random):
     ended = trajectory.mask & (trajectory.step == trajectory.mask.sum(0).min() - 1)
     mask = trajectory.step < trajectory.mask.sum(0).min()
     trajectory = eqx.tree_at(
-        lambda x: (x.mask, x.terminated, x.truncated), trajectory, (mask, jnp.zeros_like(ended), ended)
+        lambda x: (x.mask, x.terminated, x.truncated),
+        trajectory,
+        (mask, jnp.zeros_like(ended), ended),
     )
     config = Reinforce()
-    learner = make_learner(config, spec(TWO), seed=1)
+    learner = config.make_learner(spec(TWO), seed=1)
     for _ in range(3):
         after, metrics = update(config, learner, trajectory)
         assert metrics["gradient_norm"] < 1e-12
         assert after.value.units.trust == 0
         learner = after
-    start = make_learner(config, spec(TWO), seed=1)  # whose V knows nothing yet
+    start = config.make_learner(spec(TWO), seed=1)  # whose V knows nothing yet
     trusting = eqx.tree_at(lambda x: x.value.units.trust, start, jnp.ones(()))
     assert update(config, trusting, trajectory)[1]["gradient_norm"] > 1e-6
 
@@ -249,13 +300,13 @@ def test_the_baseline_is_used_before_it_is_fitted(random):
     """b must not have seen the batch: the gradient is the one with the old V. Control: with the one fitted to it."""
     trajectory = random_trajectory(random)
     config = Reinforce(value_learning_rate=0.1)
-    learner = make_learner(config, spec(TWO), seed=1)
+    learner = config.make_learner(spec(TWO), seed=1)
     learner = eqx.tree_at(lambda x: x.value.units.trust, learner, jnp.ones(()))
     after, metrics = update(config, learner, trajectory)
 
     def norm_with(value):
-        return_ = returns(config, trajectory)
-        weight = weights(config, trajectory, return_, value_baseline(value, trajectory))
+        return_ = config.return_of(trajectory)
+        weight = config.weight_of(trajectory, return_, value_baseline(value, trajectory))
         return float(jnp.linalg.norm(policy_gradient(learner.policy, trajectory, weight)[0]))
 
     fitted = eqx.tree_at(lambda v: v.encoder, after.value, learner.value.encoder)

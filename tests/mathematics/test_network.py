@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import plain_networks, small_policy
 from hypothesis import given, settings, strategies as st
 
 from logpi import PPO, Reinforce
-from logpi.encoder import Encoder
-from logpi.envs import make_environment
-from logpi.head import NormalHead, action_head, draw_noise
-from logpi.learner import make_learner
-from logpi.network import GRU, LSTM, Convolutions
-from logpi.policy import make_policy
+from logpi.environments.registry import make_environment
+from logpi.networks.encoder import Encoder
+from logpi.networks.heads import NormalHead, action_head, draw_noise
+from logpi.networks.layers import Convolutions
+from logpi.networks.memory import GRU, LSTM
 
 TWO = gym.spaces.Discrete(2)
 BOX = gym.spaces.Box(-1, 1, (3,))
@@ -26,11 +26,16 @@ def test_convolutions_are_those_of_xla(random, shape):
     network = Convolutions(shape, random)
     image = random.normal(size=(2, 3, *shape))
     x = jnp.asarray(image.reshape(6, *shape))
-    for kernel, bias, (window, stride, out) in zip(network.kernels, network.biases, network.windows, strict=True):
+    for kernel, bias, (window, stride, out) in zip(
+        network.kernels, network.biases, network.windows, strict=True
+    ):
         kernel = kernel.reshape(window, window, x.shape[-1], out)
         names = ("NHWC", "HWIO", "NHWC")
         x = jax.nn.relu(
-            jax.lax.conv_general_dilated(x, kernel, (stride, stride), "VALID", dimension_numbers=names) + bias
+            jax.lax.conv_general_dilated(
+                x, kernel, (stride, stride), "VALID", dimension_numbers=names
+            )
+            + bias
         )
     expected = x.reshape(2, 3, -1)
     assert expected.shape[-1] == network.size
@@ -58,7 +63,7 @@ def unrolled(policy, observation, step, before):
     """m_t, one observation after another, by `remember` as acting does it."""
     rows = []
     for o, t in zip(observation, step, strict=True):
-        before = policy.remember(o, before, t)
+        before = policy.next_memory(o, before, t)
         rows.append(before)
     return np.stack(rows)
 
@@ -69,24 +74,27 @@ def unrolled(policy, observation, step, before):
 def test_what_is_recalled_in_an_update_is_what_was_remembered_in_acting(kind, seed):
     """Over episodes that end anywhere, from the rollout's own first state, in JAX and in NumPy."""
     random = np.random.default_rng(seed)
-    policy = make_policy(BOX, TWO, (8,), random, memory=kind, memory_size=5)
+    policy = small_policy(BOX, TWO, (8,), random, memory=kind, memory_size=5)
     observation, begins = random.normal(size=(9, 4, 3)), random.random((9, 4)) < 0.3
     step = np.where(begins, 0, 1 + np.arange(9)[:, None])
     before = random.normal(size=(4, policy.memory.state_size))
     expected = unrolled(policy.on_host(), observation, step, before)
-    found = policy.recall(jnp.asarray(observation), jnp.asarray(step), before)
+    found = policy.memories(jnp.asarray(observation), jnp.asarray(step), before)
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    law = policy.along(jnp.asarray(observation), jnp.asarray(step), before)
+    law = policy.distributions(jnp.asarray(observation), jnp.asarray(step), before)
     np.testing.assert_allclose(law.logits, policy(observation, expected).logits, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_an_episode_knows_nothing_of_the_one_before(random, kind):
     """Whatever came before step 0 changes nothing from there on; control: what came after it does."""
-    policy = make_policy(BOX, TWO, (8,), random, memory=kind, memory_size=5)
+    policy = small_policy(BOX, TWO, (8,), random, memory=kind, memory_size=5)
     observation = jnp.asarray(random.normal(size=(6, 1, 3)))
     step = jnp.asarray([4, 5, 0, 1, 2, 3])[:, None]
-    recalled = lambda x: policy.recall(x, step, policy.blank(1))
+
+    def recalled(x):
+        return policy.memories(x, step, policy.initial_memory(1))
+
     whole = recalled(observation)
     np.testing.assert_array_equal(recalled(observation.at[:2].add(1.0))[2:], whole[2:])
     assert np.abs(recalled(observation.at[2].add(1.0))[3:] - whole[3:]).max() > 1e-6
@@ -100,18 +108,27 @@ def test_memories_are_their_equations(random, kind):
     gates = np.asarray(memory.into(jnp.asarray(x)))
     within, n = np.asarray(memory.within), 4
     if kind is GRU:
-        z, r = (sigmoid(gates[:, i * n : i * n + n] + state @ within[:, i * n : i * n + n]) for i in (0, 1))
-        expected = z * state + (1 - z) * np.tanh(gates[:, 2 * n :] + r * (state @ within[:, 2 * n :]))
+        z, r = (
+            sigmoid(gates[:, i * n : i * n + n] + state @ within[:, i * n : i * n + n])
+            for i in (0, 1)
+        )
+        expected = z * state + (1 - z) * np.tanh(
+            gates[:, 2 * n :] + r * (state @ within[:, 2 * n :])
+        )
     else:
         h, c = state[:, :n], state[:, n:]
         i, f, o, g = np.split(gates + h @ within, 4, axis=1)
         c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
         expected = np.concatenate([sigmoid(o) * np.tanh(c), c], axis=1)
-    np.testing.assert_allclose(memory.step(jnp.asarray(gates), jnp.asarray(state)), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        memory.step(jnp.asarray(gates), jnp.asarray(state)), expected, atol=1e-12
+    )
 
 
 def test_noise_of_a_product_has_the_law_of_each_part(random):
-    space = gym.spaces.Tuple([gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)])
+    space = gym.spaces.Tuple(
+        [gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)]
+    )
     head = action_head(space, squash=False)
     asked = []
 
@@ -127,24 +144,31 @@ def test_boxes_start_with_the_deviation_asked_for(random):
     """Everywhere in a nested space, and in what an algorithm makes."""
     box = gym.spaces.Box(-2, 2, (2,))
     nested = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Tuple([box, box]))
-    policy = make_policy(BOX, nested, (8,), random, log_std=-2.0)
+    policy = small_policy(BOX, nested, (8,), random, initial_log_std=-2.0)
     stds = [part.log_std for part in policy.head.parts if isinstance(part, NormalHead)]
     assert len(stds) == 2
     assert all((np.asarray(std) == -2).all() for std in stds)
     spec = make_environment("Pendulum-v1").spec
     for config in (PPO(initial_log_std=-1.25), Reinforce(initial_log_std=-1.25)):
-        assert make_learner(config, spec, 0).policy.head.log_std == -1.25
+        assert config.make_learner(spec, 0).policy.head.log_std == -1.25
 
 
 def test_a_product_of_unlike_parts_is_their_product(random):
     """log π, entropy, KL and the mode are sums and rows of those of the parts."""
     space = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Box(-1, 1, (2,)))
-    policy = make_policy(BOX, space, (8,), random)
-    observation, action = random.normal(size=(4, 3)), np.concatenate([[[2], [0], [1], [1]], np.ones((4, 2))], axis=1)
-    law, other = policy(observation), make_policy(BOX, space, (8,), np.random.default_rng(1))(observation)
+    policy = small_policy(BOX, space, (8,), random)
+    observation, action = (
+        random.normal(size=(4, 3)),
+        np.concatenate([[[2], [0], [1], [1]], np.ones((4, 2))], axis=1),
+    )
+    law, other = (
+        policy(observation),
+        small_policy(BOX, space, (8,), np.random.default_rng(1))(observation),
+    )
     choice, number = law.parts
     np.testing.assert_allclose(
-        law.log_prob(action), choice.log_prob(action[:, 0].astype(int)) + number.log_prob(action[:, 1:])
+        law.log_prob(action),
+        choice.log_prob(action[:, 0].astype(int)) + number.log_prob(action[:, 1:]),
     )
     np.testing.assert_allclose(law.entropy(), choice.entropy() + number.entropy())
     np.testing.assert_allclose(law.kl(other), choice.kl(other.parts[0]) + number.kl(other.parts[1]))
@@ -154,13 +178,20 @@ def test_a_product_of_unlike_parts_is_their_product(random):
 
 
 def test_statistics_are_apart_from_what_is_trained(random):
-    from logpi.policy import make_value_function, split_statistics
+    from logpi.networks.critic import make_value_function
+    from logpi.networks.parameters import split_statistics
 
-    policy = make_policy(BOX, TWO, (4,), random, standardise=True)
-    pair = policy, make_value_function(BOX, (4,), None, random, standardise=True)
+    policy = small_policy(BOX, TWO, (4,), random, normalize_observations=True)
+    pair = (
+        policy,
+        make_value_function(BOX, plain_networks((4,), normalize_observations=True), random),
+    )
     trained, statistics = split_statistics(pair)
     sizes = [len(jax.tree.leaves(x)) for x in (trained, statistics)]
-    assert sizes == [2 * 4, 2 * 3 + 3]  # weights and biases; mean, variance, count twice, offset, scale, trust
+    assert sizes == [
+        2 * 4,
+        2 * 3 + 3,
+    ]  # weights and biases; mean, variance, count twice, offset, scale, trust
     whole = eqx.combine(trained, statistics)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(pair), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -7,10 +7,17 @@ import pytest
 from helpers import mdps, random_mdp
 from hypothesis import given, settings, strategies as st
 
-from logpi import FiniteMDP, LogpiError, exact_gradient, exact_objective, exact_values, optimal_objective
-from logpi.enumeration import enumerate_trajectories
-from logpi.mdp import load_mdp, short_corridor
-from logpi.objective import softmax, state_policy
+from logpi import (
+    FiniteMDP,
+    LogpiError,
+    exact_gradient,
+    exact_objective,
+    exact_values,
+    optimal_objective,
+)
+from logpi.theory.enumeration import enumerate_trajectories
+from logpi.theory.exact import softmax, state_policy
+from logpi.theory.processes import load_mdp, short_corridor
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -29,16 +36,18 @@ def enumerated_objective(mdp, logits):
 @given(mdps, seeds)
 @settings(max_examples=50, deadline=None)
 def test_trajectories_are_all_of_them(mdp, seed):
-    assert enumerate_trajectories(mdp).probability(state_policy(mdp, logits_for(mdp, seed))).sum() == pytest.approx(
-        1, abs=1e-12
-    )
+    assert enumerate_trajectories(mdp).probability(
+        state_policy(mdp, logits_for(mdp, seed))
+    ).sum() == pytest.approx(1, abs=1e-12)
 
 
 @given(mdps, seeds)
 @settings(max_examples=50, deadline=None)
 def test_objective_is_the_expected_return(mdp, seed):
     logits = logits_for(mdp, seed)
-    assert exact_objective(mdp, logits) == pytest.approx(enumerated_objective(mdp, logits), abs=1e-12)
+    assert exact_objective(mdp, logits) == pytest.approx(
+        enumerated_objective(mdp, logits), abs=1e-12
+    )
 
 
 def finite_differences(mdp, logits, epsilon=1e-5):
@@ -56,13 +65,17 @@ def finite_differences(mdp, logits, epsilon=1e-5):
 @settings(max_examples=30, deadline=None)
 def test_gradient_is_the_derivative_of_the_objective(mdp, seed):
     logits = logits_for(mdp, seed)
-    np.testing.assert_allclose(exact_gradient(mdp, logits), finite_differences(mdp, logits), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(
+        exact_gradient(mdp, logits), finite_differences(mdp, logits), rtol=0, atol=1e-8
+    )
 
 
 def test_finite_differences_see_a_missing_discount_power(random):
     """The control: the gradient of the undiscounted process with discounted values differs from the derivative."""
     mdp, logits = random_mdp(random, discount=0.5), random.normal(size=(3, 2))
-    undiscounted = FiniteMDP(mdp.initial, mdp.transition, mdp.reward, mdp.terminal, mdp.horizon, 1.0)
+    undiscounted = FiniteMDP(
+        mdp.initial, mdp.transition, mdp.reward, mdp.terminal, mdp.horizon, 1.0
+    )
     wrong = exact_gradient(undiscounted, logits)
     assert np.abs(wrong - finite_differences(mdp, logits)).max() > 1e-4
 
@@ -81,7 +94,9 @@ def test_greedy_in_a_single_step_reaches_the_optimum(random):
     assert exact_objective(mdp, greedy) == pytest.approx(optimal_objective(mdp), abs=1e-9)
 
 
-@pytest.mark.parametrize(("right", "value"), [(2 - 2**0.5, -(6 + 4 * 2**0.5)), (0.95, -44.2105), (0.05, -82.1053)])
+@pytest.mark.parametrize(
+    ("right", "value"), [(2 - 2**0.5, -(6 + 4 * 2**0.5)), (0.95, -44.2105), (0.05, -82.1053)]
+)
 def test_short_corridor_has_the_values_of_the_book(right, value):
     """Sutton & Barto, Example 13.1: J(p) = (2p - 4) / (p (1 - p))."""
     logits = np.log([[1 - right, right]])
@@ -89,7 +104,10 @@ def test_short_corridor_has_the_values_of_the_book(right, value):
 
 
 def test_short_corridor_is_flat_at_its_optimum_and_nowhere_near():
-    gradient = [exact_gradient(short_corridor(5000), np.log([[1 - p, p]]))[0, 1] for p in (0.5, 2 - 2**0.5, 0.7)]
+    gradient = [
+        exact_gradient(short_corridor(5000), np.log([[1 - p, p]]))[0, 1]
+        for p in (0.5, 2 - 2**0.5, 0.7)
+    ]
     assert gradient[0] > 0.1
     assert abs(gradient[1]) < 1e-9
     assert gradient[2] < -0.1
@@ -105,7 +123,9 @@ def test_json_gives_the_same_process(mdp):
 
 
 def test_softmax_is_stable_for_large_logits():
-    np.testing.assert_allclose(softmax(np.array([[1e4, 0.0], [-1e4, 0.0]])), [[1, 0], [0, 1]], atol=1e-12)
+    np.testing.assert_allclose(
+        softmax(np.array([[1e4, 0.0], [-1e4, 0.0]])), [[1, 0], [0, 1]], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +135,10 @@ def test_softmax_is_stable_for_large_logits():
         ({"initial": [0, 0, 1.0]}, "starts an episode in a terminal state"),
         ({"transition": [[1.0]]}, "shape"),
         ({"reward": "much"}, "reward is not an array of numbers"),
-        ({"reward": np.full((3, 2, 3), np.inf).tolist()}, "reward_value holds a value that is not finite"),
+        (
+            {"reward": np.full((3, 2, 3), np.inf).tolist()},
+            "reward_value holds a value that is not finite",
+        ),
         ({"horizon": 0}, "horizon must be a whole number"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
         ({"observation": [0, 2, 2]}, "without gaps"),
@@ -134,7 +157,9 @@ def test_unusable_processes_are_named(random, change, message):
 
 def test_missing_field_and_bad_json_are_named(tmp_path):
     with pytest.raises(LogpiError, match="lacks horizon"):
-        FiniteMDP.from_json('{"initial": [1], "transition": [[[1]]], "reward": [[[0]]], "terminal": [false]}')
+        FiniteMDP.from_json(
+            '{"initial": [1], "transition": [[[1]]], "reward": [[[0]]], "terminal": [false]}'
+        )
     path = tmp_path / "mdp.json"
     path.write_text("{")
     with pytest.raises(LogpiError, match="mdp.json is not JSON"):

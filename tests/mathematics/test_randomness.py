@@ -9,7 +9,7 @@ from helpers import LEVEL, SAMPLES
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from logpi.randomness import random_order
+from logpi.core.randomness import random_order
 
 
 @settings(max_examples=20, deadline=None)
@@ -21,7 +21,9 @@ def test_an_order_has_every_index_once(count, seed):
 
 def likelihood(orders):
     """How well counts of the 24 orders of four agree with all being alike."""
-    counts = [int(np.all(orders == order, axis=1).sum()) for order in itertools.permutations(range(4))]
+    counts = [
+        int(np.all(orders == order, axis=1).sum()) for order in itertools.permutations(range(4))
+    ]
     assert sum(counts) == SAMPLES
     return stats.chisquare(counts).pvalue
 
@@ -30,4 +32,7 @@ def test_all_orders_are_alike(random):
     keys = jax.random.split(jax.random.key(random.integers(2**32)), SAMPLES)
     orders = np.asarray(jax.vmap(lambda key: random_order(key, 4))(keys))
     assert likelihood(orders) > LEVEL
-    assert likelihood(np.asarray(jax.vmap(lambda x, by: jnp.roll(x, by))(orders, orders[:, 0]))) < LEVEL
+    assert (
+        likelihood(np.asarray(jax.vmap(lambda x, by: jnp.roll(x, by))(orders, orders[:, 0])))
+        < LEVEL
+    )

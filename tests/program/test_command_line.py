@@ -24,7 +24,9 @@ def logpi(tmp_path, user):
 
     def run(*arguments, status=0, timeout=120):
         command = [*LOGPI, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=user, timeout=timeout)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=user, timeout=timeout
+        )
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -56,7 +58,9 @@ def test_train_evaluate_resume_plot(logpi, tmp_path):
     """The life of a run, with everything that it should leave behind."""
     out = logpi("train", "CartPole-v1", "--steps", "4e3", "--seed", 3).stdout
     folder = tmp_path / "runs" / "CartPole-v1_1"
-    assert re.search(r"return   .* over 100 fresh episodes \(mean, 95 % interval\); (below|reaches) 475", out)
+    assert re.search(
+        r"return   .* over 100 fresh episodes \(mean, 95 % interval\); (below|reaches) 475", out
+    )
     for command in ("evaluate", "plot", "resume"):
         assert f"logpi {command} runs/CartPole-v1_1" in out
     config = json.loads((folder / "config.json").read_text())
@@ -67,7 +71,9 @@ def test_train_evaluate_resume_plot(logpi, tmp_path):
     assert {"rollout/ep_rew_mean", "time/fps", "train/explained_variance"} <= rows[0].keys()
     assert int(rows[-1]["time/total_timesteps"]) >= 4000
     assert list(folder.glob("events.out.tfevents.*"))
-    assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".partial"}]
+    assert not [
+        path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".partial"}
+    ]
 
     evaluated = json.loads(logpi("evaluate", folder, "--episodes", 7, "--json").stdout)
     assert set(evaluated) == {"mean", "interval", "episodes", "returns", "lengths"}
@@ -106,13 +112,24 @@ def test_a_settings_file_and_options_over_it(logpi, tmp_path, run_folder):
     )
     logpi("train", "--config", "my.yaml", "--seed", 9, "--out", "a")
     settings = json.loads((tmp_path / "a" / "config.json").read_text())["settings"]
-    assert [settings[name] for name in ("steps", "learning_rate", "hidden", "seed")] == [3000, 0.01, [16], 9]
-    logpi("train", "--config", run_folder / "config.json", "--out", "again")  # a run's own record repeats it
+    assert [settings[name] for name in ("steps", "learning_rate", "hidden", "seed")] == [
+        3000,
+        0.01,
+        [16],
+        9,
+    ]
+    logpi(
+        "train", "--config", run_folder / "config.json", "--out", "again"
+    )  # a run's own record repeats it
     stored = [
-        json.loads((folder / "config.json").read_text())["settings"] for folder in (run_folder, tmp_path / "again")
+        json.loads((folder / "config.json").read_text())["settings"]
+        for folder in (run_folder, tmp_path / "again")
     ]
     assert stored[0] == stored[1]
-    newest = [sorted((folder / "checkpoints").glob("*"))[-1] for folder in (run_folder, tmp_path / "again")]
+    newest = [
+        sorted((folder / "checkpoints").glob("*"))[-1]
+        for folder in (run_folder, tmp_path / "again")
+    ]
     first, second = (np.load(path) for path in newest)
     assert all((first[name] == second[name]).all() for name in first.files if name != "counters")
 
@@ -127,15 +144,33 @@ def test_help_names_every_bias(logpi):
 def start(arguments, tmp_path, user):
     command, environment = [*LOGPI, *arguments], {**user, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
     )
 
 
 @pytest.mark.parametrize(
-    ("environment", "workers"), [("CartPole-v1", "0"), ("CartPole-v1", "2"), ("gymnax:CartPole-v1", "0")]
+    ("environment", "workers"),
+    [("CartPole-v1", "0"), ("CartPole-v1", "2"), ("gymnax:CartPole-v1", "0")],
 )
-def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(logpi, tmp_path, user, environment, workers):
-    options = [environment, "--steps", "60_000", "--seed", "2", "--workers", workers, "--checkpoint-every", "5_000"]
+def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(
+    logpi, tmp_path, user, environment, workers
+):
+    options = [
+        environment,
+        "--steps",
+        "60_000",
+        "--seed",
+        "2",
+        "--workers",
+        workers,
+        "--checkpoint-every",
+        "5_000",
+    ]
     process = start(["train", *options, "--out", "stopped"], tmp_path, user)
     checkpoints = tmp_path / "stopped" / "checkpoints"
     deadline = time.monotonic() + 60
@@ -151,10 +186,16 @@ def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(logpi, tmp_path, us
     assert "Traceback" not in err
     logpi("resume", "stopped")
     logpi("train", *options, "--out", "whole")
-    newest = [sorted((tmp_path / name / "checkpoints").glob("*"))[-1] for name in ("stopped", "whole")]
+    newest = [
+        sorted((tmp_path / name / "checkpoints").glob("*"))[-1] for name in ("stopped", "whole")
+    ]
     assert newest[0].name == newest[1].name
     first, second = (np.load(path) for path in newest)
-    assert all(first[name].tobytes() == second[name].tobytes() for name in first.files if name != "counters")
+    assert all(
+        first[name].tobytes() == second[name].tobytes()
+        for name in first.files
+        if name != "counters"
+    )
 
 
 USAGE = [
@@ -162,11 +203,23 @@ USAGE = [
     (["train", "gymnax:CartPol-v1"], "near: CartPole-v1"),
     (["train", "CartPole-v1", "--seed", "-1"], "seed must be a whole number in [0, 2^32), got -1"),
     (["train", "CartPole-v1", "--steps", "0"], "'0' is not a whole number of steps from 1 to 4e9"),
-    (["train", "CartPole-v1", "--steps", "1e10"], "'1e10' is not a whole number of steps from 1 to 4e9"),
+    (
+        ["train", "CartPole-v1", "--steps", "1e10"],
+        "'1e10' is not a whole number of steps from 1 to 4e9",
+    ),
     (["train", "CartPole-v1", "--steps", "many"], "'many' is not a whole number of steps"),
-    (["train", "CartPole-v1", "--learning-rate", "0"], "learning_rate must be a positive number, got 0.0"),
-    (["train", "CartPole-v1", "--learning-rate", "nan"], "learning_rate must be a positive number, got nan"),
-    (["train", "Pendulum-v1", "--initial-log-std", "nan"], "initial_log_std must be a finite number, got nan"),
+    (
+        ["train", "CartPole-v1", "--learning-rate", "0"],
+        "learning_rate must be a positive number, got 0.0",
+    ),
+    (
+        ["train", "CartPole-v1", "--learning-rate", "nan"],
+        "learning_rate must be a positive number, got nan",
+    ),
+    (
+        ["train", "Pendulum-v1", "--initial-log-std", "nan"],
+        "initial_log_std must be a finite number, got nan",
+    ),
     (["train", "Pendulum-v1", "--anneal", "initial_log_std"], "NAME one of discount"),
     (["train", "CartPole-v1", "--discount", "1.1"], "discount must be a number in [0, 1], got 1.1"),
     (
@@ -175,10 +228,16 @@ USAGE = [
     ),
     (["train", "CartPole-v1", "--hidden", "0"], "hidden must be whole numbers >= 1"),
     (["train", "CartPole-v1", "--config", "none.yaml"], "none.yaml cannot be read"),
-    (["train", "CartPole-v1", "--out", "run"], "run exists already; `logpi resume run` continues it"),
+    (
+        ["train", "CartPole-v1", "--out", "run"],
+        "run exists already; `logpi resume run` continues it",
+    ),
     (["train", "finite:nothing.json"], "neither a JSON file nor one of short-corridor"),
     (["train", "mine.py:Env"], "mine.py is not a file"),
-    (["train", "Pendulum-v1", "--hidden", "4", "--workers", "-1"], "workers must be a whole number >= 0"),
+    (
+        ["train", "Pendulum-v1", "--hidden", "4", "--workers", "-1"],
+        "workers must be a whole number >= 0",
+    ),
     (["resume", "nowhere"], "nowhere is not a folder"),
     (["resume", "."], "is not a run folder: it has no config.json"),
     (["resume", "run"], "give more with --steps"),
@@ -208,7 +267,10 @@ def test_unusable_input_is_one_line_and_status_2(logpi, run_folder, arguments, m
         ("algorithm: reinfroce\n", "my.yaml: unknown algorithm 'reinfroce'; known: reinforce"),
         ("discount: half\n", "my.yaml: discount must be a number in [0, 1], got 'half'"),
         ("whiten: 3\n", "my.yaml: whiten must be true or false, got 3"),
-        ("baseline: critic\n", "my.yaml: baseline must be value or leave-one-out or none, got 'critic'"),
+        (
+            "baseline: critic\n",
+            "my.yaml: baseline must be value or leave-one-out or none, got 'critic'",
+        ),
     ],
 )
 def test_settings_files_are_checked(logpi, tmp_path, text, message):
@@ -254,7 +316,10 @@ def change_config(folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=99), "has format 99, this logpi 0.1.0 reads up to 1: upgrade logpi"),
+        (
+            lambda c: c.update(format=99),
+            "has format 99, this logpi 0.1.0 reads up to 1: upgrade logpi",
+        ),
         (
             lambda c: c["environment"].update(max_episode_steps=200),
             "max_episode_steps was 200, is 500; start a new run",
@@ -302,7 +367,8 @@ def test_an_environment_that_fails_loses_nothing(logpi, tmp_path):
     (tmp_path / "mine.py").write_text(BROKEN)
     done = logpi("train", "mine.py:Breaks", "--workers", 0, "--out", "own", status=2)
     assert re.search(
-        r"logpi: error: mine.py:Breaks: environment \d+, episode \d+, step \d+: .* the cart derailed", done.stderr
+        r"logpi: error: mine.py:Breaks: environment \d+, episode \d+, step \d+: .* the cart derailed",
+        done.stderr,
     )
     assert "logpi resume own" in done.stdout + done.stderr
     saved = max((tmp_path / "own" / "checkpoints").glob("*"))
@@ -310,9 +376,14 @@ def test_an_environment_that_fails_loses_nothing(logpi, tmp_path):
     logpi("evaluate", "own", "--env", "CartPole-v1", "--episodes", 2)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="root writes everywhere")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not Path("/proc").is_dir(), reason="root writes everywhere"
+)
 def test_a_folder_that_cannot_be_written(logpi):
-    assert "cannot create the run folder" in logpi("train", "CartPole-v1", "--out", "/proc/run", status=2).stderr
+    assert (
+        "cannot create the run folder"
+        in logpi("train", "CartPole-v1", "--out", "/proc/run", status=2).stderr
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -334,7 +405,7 @@ def test_a_full_disk(logpi, run_folder):
     ],
 )
 def test_derive_names_what_is_wrong_with_a_process(logpi, tmp_path, change, message):
-    from logpi.mdp import stay_or_leave
+    from logpi.theory.processes import stay_or_leave
 
     path = tmp_path / "mdp.json"
     path.write_text(stay_or_leave().to_json())
@@ -354,7 +425,9 @@ def test_each_algorithm_has_its_options(logpi, tmp_path):
     wrong = logpi("train", "CartPole-v1", "--algorithm", "ppo", "--minibatches", 7, status=2).stderr
     assert "minibatches must be a divisor of environments * rollout_steps = 2048, got 7" in wrong
     (tmp_path / "trpo.yaml").write_text("algorithm: trpo\nkl_limit: 0.02\n")
-    wrong = logpi("train", "CartPole-v1", "--config", "trpo.yaml", "--algorithm", "ppo", status=2).stderr
+    wrong = logpi(
+        "train", "CartPole-v1", "--config", "trpo.yaml", "--algorithm", "ppo", status=2
+    ).stderr
     assert "trpo.yaml is for trpo, --algorithm asks for ppo" in wrong
     logpi("train", "CartPole-v1", "--config", "trpo.yaml", "--steps", 100, "--out", "run")
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
@@ -395,17 +468,30 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     short = {"LunarLander-v3": "CartPole-v1", "5e6": "1000", "1e7": "2000"}
     assert set(short) <= {word for words in commands for word in words}
     for words in commands:
-        cut = ["--steps", 1000] if words[0] == "train" and not {"--steps", "--config"} & set(words) else []
+        cut = (
+            ["--steps", 1000]
+            if words[0] == "train" and not {"--steps", "--config"} & set(words)
+            else []
+        )
         logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
     assert (tmp_path / "credit.png").is_file()
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (README.parent / "docs" / "algorithms").glob("*.md")))
+@pytest.mark.parametrize(
+    "page", sorted(path.name for path in (README.parent / "docs" / "algorithms").glob("*.md"))
+)
 def test_the_commands_of_the_algorithms_run(logpi, page):
     """With short budgets, and CartPole for MuJoCo."""
     text = (README.parent / "docs" / "algorithms" / page).read_text()
-    commands = [a or b for a, b in re.findall(r"^    (logpi train .*)$|`(logpi train [^`]*)`", text, re.MULTILINE)]
+    commands = [
+        a or b
+        for a, b in re.findall(r"^    (logpi train .*)$|`(logpi train [^`]*)`", text, re.MULTILINE)
+    ]
     assert commands
     for words in map(str.split, dict.fromkeys(commands)):
-        short = ["CartPole-v1" if word == "HalfCheetah-v5" else word for word in words[1:] if word != "--steps"]
+        short = [
+            "CartPole-v1" if word == "HalfCheetah-v5" else word
+            for word in words[1:]
+            if word != "--steps"
+        ]
         logpi(*(word for word in short if not re.fullmatch(r"\de\d", word)), "--steps", 2000)

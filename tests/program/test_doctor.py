@@ -8,18 +8,22 @@ import pytest
 
 import logpi
 from logpi.cli import main
-from logpi.doctor import examine
-from logpi.envs import make_environment
+from logpi.environments.doctor import examine
+from logpi.environments.registry import make_environment
 
 
 def found(environment, status):
     return {finding.what for finding in examine(environment, steps=300) if finding.status == status}
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "gymnax:CartPole-v1", "finite:stay-or-leave", "Blackjack-v1"])
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1", "gymnax:CartPole-v1", "finite:stay-or-leave", "Blackjack-v1"]
+)
 def test_sound_environments_have_nothing_wrong(name):
     assert found(name, "wrong") == set()
-    assert {"observations", "actions", "rewards", "episodes", "seeds", "speed", "policy"} >= found(name, "ok")
+    assert {"observations", "actions", "rewards", "episodes", "seeds", "speed", "policy"} >= found(
+        name, "ok"
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,12 @@ class Unseeded(Sound):
 
 @pytest.mark.parametrize(
     ("environment", "what"),
-    [(Shape, "observations"), (NotFinite, "observations"), (RewardNotFinite, "rewards"), (Unseeded, "seeds")],
+    [
+        (Shape, "observations"),
+        (NotFinite, "observations"),
+        (RewardNotFinite, "rewards"),
+        (Unseeded, "seeds"),
+    ],
 )
 def test_what_is_wrong_is_found(environment, what):
     assert found(Sound, "wrong") == set()
@@ -105,7 +114,12 @@ class Endless(Sound):
 
 @pytest.mark.parametrize(
     ("environment", "what"),
-    [(Outside, "observations"), (Large, "observations"), (Unpaid, "rewards"), (Endless, "episodes")],
+    [
+        (Outside, "observations"),
+        (Large, "observations"),
+        (Unpaid, "rewards"),
+        (Endless, "episodes"),
+    ],
 )
 def test_what_one_should_know_is_noted(environment, what):
     assert what not in found(Sound, "note")

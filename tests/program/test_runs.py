@@ -14,11 +14,14 @@ import pytest
 import logpi
 from logpi import LogpiError, Reinforce
 from logpi.cli import main
-from logpi.doctor import examine
-from logpi.folder import RunFolder
+from logpi.environments.doctor import examine
+from logpi.runs.folder import RunFolder
 
 SMALL = dict(hidden=(4,), episodes=4, baseline="none")
-train = lambda out, **more: logpi.train("finite:short-corridor", Reinforce(**(SMALL | more)), steps=200, out=out)
+
+
+def train(out, **more):
+    return logpi.train("finite:short-corridor", Reinforce(**(SMALL | more)), steps=200, out=out)
 
 
 def test_a_run_that_was_stopped_in_its_evaluation_is_evaluated(tmp_path, monkeypatch):
@@ -28,11 +31,13 @@ def test_a_run_that_was_stopped_in_its_evaluation_is_evaluated(tmp_path, monkeyp
         raise LogpiError("the disk of the simulator is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logpi.training.evaluate_with", stopped)
+        patch.setattr("logpi.runs.loop.evaluate_with", stopped)
         with pytest.raises(LogpiError, match="simulator"):
             train(tmp_path / "run")
     assert not (tmp_path / "run" / "evaluation.json").exists()
-    with pytest.raises(LogpiError, match="has made .* of 50 steps; give more"):  # a budget that was meant otherwise
+    with pytest.raises(
+        LogpiError, match="has made .* of 50 steps; give more"
+    ):  # a budget that was meant otherwise
         logpi.resume(tmp_path / "run", steps=50)
     resumed = logpi.resume(tmp_path / "run")
     assert resumed.steps == whole.steps
@@ -64,7 +69,9 @@ def test_a_policy_can_be_used_without_the_estimator_that_trained_it(tmp_path):
 
 def test_a_policy_that_is_no_number_is_never_saved(tmp_path):
     """The environment is not to blame. The last whole state stays."""
-    config = logpi.PPO(actions="tanh-normal", learning_rate=1e4, max_gradient_norm=1e9, environments=2)
+    config = logpi.PPO(
+        actions="tanh-normal", learning_rate=1e4, max_gradient_norm=1e9, environments=2
+    )
     with pytest.raises(LogpiError, match="lower the learning rates"):
         logpi.train("Pendulum-v1", config, steps=4000, workers=0, out=tmp_path / "run")
     leaves = jax.tree.leaves(logpi.load(tmp_path / "run"))
@@ -103,7 +110,9 @@ def test_configurations_of_any_kind(tmp_path, name, text, message):
     assert_said(f"from logpi.cli import main; raise SystemExit(main({command.split()!r}))", message)
 
 
-@pytest.mark.parametrize("settings", [None, [], {"environment": "finite:short-corridor", "stepps": 3}])
+@pytest.mark.parametrize(
+    "settings", [None, [], {"environment": "finite:short-corridor", "stepps": 3}]
+)
 def test_a_configuration_that_was_edited(tmp_path, settings):
     train(tmp_path / "run")
     path = tmp_path / "run" / "config.json"
@@ -134,7 +143,11 @@ def test_algorithms_and_seeds_that_are_none(tmp_path):
 def test_the_picture_is_where_plot_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train("run")
-    for asked, written in ((".", "learning_curve.png"), ("curves", "curves.png"), ("b.png", "b.png")):
+    for asked, written in (
+        (".", "learning_curve.png"),
+        ("curves", "curves.png"),
+        ("b.png", "b.png"),
+    ):
         assert main(["plot", "run", "--out", asked]) == 0
         assert Path(capsys.readouterr().out.strip()) == Path(written)
         assert Path(written).stat().st_size > 0
@@ -143,7 +156,7 @@ def test_the_picture_is_where_plot_says(tmp_path, monkeypatch, capsys):
 def test_runs_that_start_at_once_take_different_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Path, "exists", lambda self: False)  # as it was when the other run looked
-    settings = logpi.training.Settings("finite:short-corridor")
+    settings = logpi.runs.settings.Settings("finite:short-corridor")
     paths = [RunFolder.create(None, settings, {}).path for _ in range(3)]
     assert len(set(paths)) == 3
     assert os.listdir("runs")
@@ -152,7 +165,10 @@ def test_runs_that_start_at_once_take_different_folders(tmp_path, monkeypatch):
 class OwnBuffer(gym.Env):
     """Returns the same array every time."""
 
-    observation_space, action_space = gym.spaces.Box(-1, 1, (1,), np.float32), gym.spaces.Discrete(2)
+    observation_space, action_space = (
+        gym.spaces.Box(-1, 1, (1,), np.float32),
+        gym.spaces.Discrete(2),
+    )
     x = np.zeros(1, np.float32)
 
     def reset(self, *, seed=None, options=None):
@@ -170,20 +186,30 @@ def test_the_doctor_looks_at_what_was_returned_not_at_what_it_became():
     assert "observations" in wrong
 
 
-CONFIGS = [logpi.A2C(environments=3, hidden=(4,)), Reinforce(episodes=5, hidden=(4,), baseline="leave-one-out")]
+CONFIGS = [
+    logpi.A2C(environments=3, hidden=(4,)),
+    Reinforce(episodes=5, hidden=(4,), baseline="leave-one-out"),
+]
 
 
 @pytest.mark.parametrize("environment", ["CartPole-v1", "finite:contextual-bandit"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_an_evaluation_is_the_same_whoever_asks(environment, config, tmp_path):
     """The summary's episodes, and the first ten of any number, drawn or not. Control: another seed."""
-    run = logpi.train(environment, config, steps=60, out=tmp_path / "run", workers=0, max_episode_steps=None)
-    evaluate = lambda episodes, **more: logpi.evaluate(run.policy, environment, episodes, **more).returns
+    run = logpi.train(
+        environment, config, steps=60, out=tmp_path / "run", workers=0, max_episode_steps=None
+    )
+
+    def evaluate(episodes, **more):
+        return logpi.evaluate(run.policy, environment, episodes, **more).returns
+
     np.testing.assert_array_equal(evaluate(100), run.evaluation.returns)
     for drawn in (False, True):
         few, many = (evaluate(count, deterministic=not drawn) for count in (10, 25))
         np.testing.assert_array_equal(few, many[:10])
-    assert not np.array_equal(evaluate(100, deterministic=False), evaluate(100, deterministic=False, seed=1))
+    assert not np.array_equal(
+        evaluate(100, deterministic=False), evaluate(100, deterministic=False, seed=1)
+    )
 
 
 def test_metrics_survive_a_stop_while_they_are_rewritten(tmp_path, monkeypatch):
@@ -210,8 +236,14 @@ def test_metrics_survive_a_stop_while_they_are_rewritten(tmp_path, monkeypatch):
     [
         (dict(reference_coefficient=0.5), "reference_coefficient must be 0 without a reference"),
         (dict(estimator="mine.py:loss", whiten=True), "whiten must be False beside an estimator"),
-        (dict(estimator="mine.py:loss", returns="whole"), "returns must be 'reward-to-go' beside an estimator"),
-        (dict(estimator="mine.py:loss", drop_discount_power=True), "drop_discount_power must be False beside"),
+        (
+            dict(estimator="mine.py:loss", returns="whole"),
+            "returns must be 'reward-to-go' beside an estimator",
+        ),
+        (
+            dict(estimator="mine.py:loss", drop_discount_power=True),
+            "drop_discount_power must be False beside",
+        ),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(options, message):
@@ -241,7 +273,9 @@ for text in {list(lines)!r}:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr == ""
     printed = done.stdout.splitlines()
-    assert all(line.startswith(said) for line, said in zip(printed, lines.values(), strict=True)), printed
+    assert all(line.startswith(said) for line, said in zip(printed, lines.values(), strict=True)), (
+        printed
+    )
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     assert (settings["seed"], settings["learning_rate"], settings["discount"]) == (3, 0.25, 0.5)
 
@@ -253,7 +287,7 @@ def test_a_clip_may_be_annealed_to_nothing():
 
 
 def test_text_in_a_file_of_settings_stays_text(tmp_path):
-    from logpi.config import read_settings
+    from logpi.runs.settings import read_settings
 
     file = tmp_path / "my.yaml"
     file.write_text("steps: 3e6\nlearning_rate: 1.5e-3\nreference: '2024'\nnetwork: e5.py:net\n")
@@ -263,14 +297,26 @@ def test_text_in_a_file_of_settings_stays_text(tmp_path):
 
 def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = ["train", "finite:short-corridor", "--hidden", "--baseline", "none", "--steps", "50", "--out", "my run"]
+    command = [
+        "train",
+        "finite:short-corridor",
+        "--hidden",
+        "--baseline",
+        "none",
+        "--steps",
+        "50",
+        "--out",
+        "my run",
+    ]
     assert main(command) == 0
     assert "logpi resume 'my run' --steps" in capsys.readouterr().out
     assert main(command) == 2
     assert "`logpi resume 'my run'`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("closing", ["sys.stdout = None", "sys.stdout.reconfigure(encoding='ascii')"])
+@pytest.mark.parametrize(
+    "closing", ["sys.stdout = None", "sys.stdout.reconfigure(encoding='ascii')"]
+)
 def test_wherever_it_prints(closing, tmp_path):
     """Into nothing, and where π and ∇ cannot be written."""
     train = f"main(['train', 'finite:short-corridor', '--hidden', '--steps', '20', '--out', {str(tmp_path / 'run')!r}])"
@@ -304,8 +350,18 @@ def test_memory_that_is_not_there(algorithm, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("algorithm", ["reinforce", "a2c"])
 def test_compiled_training_in_double_precision(algorithm, tmp_path):
     text = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"
-    options = ["--algorithm", algorithm, "--hidden", "--steps", "200", "--out", str(tmp_path / "run")]
+    options = [
+        "--algorithm",
+        algorithm,
+        "--hidden",
+        "--steps",
+        "200",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     command = [sys.executable, "-c", text, "train", "finite:short-corridor", *options]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "JAX_ENABLE_X64": "1"})
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "JAX_ENABLE_X64": "1"}
+    )
     newest = max((tmp_path / "run" / "checkpoints").glob("*.npz"))
     assert any(array.dtype == np.float64 for array in np.load(newest).values())

@@ -1,6 +1,7 @@
 """The architecture as a test: imports run downward, nothing heavy is imported early, names are unambiguous."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,88 +11,16 @@ import pytest
 import logpi
 
 SOURCE = Path(logpi.__file__).parent
-# From the ground up; a module may import those before it.
-ORDER = [
-    "errors",
-    "files",
-    "contract",
-    "module",
-    "trajectory",
-    "distributions",
-    "network",
-    "encoder",
-    "own_network",
-    "head",
-    "policy",
-    "numeric",
-    "mdp",
-    "objective",
-    "enumeration",
-    "derivation_lines",
-    "derivation",
-    "derivation_text",
-    "returns",
-    "reference",
-    "baseline",
-    "estimator",
-    "natural",
-    "algorithm",
-    "surrogate",
-    "config",
-    "value",
-    "randomness",
-    "envs.base",
-    "envs.views",
-    "envs.compiled",
-    "envs.finite",
-    "envs.gymnax",
-    "envs.brax",
-    "envs.jumanji",
-    "envs.registry",
-    "envs",
-    "envs.host",
-    "envs.pool",
-    "envs.vector",
-    "envs.workers",
-    "envs.group",
-    "own_estimator",
-    "learner",
-    "descent",
-    "actor_critic",
-    "update",
-    "named_estimators",
-    "rollout",
-    "rollout_streams",
-    "rollout_host",
-    "rollout_compiled",
-    "sampler",
-    "evaluation",
-    "checkpoint",
-    "folder",
-    "metrics",
-    "report",
-    "training",
-    "plotting",
-    "doctor",
-    "checking.probes",
-    "checking.factors",
-    "checking.catalogue",
-    "checking.request",
-    "checking.framework_numpy",
-    "checking.framework_torch",
-    "checking.framework_jax",
-    "checking.frameworks",
-    "checking.cases",
-    "checking.targets",
-    "checking.expectation",
-    "checking.diagnosis",
-    "checking.verdict",
-    "checking.remarks",
-    "checking.credit",
-    "checking.report",
-    "checking.picture",
-    "checking.measuring",
-    "checking.checker",
+# From the ground up; a folder may import those before it.
+FOLDERS = [
+    "core",
+    "theory",
+    "networks",
+    "environments",
+    "estimators",
+    "methods",
+    "sampling",
+    "runs",
     "checking",
     "testing",
     "cli",
@@ -108,34 +37,57 @@ def modules():
 
 def imported(tree):
     """Modules of logpi imported when the module is; imports inside functions are the seams that load on demand."""
-    for node in tree.body:
+    return imports_of(tree.body)
+
+
+def every_import(tree):
+    """Those inside functions too."""
+    return imports_of(ast.walk(tree))
+
+
+def imports_of(nodes):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("logpi."):
             yield node.module.removeprefix("logpi.")
 
 
+def folder_of(module):
+    return module.split(".")[0]
+
+
 def test_imports_run_downward():
     found = dict(modules())
-    assert sorted(found) == sorted(ORDER)
+    assert {folder_of(name) for name in found} == set(FOLDERS)
     for name, tree in found.items():
         for other in imported(tree):
-            assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}"
+            place, below = FOLDERS.index(folder_of(name)), FOLDERS.index(folder_of(other))
+            assert below <= place, f"{name} imports {other}"
 
 
-def test_training_and_checking_never_import_each_other():
+def test_no_imports_run_in_a_circle():
+    below = {name: {*imported(tree)} & dict(modules()).keys() for name, tree in modules()}
+    graphlib.TopologicalSorter(below).prepare()
+    below["core.errors"] = {"cli"}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(below).prepare()
+
+
+def test_the_check_knows_nothing_of_training():
+    """And training nothing of the check: an estimator is what both of them take."""
     for name, tree in modules():
-        nodes = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-        if name.startswith("checking"):
-            assert not {"logpi.training", "logpi.update", "logpi.sampler", "logpi.named_estimators"} & set(nodes), name
-        if name in ("training", "update", "sampler", "evaluation"):
-            assert not [node for node in nodes if node.startswith("logpi.checking")], name
+        others = {folder_of(other) for other in every_import(tree)}
+        if folder_of(name) == "checking":
+            assert not others & {"environments", "methods", "sampling", "runs"}, name
+        if folder_of(name) in ("methods", "sampling", "runs"):
+            assert "checking" not in others, name
 
 
-def test_only_the_rollout_knows_compiled_from_host():
-    """Names of either kind are used by the environments, the rollout and the choice of a sampler alone."""
+def test_only_sampling_and_environments_know_where_copies_are_stepped():
+    names = {"HostSampler", "CompiledSampler", "LocalGroup", "WorkerGroup"}
     for name, tree in modules():
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        if not name.startswith(("envs", "rollout", "sampler")):
-            assert not names & {"HostSampler", "CompiledSampler", "LocalGroup", "WorkerGroup"}, name
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if folder_of(name) not in ("environments", "sampling"):
+            assert not names & used, name
 
 
 def test_no_module_has_the_name_of_a_public_function():
@@ -151,7 +103,11 @@ def test_every_public_name_is_documented_and_importable():
 
 def loaded_by(statement):
     code = f"{statement}\nimport sys; print(*sorted(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,8 +115,8 @@ def loaded_by(statement):
     [
         ("import logpi", {"numpy", "jax", "gymnasium", "tyro"}),
         ("import logpi.cli", {"numpy", "jax", "gymnasium", "matplotlib", "rich.progress"}),
-        ("import logpi.envs.workers", {"jax", "equinox", "matplotlib"}),
-        ("import logpi.training", {"matplotlib", "gymnax", "tensorboardX", "scipy.stats"}),
+        ("import logpi.environments.host.workers", {"jax", "equinox", "matplotlib"}),
+        ("import logpi.runs.training", {"matplotlib", "gymnax", "tensorboardX", "scipy.stats"}),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement, absent):

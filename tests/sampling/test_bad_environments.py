@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import small_policy
 
 from logpi import LogpiError, Reinforce
-from logpi.envs import make_environment
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec, HostEnvironment
-from logpi.learner import make_learner
-from logpi.policy import make_policy
-from logpi.randomness import Stream, batch_key
-from logpi.rollout_compiled import CompiledSampler
-from logpi.rollout_host import HostSampler
+from logpi.core.randomness import Stream, batch_key
+from logpi.environments.registry import make_environment
+from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.sampling.compiled.sampler import CompiledSampler
+from logpi.sampling.host.sampler import HostSampler
 
 
 class Faulty(gym.Env):
@@ -54,11 +53,26 @@ class Faulty(gym.Env):
         ("nan", r"environment 0, episode 4, step 3: observation is not finite: \[ 0. nan\]"),
         ("reward", "environment 0, episode 4, step 2: reward is not finite: inf"),
         ("no reward", "environment 0, episode 4, step 2: reward is not finite: nan"),
-        ("shape", r"environment 0, episode 4, step 2: observation has shape \(3,\), its space declares \(2,\)"),
-        ("broadcast", r"environment 0, episode 4, step 2: observation has shape \(\), its space declares \(2,\)"),
-        ("dtype", "environment 0, episode 4, step 2: observation has dtype <U1, its space declares float32"),
-        ("complex", "environment 0, episode 4, step 2: observation has dtype complex128, its space declares float32"),
-        ("exception", "environment 0, episode 4, step 2: step raised RuntimeError: the motor burnt out"),
+        (
+            "shape",
+            r"environment 0, episode 4, step 2: observation has shape \(3,\), its space declares \(2,\)",
+        ),
+        (
+            "broadcast",
+            r"environment 0, episode 4, step 2: observation has shape \(\), its space declares \(2,\)",
+        ),
+        (
+            "dtype",
+            "environment 0, episode 4, step 2: observation has dtype <U1, its space declares float32",
+        ),
+        (
+            "complex",
+            "environment 0, episode 4, step 2: observation has dtype complex128, its space declares float32",
+        ),
+        (
+            "exception",
+            "environment 0, episode 4, step 2: step raised RuntimeError: the motor burnt out",
+        ),
         ("reset", "environment 0, episode 4, step 0: reset raised RuntimeError: no map loaded"),
         ("", None),
     ],
@@ -66,7 +80,7 @@ class Faulty(gym.Env):
 def test_faults_are_named(fault, message):
     environment = make_environment(type("Faulty", (Faulty,), {"fault": fault}))
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (4,), np.random.default_rng(0))
+    policy = small_policy(*spaces, (4,), np.random.default_rng(0))
     sampler = HostSampler(environment, 3, 0, 0, lambda: False)
     if message is None:
         assert sampler.sample(policy, Stream.TRAINING, 4).mask.sum() == 18
@@ -87,7 +101,7 @@ def test_a_discrete_observation_outside_its_space_is_named():
 
     environment = make_environment(Outside, max_episode_steps=5)
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (4,), np.random.default_rng(0))
+    policy = small_policy(*spaces, (4,), np.random.default_rng(0))
     with pytest.raises(LogpiError, match=r"step 1: observation lies outside Discrete\(3\): 3"):
         HostSampler(environment, 3, 0, 0, lambda: False).sample(policy, Stream.TRAINING, 0)
 
@@ -124,7 +138,7 @@ def test_workers_report_as_the_process_itself(tmp_path, mode, message):
     path.write_text(f"MODE, TRAINING = {mode!r}, {os.getpid()}\n{FILE}")
     environment = make_environment(f"{path}:Dies")
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (4,), np.random.default_rng(0))
+    policy = small_policy(*spaces, (4,), np.random.default_rng(0))
     sampler = HostSampler(environment, 4, 0, 2, lambda: False)
     try:
         if message is None:
@@ -161,17 +175,27 @@ def test_what_lies_beyond_an_end_is_not_learned_from():
     key = batch_key(jnp.uint32(0), Stream.TRAINING, jnp.int32(0))
     spec = EnvironmentSpec("overflowing", box, two, 5, None, {})
     ends = CompiledEnvironment(spec, overflowing, step_that_overflows)
-    on = lambda *a: (*step_that_overflows(*a)[:3], jnp.bool_(False), jnp.bool_(False))
+
+    def on(*a):
+        return (*step_that_overflows(*a)[:3], jnp.bool_(False), jnp.bool_(False))
+
     for environment, finite in ((ends, True), (CompiledEnvironment(spec, overflowing, on), False)):
-        sampler, config = CompiledSampler(environment, 3, 0, lambda: False), Reinforce(episodes=3, baseline="none")
-        batch = sampler.sample(make_learner(config, spec, 0).policy, key)
+        sampler, config = (
+            CompiledSampler(environment, 3, 0, lambda: False),
+            Reinforce(episodes=3, baseline="none"),
+        )
+        batch = sampler.sample(config.make_learner(spec, 0).policy, key)
         assert bool(jnp.isfinite(batch.observation).all()) is finite
 
 
 @pytest.mark.parametrize(
     ("source", "limit", "message"),
     [
-        ("finite:short-corridor", 20, "the time limit of finite:short-corridor is part of it, 1000 steps"),
+        (
+            "finite:short-corridor",
+            20,
+            "the time limit of finite:short-corridor is part of it, 1000 steps",
+        ),
         (make_environment("finite:short-corridor"), 20, "is part of it, 1000 steps"),
     ],
 )
@@ -260,5 +284,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
         raise gym.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gym, "make", missing)
-    with pytest.raises(LogpiError, match=r"LunarLander-v3 needs a package .*: pip install 'logpi\[box2d\]'"):
+    with pytest.raises(
+        LogpiError, match=r"LunarLander-v3 needs a package .*: pip install 'logpi\[box2d\]'"
+    ):
         make_environment("LunarLander-v3")

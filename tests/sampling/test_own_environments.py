@@ -4,15 +4,16 @@ import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import small_policy
 
 import logpi
 from logpi import LogpiError
-from logpi.doctor import examine
-from logpi.envs import make_environment
-from logpi.envs.base import HostEnvironment
-from logpi.envs.host import EnvironmentFailure, LocalGroup
-from logpi.evaluation import require_fitting
-from logpi.policy import make_policy
+from logpi.environments.doctor import examine
+from logpi.environments.host.group import EnvironmentFailure
+from logpi.environments.host.local import LocalGroup
+from logpi.environments.registry import make_environment
+from logpi.environments.spec import HostEnvironment
+from logpi.runs.evaluation import require_fitting
 
 BOX, TWO = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
 
@@ -29,8 +30,13 @@ class Plain(gym.Env):
         return np.zeros(2, np.float32), 1.0, False, False, {}
 
 
+LAWS = {False: "normal", True: "tanh-normal"}
+
+
 def policy_for(spec, random, **options):
-    return make_policy(spec.observation_space, spec.action_space, (4,), random, masked=spec.masked, **options)
+    return small_policy(
+        spec.observation_space, spec.action_space, (4,), random, masked=spec.masked, **options
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,8 @@ def test_a_time_limit_of_its_own_is_kept_and_can_be_replaced(factory):
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0, np.inf), (-np.inf, 0.5), (0.1, 0.3), (-0.7, 0.1), (-3, 5), (-np.inf, np.inf)]
+    ("low", "high"),
+    [(0, np.inf), (-np.inf, 0.5), (0.1, 0.3), (-0.7, 0.1), (-3, 5), (-np.inf, np.inf)],
 )
 @pytest.mark.parametrize("squash", [False, True])
 def test_executed_actions_lie_in_their_box(low, high, squash, random):
@@ -61,12 +68,16 @@ def test_executed_actions_lie_in_their_box(low, high, squash, random):
     space = gym.spaces.Box(np.float32(low), np.float32(high), (3,), np.float32)
     if squash and not (np.isfinite(low) and np.isfinite(high)):
         with pytest.raises(LogpiError, match="tanh-normal actions need finite bounds"):
-            make_policy(BOX, space, (4,), random, squash=True)
+            small_policy(BOX, space, (4,), random, actions="tanh-normal")
         return
-    policy = make_policy(BOX, space, (4,), random, squash=squash)
-    sampled = np.concatenate([random.normal(size=(200, 3)) * 3, [[9.0] * 3, [-9.0] * 3]]).astype(np.float32)
+    policy = small_policy(BOX, space, (4,), random, actions=LAWS[squash])
+    sampled = np.concatenate([random.normal(size=(200, 3)) * 3, [[9.0] * 3, [-9.0] * 3]]).astype(
+        np.float32
+    )
     for array in (sampled, jnp.asarray(sampled)):
-        assert all(space.contains(np.asarray(row)) for row in np.asarray(policy.execute(array), np.float32))
+        assert all(
+            space.contains(np.asarray(row)) for row in np.asarray(policy.execute(array), np.float32)
+        )
 
 
 class Big(Plain):
@@ -114,11 +125,13 @@ def test_a_policy_fits_the_spaces_it_was_made_for_alone(one, other, random):
             require_fitting(policy, wrong)
 
 
-@pytest.mark.parametrize("space", [gym.spaces.Box(-1, 1, (2,)), gym.spaces.Tuple([TWO, gym.spaces.Box(-1, 1, (2,))])])
+@pytest.mark.parametrize(
+    "space", [gym.spaces.Box(-1, 1, (2,)), gym.spaces.Tuple([TWO, gym.spaces.Box(-1, 1, (2,))])]
+)
 @pytest.mark.parametrize("squash", [False, True])
 def test_a_squashed_policy_fits_too(space, squash, random):
     spec = make_environment(spaces(BOX, space)).spec
-    require_fitting(policy_for(spec, random, squash=squash), spec)
+    require_fitting(policy_for(spec, random, actions=LAWS[squash]), spec)
 
 
 EMPTY = gym.spaces.Box(0, 1, (0,))
@@ -130,7 +143,10 @@ EMPTY = gym.spaces.Box(0, 1, (0,))
         (spaces(EMPTY, TWO), "has no numbers"),
         (spaces(BOX, EMPTY), "leaves nothing to choose"),
         (spaces(None, TWO), "Mine has no observation_space"),
-        (spaces(gym.spaces.Dict(action_mask=BOX, x=BOX), gym.spaces.MultiDiscrete([2, 2])), "needs Discrete actions"),
+        (
+            spaces(gym.spaces.Dict(action_mask=BOX, x=BOX), gym.spaces.MultiDiscrete([2, 2])),
+            "needs Discrete actions",
+        ),
         (lambda: gym.make("CartPole-v1").spec, "not a gymnasium.Env"),
     ],
 )
@@ -144,7 +160,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 import equinox as eqx, gymnasium as gym, jax, jax.numpy as jnp, numpy as np
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec
 
 @dataclass
 class Settings:
@@ -210,7 +226,12 @@ def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, t
     config = logpi.A2C(network=mine("network"), memory=memory, environments=2, rollout_steps=4)
     run = logpi.train(mine("Mine"), config, steps=40, out=tmp_path / "run")
     assert run.evaluation.mean == 3
-    assert logpi.train(mine("Closes"), logpi.Reinforce(episodes=4), steps=20, out=tmp_path / "b").evaluation.mean == 3
+    assert (
+        logpi.train(
+            mine("Closes"), logpi.Reinforce(episodes=4), steps=20, out=tmp_path / "b"
+        ).evaluation.mean
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,7 +250,9 @@ def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, t
 )
 def test_faults_of_files_are_one_line(mine, tmp_path, name, message):
     with pytest.raises(LogpiError, match=message):
-        logpi.train(mine(name), logpi.A2C(environments=1), steps=100, workers=0, out=tmp_path / "run")
+        logpi.train(
+            mine(name), logpi.A2C(environments=1), steps=100, workers=0, out=tmp_path / "run"
+        )
 
 
 @pytest.mark.parametrize(("name", "most"), [("Sound", 1), ("Pair", 2)])
@@ -250,7 +273,9 @@ class Switches(Plain):
         return np.ones(3, bool), 1.0, True, False, {}
 
 
-@pytest.mark.parametrize("config", [logpi.Reinforce(episodes=4), logpi.A2C(environments=2, rollout_steps=4)])
+@pytest.mark.parametrize(
+    "config", [logpi.Reinforce(episodes=4), logpi.A2C(environments=2, rollout_steps=4)]
+)
 def test_observations_of_true_and_false(config, tmp_path):
     assert logpi.train(Switches, config, steps=20, out=tmp_path / "run").evaluation.mean == 1
 
@@ -307,11 +332,15 @@ class Stuck(Game):
 SHORT = dict(environments=2, rollout_steps=8, hidden=(4,))
 
 
-@pytest.mark.parametrize("config", [logpi.A2C(**SHORT), logpi.PPO(**SHORT, minibatches=4), logpi.Reinforce(episodes=2)])
+@pytest.mark.parametrize(
+    "config", [logpi.A2C(**SHORT), logpi.PPO(**SHORT, minibatches=4), logpi.Reinforce(episodes=2)]
+)
 def test_a_game_that_is_over_needs_no_move(config, tmp_path):
     """Control: a game that goes on does, and its place is said."""
     logpi.train(Game, config, steps=40, out=tmp_path / "run")
-    with pytest.raises(LogpiError, match=r"Stuck: environment 0, episode 0, step 2: action_mask allows no action"):
+    with pytest.raises(
+        LogpiError, match=r"Stuck: environment 0, episode 0, step 2: action_mask allows no action"
+    ):
         logpi.train(Stuck, config, steps=40, out=tmp_path / "stuck")
 
 
@@ -324,20 +353,28 @@ def test_the_place_of_a_fault_in_a_stream(tmp_path):
             broken["left"] -= 1
             return np.nan if broken["left"] == 0 else 1.0
 
-    with pytest.raises(LogpiError, match=r"environment 0, episode 2, step 0: reward is not finite: nan"):
-        logpi.train(Broken, logpi.A2C(environments=1, rollout_steps=12), steps=40, out=tmp_path / "run")
+    with pytest.raises(
+        LogpiError, match=r"environment 0, episode 2, step 0: reward is not finite: nan"
+    ):
+        logpi.train(
+            Broken, logpi.A2C(environments=1, rollout_steps=12), steps=40, out=tmp_path / "run"
+        )
 
 
 def test_the_place_of_a_fault_in_a_compiled_stream(tmp_path):
-    from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
+    from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec
 
     def step(key, t, action):
         return t + 1, jnp.zeros(2), jnp.where(t == 2, jnp.nan, 1.0), jnp.array(False), t >= 4
 
     spec = EnvironmentSpec("nan-at-2", BOX, TWO, 5, None, {})
     environment = CompiledEnvironment(spec, lambda key: (jnp.int32(0), jnp.zeros(2)), step)
-    with pytest.raises(LogpiError, match=r"nan-at-2: environment 0, rollout 0, step 2: reward is not finite"):
-        logpi.train(environment, logpi.A2C(environments=2, rollout_steps=8), steps=40, out=tmp_path / "run")
+    with pytest.raises(
+        LogpiError, match=r"nan-at-2: environment 0, rollout 0, step 2: reward is not finite"
+    ):
+        logpi.train(
+            environment, logpi.A2C(environments=2, rollout_steps=8), steps=40, out=tmp_path / "run"
+        )
 
 
 def test_actions_have_the_type_of_their_space(tmp_path, random):
@@ -350,7 +387,9 @@ def test_actions_have_the_type_of_their_space(tmp_path, random):
             assert self.action_space.contains(action)
             return super().step(action)
 
-    run = logpi.train(Half, logpi.Reinforce(episodes=2, hidden=(4,)), steps=10, out=tmp_path / "run")
+    run = logpi.train(
+        Half, logpi.Reinforce(episodes=2, hidden=(4,)), steps=10, out=tmp_path / "run"
+    )
     space = gym.spaces.Box(-1, 1, (2,), np.float32)
     for generator in (None, random):
         assert space.contains(run.policy.act(np.zeros(2), generator))
@@ -374,10 +413,13 @@ def test_what_a_policy_cannot_answer(arguments, message, random):
 @pytest.mark.parametrize("shape", [(3, 2, 3), (8, 2, 8), (1, 60, 2), (60, 2, 60)])
 def test_a_thin_box_of_three_dimensions_is_no_image(shape, random):
     space = gym.spaces.Box(0, 1, shape, np.float32)
-    policy = make_policy(space, TWO, (4,), random).on_host()
+    policy = small_policy(space, TWO, (4,), random).on_host()
     assert policy.encoder.image is None
     assert policy.act(space.sample()) in (0, 1)
-    assert make_policy(gym.spaces.Box(0, 1, (3, 8, 8), np.float32), TWO, (4,), random).encoder.image is not None
+    assert (
+        small_policy(gym.spaces.Box(0, 1, (3, 8, 8), np.float32), TWO, (4,), random).encoder.image
+        is not None
+    )
 
 
 def test_a_mask_of_other_than_discrete_actions_is_refused():

@@ -7,20 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import FiniteEnv, random_mdp, tabular_policy
+from helpers import FiniteEnv, random_mdp, small_policy, tabular_policy
 from scipy import stats
 
-from logpi.enumeration import enumerate_trajectories
-from logpi.envs import make_environment
-from logpi.envs.registry import make_host_environment
-from logpi.objective import state_policy
-from logpi.policy import make_policy
-from logpi.randomness import Stream, batch_key
-from logpi.rollout_compiled import CompiledSampler
-from logpi.rollout_host import HostSampler
+from logpi.core.randomness import Stream, batch_key
+from logpi.environments.host.choice import make_group
+from logpi.environments.host.local import LocalGroup
+from logpi.environments.registry import make_environment, make_host_environment
+from logpi.sampling.compiled.episodes import sample_episodes
+from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.noise import host_noise, no_noise
+from logpi.theory.enumeration import enumerate_trajectories
+from logpi.theory.exact import state_policy
 
 COPIES, BATCHES, LEVEL = 200, 10, 1e-6
-never = lambda: False
+
+
+def never():
+    return False
+
+
+def episodes(environment, copies, seed):
+    group = LocalGroup(environment, copies)
+    return HostEpisodes(environment.spec, group, seed, never)
 
 
 @pytest.fixture(params=["compiled", "host"])
@@ -30,12 +39,21 @@ def draw(request):
     def columns(mdp, logits, seed):
         policy = tabular_policy(np.asarray(logits, np.float32))
         if request.param == "compiled":
-            sampler = CompiledSampler(make_environment(mdp), COPIES, seed, never)
-            sample = jax.jit(lambda b: sampler.sample(policy, batch_key(jnp.uint32(seed), Stream.TRAINING, b)))
+            environment = make_environment(mdp)
+
+            @jax.jit
+            def compiled(b):
+                key = batch_key(jnp.uint32(seed), Stream.TRAINING, b)
+                return sample_episodes(environment, policy, key, COPIES)
+
+            sample = compiled
         else:
             environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=mdp.horizon)
-            sampler = HostSampler(environment, COPIES, seed, 0, never)
-            sample = lambda b: sampler.sample(policy, Stream.TRAINING, int(b))
+            player = episodes(environment, COPIES, seed)
+
+            def sample(b):
+                return player.sample(policy, int(b))[0]
+
         return [jax.tree.map(np.asarray, sample(np.int32(batch))) for batch in range(BATCHES)]
 
     return columns
@@ -44,21 +62,38 @@ def draw(request):
 def p_value(mdp, logits, batches):
     """χ² of the sampled trajectories against p(τ|θ), trajectories expected fewer than 10 times taken together."""
     every = enumerate_trajectories(mdp)
-    key = lambda state, action, reward, mask: tuple(
-        zip(state[mask].tolist(), action[mask].tolist(), np.float32(reward[mask]).tolist(), strict=True)
-    )
+
+    def key(state, action, reward, mask):
+        return tuple(
+            zip(
+                state[mask].tolist(),
+                action[mask].tolist(),
+                np.float32(reward[mask]).tolist(),
+                strict=True,
+            )
+        )
+
     law: dict = {}
     for i, probability in enumerate(every.probability(state_policy(mdp, logits))):
         tau = key(every.state[:, i], every.action[:, i], every.reward[:, i], every.mask[:, i])
-        law[tau] = law.get(tau, 0.0) + probability  # trajectories that differ in the last, unobserved state only
+        law[tau] = (
+            law.get(tau, 0.0) + probability
+        )  # trajectories that differ in the last, unobserved state only
     counts = dict.fromkeys(law, 0)
     for batch in batches:
         for i in range(COPIES):
-            counts[key(*(x[:, i] for x in (batch.observation, batch.action, batch.reward, batch.mask)))] += 1
+            counts[
+                key(*(x[:, i] for x in (batch.observation, batch.action, batch.reward, batch.mask)))
+            ] += 1
     total = COPIES * BATCHES
     common = [tau for tau in law if law[tau] * total >= 10]
-    observed = np.array([counts[tau] for tau in common] + [sum(counts[t] for t in law if t not in common)])
-    expected = np.array([law[tau] for tau in common] + [sum(law[t] for t in law if t not in common)]) * total
+    observed = np.array(
+        [counts[tau] for tau in common] + [sum(counts[t] for t in law if t not in common)]
+    )
+    expected = (
+        np.array([law[tau] for tau in common] + [sum(law[t] for t in law if t not in common)])
+        * total
+    )
     observed, expected = observed[expected > 0], expected[expected > 0]
     return stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue
 
@@ -67,7 +102,9 @@ def test_trajectories_follow_their_law(draw, random):
     mdp, logits = random_mdp(random, horizon=2, discount=1.0, rewards=2), random.normal(size=(3, 2))
     batches = draw(mdp, logits, seed=int(random.integers(2**32)))
     assert p_value(mdp, logits, batches) > LEVEL
-    assert p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL  # the control: another policy
+    assert (
+        p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL
+    )  # the control: another policy
 
 
 def test_every_started_episode_is_finished_and_counted(draw, random):
@@ -94,7 +131,7 @@ def test_an_early_truncation_ends_an_episode(random):
     longer = dataclasses.replace(made, spec=dataclasses.replace(made.spec, max_episode_steps=9))
     policy = tabular_policy(np.zeros((3, 2), np.float32))
     key = batch_key(jnp.uint32(0), Stream.TRAINING, jnp.int32(0))
-    batch = CompiledSampler(longer, COPIES, 0, never).sample(policy, key)
+    batch = sample_episodes(longer, policy, key, COPIES)
     assert batch.mask.shape[0] == 9
     assert int(batch.mask.sum(0).max()) == 3
     assert (np.asarray(batch.truncated | batch.terminated).sum(0) == 1).all()
@@ -105,24 +142,32 @@ def test_rewards_belong_to_their_transitions(draw, random):
     for batch in draw(mdp, logits, seed=3):
         state, action, reward = batch.observation, batch.action, batch.reward
         for t, i in np.argwhere(batch.mask[:-1] & batch.mask[1:]):
-            assert reward[t, i] == np.float32(mdp.reward[state[t, i], action[t, i], state[t + 1, i]])
+            assert reward[t, i] == np.float32(
+                mdp.reward[state[t, i], action[t, i], state[t + 1, i]]
+            )
         assert not reward[~batch.mask].any()
 
 
-def sample_cartpole(seed, batch, workers=0, episodes=None):
+def sample_cartpole(seed, batch, workers=0):
     environment = make_environment("CartPole-v1")
-    sampler = HostSampler(environment, 4, seed, workers, never)
-    policy = make_policy(
-        environment.spec.observation_space, environment.spec.action_space, (8,), np.random.default_rng(0)
+    group = make_group(environment, 4, workers, cores=2)
+    policy = small_policy(
+        environment.spec.observation_space,
+        environment.spec.action_space,
+        (8,),
+        np.random.default_rng(0),
     )
     try:
-        return jax.tree.map(np.asarray, sampler.sample(policy, Stream.TRAINING, batch, episodes=episodes))
+        player = HostEpisodes(environment.spec, group, seed, never)
+        return jax.tree.map(np.asarray, player.sample(policy, batch)[0])
     finally:
-        sampler.close()
+        group.close()
 
 
 def equal(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def test_an_episode_is_a_function_of_its_seed_alone():
@@ -131,7 +176,9 @@ def test_an_episode_is_a_function_of_its_seed_alone():
     assert equal(alone, sample_cartpole(seed=7, batch=5, workers=2))
     assert not equal(alone, sample_cartpole(seed=7, batch=6))
     assert not equal(alone, sample_cartpole(seed=8, batch=5))
-    starts = [sample_cartpole(seed, batch).observation[0] for seed, batch in [(7, 5), (7, 6), (8, 5)]]
+    starts = [
+        sample_cartpole(seed, batch).observation[0] for seed, batch in [(7, 5), (7, 6), (8, 5)]
+    ]
     assert not np.array_equal(starts[0], starts[1])  # not only other actions: other episodes
     assert not np.array_equal(starts[0], starts[2])
     first = alone.observation[0]
@@ -139,17 +186,22 @@ def test_an_episode_is_a_function_of_its_seed_alone():
 
 
 def test_some_copies_can_be_left_out():
-    batch = sample_cartpole(seed=7, batch=5, episodes=3)
-    assert batch.mask.any(0).tolist() == [True, True, True, False]
+    environment = make_environment("CartPole-v1")
+    spaces = environment.spec.observation_space, environment.spec.action_space
+    policy = small_policy(*spaces, (8,), np.random.default_rng(0))
+    noise = host_noise(policy, 4, 7, Stream.TRAINING, 5)
+    played = episodes(environment, 4, 7).play(policy, Stream.TRAINING, 5, noise, started=3)
+    assert (played.lengths > 0).tolist() == [True, True, True, False]
 
 
 def test_zero_noise_takes_the_most_probable_action(random):
     mdp, logits = random_mdp(random), np.array([[3.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
     environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=3)
-    sampler = HostSampler(environment, 50, 0, 0, never)
-    batch = sampler.sample(tabular_policy(np.asarray(logits, np.float32)), Stream.EVALUATION, 0, deterministic=True)
-    taken = np.asarray(batch.action)[np.asarray(batch.mask)]
-    np.testing.assert_array_equal(taken, np.asarray(batch.observation)[np.asarray(batch.mask)])
+    player = episodes(environment, 50, 0)
+    policy = tabular_policy(np.asarray(logits, np.float32))
+    played = player.play(policy, Stream.EVALUATION, 0, no_noise(policy, 50), started=50)
+    mask = np.arange(3)[:, None] < played.lengths
+    np.testing.assert_array_equal(played.action[mask], player._observation[mask])
 
 
 class Continuous(gym.Env):
@@ -170,8 +222,8 @@ class Continuous(gym.Env):
 def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(actions):
     environment = make_environment(Continuous, max_episode_steps=30)
     spaces = environment.spec.observation_space, environment.spec.action_space
-    policy = make_policy(*spaces, (8,), np.random.default_rng(0), squash=actions == "tanh-normal")
-    batch = HostSampler(environment, 20, 0, 0, never).sample(policy, Stream.TRAINING, 0)
+    policy = small_policy(*spaces, (8,), np.random.default_rng(0), actions=actions)
+    batch = episodes(environment, 20, 0).sample(policy, 0)[0]
     stored = np.asarray(batch.action)
     assert np.abs(stored).max() > 1  # beyond the bounds: what is stored is what was sampled
     unit = np.tanh(stored) if actions == "tanh-normal" else np.clip(stored, -1, 1)
@@ -181,12 +233,17 @@ def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(acti
 
 def test_time_limits_truncate_and_the_environment_terminates():
     environment = make_host_environment("CartPole-v1", 12)
-    policy = make_policy(
-        environment.spec.observation_space, environment.spec.action_space, (8,), np.random.default_rng(0)
+    policy = small_policy(
+        environment.spec.observation_space,
+        environment.spec.action_space,
+        (8,),
+        np.random.default_rng(0),
     )
-    batch = HostSampler(environment, 64, 0, 0, never).sample(policy, Stream.TRAINING, 0)
+    batch = episodes(environment, 64, 0).sample(policy, 0)[0]
     lengths = np.asarray(batch.mask).sum(0)
-    terminated, truncated = (np.asarray(flag).any(0) for flag in (batch.terminated, batch.truncated))
+    terminated, truncated = (
+        np.asarray(flag).any(0) for flag in (batch.terminated, batch.truncated)
+    )
     np.testing.assert_array_equal(terminated, ~truncated)
     assert (lengths[truncated] == 12).all()
     assert 0 < terminated.sum() < 64

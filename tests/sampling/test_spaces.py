@@ -5,26 +5,31 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import small_policy
 
 import logpi
 from logpi import LogpiError
-from logpi.distributions import Categorical, Product
-from logpi.envs import make_environment
-from logpi.envs.base import space_from_json, space_to_json
-from logpi.learner import make_learner
-from logpi.randomness import Stream
-from logpi.rollout_host import HostSampler
+from logpi.environments.host.local import LocalGroup
+from logpi.environments.registry import make_environment
+from logpi.environments.spec import space_from_json, space_to_json
+from logpi.networks.distributions import Categorical, Product
+from logpi.sampling.host.episodes import HostEpisodes
 
 
 class Match(gym.Env):
     """Pays for every choice that matches the observation; refuses what is not in its action space."""
 
-    observation_space = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Box(-1, 1, (2,), np.float32))
+    observation_space = gym.spaces.Dict(
+        a=gym.spaces.Discrete(3), b=gym.spaces.Box(-1, 1, (2,), np.float32)
+    )
     action_space = gym.spaces.MultiDiscrete([3, 2], start=[1, 0])
     best = 20
 
     def observe(self):
-        self.seen = {"a": int(self.np_random.integers(3)), "b": self.np_random.uniform(-1, 1, 2).astype(np.float32)}
+        self.seen = {
+            "a": int(self.np_random.integers(3)),
+            "b": self.np_random.uniform(-1, 1, 2).astype(np.float32),
+        }
         return self.seen
 
     def matches(self, action):
@@ -87,7 +92,9 @@ class Masked(gym.Env):
 class MaskedDict(Masked):
     """The mask in the observation."""
 
-    observation_space = gym.spaces.Dict(action_mask=gym.spaces.Box(0, 1, (4,), np.int8), x=Masked.observation_space)
+    observation_space = gym.spaces.Dict(
+        action_mask=gym.spaces.Box(0, 1, (4,), np.int8), x=Masked.observation_space
+    )
 
     def observe(self):
         observation, info = super().observe()
@@ -128,11 +135,12 @@ def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path
 @pytest.mark.slow
 def test_ten_million_masked_actions_are_all_allowed():
     environment = make_environment(Masked)
-    sampler = HostSampler(environment, 256, 0, 0, lambda: False)
+    group = LocalGroup(environment, 256)
+    player = HostEpisodes(environment.spec, group, 0, lambda: False)
     Masked.steps = Masked.invalid = 0
     while Masked.steps < 10_000_000:
-        policy = make_learner(ALGORITHMS[0], environment.spec, Masked.steps).policy
-        sampler.sample(policy, Stream.TRAINING, Masked.steps)
+        policy = ALGORITHMS[0].make_learner(environment.spec, Masked.steps).policy
+        player.sample(policy, Masked.steps)
     assert Masked.invalid == 0
 
 
@@ -147,16 +155,19 @@ def test_a_mask_that_allows_nothing_is_named(tmp_path):
         none_at = 3
 
     for number, algorithm in enumerate(ALGORITHMS):
-        with pytest.raises(LogpiError, match=r"environment 0, episode 0, step 3: action_mask allows no action"):
+        with pytest.raises(
+            LogpiError, match=r"environment 0, episode 0, step 3: action_mask allows no action"
+        ):
             logpi.train(Stuck, algorithm, steps=1e3, out=tmp_path / f"{number}")
 
 
 def test_the_masked_law_is_that_of_the_allowed_actions(random):
     """Sampling, log π, entropy and KL of one law: the softmax over the allowed actions alone."""
     spec = make_environment(Masked).spec
-    from logpi.policy import make_policy
 
-    policy = make_policy(spec.observation_space, spec.action_space, (8,), random, masked=spec.masked)
+    policy = small_policy(
+        spec.observation_space, spec.action_space, (8,), random, masked=spec.masked
+    )
     observation = np.concatenate([[1.0, 0.0, 1.0, 0.0], random.normal(size=2)])
     law = policy(observation)
     logits = np.asarray(policy.network(policy.encoder(observation)))[[0, 2]]
@@ -177,9 +188,12 @@ def test_several_choices_are_a_product(random):
     assert joint.log_prob(action) == pytest.approx(sum(each))
     assert joint.entropy() == pytest.approx(sum(float(p.entropy()) for p in parts))
     expected = sum(float(p.kl(q)) for p, q in zip(parts, theirs, strict=True))
-    assert joint.kl(Product((Categorical(other[..., :3]), Categorical(other[..., 3:])))) == pytest.approx(expected)
+    assert joint.kl(
+        Product((Categorical(other[..., :3]), Categorical(other[..., 3:])))
+    ) == pytest.approx(expected)
     np.testing.assert_array_equal(
-        joint.sample(np.zeros((1, 5), np.float32)), [[logits[0, :3].argmax(), logits[0, 3:].argmax()]]
+        joint.sample(np.zeros((1, 5), np.float32)),
+        [[logits[0, :3].argmax(), logits[0, 3:].argmax()]],
     )
 
 
@@ -194,7 +208,9 @@ class Nested(Match):
     def matches(self, action):
         assert self.action_space.contains(action), action
         number, bit = action["rest"]
-        right = float(action["choice"] - 1 == self.seen["a"]) + float(bit[0] == (self.seen["b"][0] > 0))
+        right = float(action["choice"] - 1 == self.seen["a"]) + float(
+            bit[0] == (self.seen["b"][0] > 0)
+        )
         return right - float(np.square(number - self.seen["b"]).sum())
 
 

@@ -9,15 +9,18 @@ from helpers import FiniteEnv, random_mdp, tabular_policy
 from test_rollout import BATCHES, COPIES, LEVEL, p_value
 
 from logpi import A2C
-from logpi.envs import make_environment
-from logpi.learner import make_learner
-from logpi.randomness import Stream, batch_key
-from logpi.rollout_compiled import CompiledSampler
-from logpi.rollout_host import HostSampler
-from logpi.rollout_streams import HostStreams, first_episodes
+from logpi.core.randomness import Stream, batch_key
+from logpi.environments.registry import make_environment
+from logpi.sampling.compiled.sampler import CompiledSampler
+from logpi.sampling.compiled.streams import sample_rollout
+from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.host.streams import HostStreams
 
 ROWS = 32
-never = lambda: False
+
+
+def never():
+    return False
 
 
 @pytest.fixture(params=["compiled", "host"])
@@ -29,19 +32,23 @@ def stream(request):
         if request.param == "compiled":
             sampler = CompiledSampler(make_environment(mdp), COPIES, seed, never)
             environment = make_environment(mdp)
-            unfinished = sampler.begin(A2C(), make_learner(A2C(), environment.spec, 0)).environment
+            unfinished = sampler.begin(A2C(), A2C().make_learner(environment.spec, 0)).environment
             keys = [batch_key(jnp.uint32(seed), Stream.TRAINING, jnp.int32(i)) for i in (0, 1)]
-            draw = jax.jit(lambda unfinished, key: sampler.rollout(policy, unfinished, ROWS, key))
+
+            @jax.jit
+            def draw(unfinished, key):
+                return sample_rollout(environment, policy, unfinished, ROWS, key)
+
             first, unfinished = draw(unfinished, keys[0])
             second, _ = draw(unfinished, keys[1])
         else:
             environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=mdp.horizon)
             sampler = HostSampler(environment, COPIES, seed, 0, never)
             streams = HostStreams(environment.spec, sampler._group, ROWS, seed, never)
-            streams.restore(policy, first_episodes(environment.spec, policy, COPIES))
+            streams.restore(policy, streams.begin(policy))
             first, _ = streams.sample(policy, 0)
             second, _ = streams.sample(policy, 1)
-        return [jax.tree.map(np.asarray, rollout) for rollout in (first, second)]
+        return [jax.tree.map(np.asarray, r._replace(memory=None)) for r in (first, second)]
 
     return rollouts
 
@@ -54,7 +61,10 @@ def joined(rollouts):
 
 def as_batches(rollout, horizon):
     """The first episodes of every stream, each in a column of its own; all of them have ended."""
-    batches = [jax.tree.map(lambda x: np.zeros((horizon, COPIES), x.dtype), rollout) for _ in range(BATCHES)]
+    batches = [
+        jax.tree.map(lambda x: np.zeros((horizon, COPIES), x.dtype), rollout)
+        for _ in range(BATCHES)
+    ]
     ended = rollout.terminated | rollout.truncated
     for i in range(COPIES):
         ends = np.flatnonzero(ended[:, i])
@@ -72,7 +82,9 @@ def test_episodes_of_a_stream_follow_their_law(stream, random):
     mdp, logits = random_mdp(random, horizon=2, discount=1.0, rewards=2), random.normal(size=(3, 2))
     batches = as_batches(joined(stream(mdp, logits, seed=int(random.integers(2**32)))), mdp.horizon)
     assert p_value(mdp, logits, batches) > LEVEL
-    assert p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL  # the control: another policy
+    assert (
+        p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL
+    )  # the control: another policy
 
 
 def test_a_stream_goes_on_where_it_was_cut(stream, random):
@@ -85,7 +97,9 @@ def test_a_stream_goes_on_where_it_was_cut(stream, random):
     whole = joined([first, second])
     ended = whole.terminated | whole.truncated
     assert not (whole.terminated & whole.truncated).any()
-    np.testing.assert_array_equal(whole.mask[1:-1], ~ended[:-2])  # exactly the rows after an end are no steps
+    np.testing.assert_array_equal(
+        whole.mask[1:-1], ~ended[:-2]
+    )  # exactly the rows after an end are no steps
     assert (whole.step[ended] < mdp.horizon).all()
     paid = np.zeros(COPIES)
     for t in range(len(whole.mask)):
@@ -96,12 +110,14 @@ def test_a_stream_goes_on_where_it_was_cut(stream, random):
 def cartpole(workers):
     environment = make_environment("CartPole-v1")
     sampler = HostSampler(environment, 3, 7, workers, never)
-    learner = sampler.begin(A2C(), make_learner(A2C(), environment.spec, 7))
+    learner = sampler.begin(A2C(), A2C().make_learner(environment.spec, 7))
     return sampler, learner, HostStreams(environment.spec, sampler._group, 40, 7, never)
 
 
 def equal(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def test_environments_are_restored_by_their_actions():
@@ -141,8 +157,10 @@ class Fails(gym.Env):
 def test_a_reward_that_is_not_finite_is_named():
     environment = make_environment(Fails)
     sampler = HostSampler(environment, 2, 0, 0, never)
-    learner = sampler.begin(A2C(), make_learner(A2C(), environment.spec, 0))
+    learner = sampler.begin(A2C(), A2C().make_learner(environment.spec, 0))
     streams = HostStreams(environment.spec, sampler._group, 16, 0, never)
     streams.restore(learner.policy, learner.environment)
-    with pytest.raises(Exception, match="environment 0, episode 0, step 10: reward is not finite: nan"):
+    with pytest.raises(
+        Exception, match="environment 0, episode 0, step 10: reward is not finite: nan"
+    ):
         streams.sample(learner.policy, 0)

@@ -12,30 +12,33 @@ from scipy.stats import ks_2samp
 
 import logpi
 from logpi import A2C, LogpiError, Reinforce
-from logpi.envs import make_environment
-from logpi.learner import make_learner
-from logpi.randomness import Stream
-from logpi.returns import advantages
-from logpi.rollout_host import HostSampler
-from logpi.rollout_streams import HostStreams, first_episodes
-from logpi.trajectory import Trajectory
+from logpi.core.trajectory import Trajectory
+from logpi.environments.host.choice import make_group
+from logpi.environments.registry import make_environment
+from logpi.estimators.returns import advantages
+from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.streams import HostStreams
 
 NAME, COPIES = "vector:CartPole-v1", 64
-never = lambda: False
 
 
-def sampler_of(name):
+def never():
+    return False
+
+
+def copies_of(name):
     environment = make_environment(name)
-    return environment.spec, HostSampler(environment, COPIES, 0, 0, never)
+    return environment.spec, make_group(environment, COPIES, workers=0, cores=1)
 
 
 def test_whole_episodes_have_the_law_of_single_environments():
     """Lengths under an untrained policy, two samples of 512; the control is a policy that always pushes right."""
     lengths = {}
     for name in (NAME, "CartPole-v1"):
-        spec, sampler = sampler_of(name)
-        policy = make_learner(Reinforce(), spec, 0).policy
-        batches = [sampler.sample(policy, Stream.TRAINING, batch) for batch in range(8)]
+        spec, group = copies_of(name)
+        policy = Reinforce().make_learner(spec, 0).policy
+        player = HostEpisodes(spec, group, 0, never)
+        batches = [player.sample(policy, batch)[0] for batch in range(8)]
         lengths[name] = np.concatenate([batch.mask.sum(0) for batch in batches])
         for batch in batches:
             ended = batch.terminated | batch.truncated
@@ -48,14 +51,17 @@ def test_whole_episodes_have_the_law_of_single_environments():
 
 def test_the_row_after_a_step_is_what_it_led_to():
     """After a termination the pole has fallen or left; the row after that begins anew."""
-    spec, sampler = sampler_of(NAME)
-    policy = make_learner(A2C(), spec, 0).policy
-    streams = HostStreams(spec, sampler._group, 100, 0, never)
-    streams.restore(policy, first_episodes(spec, policy, COPIES))
+    spec, group = copies_of(NAME)
+    policy = A2C().make_learner(spec, 0).policy
+    streams = HostStreams(spec, group, 100, 0, never)
+    streams.restore(policy, streams.begin(policy))
     rollout, _ = streams.sample(policy, 0)
     t, i = np.nonzero(rollout.terminated[:-2])
     assert len(t) > 50
-    fallen = lambda x: (np.abs(x[:, 0]) > 2.4) | (np.abs(x[:, 2]) > 0.2095)
+
+    def fallen(x):
+        return (np.abs(x[:, 0]) > 2.4) | (np.abs(x[:, 2]) > 0.2095)
+
     assert fallen(rollout.observation[t + 1, i]).all()
     assert not rollout.mask[t + 1, i].any()
     assert (np.abs(rollout.observation[t + 2, i]) <= 0.05).all()
@@ -65,8 +71,14 @@ def test_the_row_after_a_step_is_what_it_led_to():
 
 def test_a_run_is_repeated_by_its_seed_and_resumed_bit_for_bit(tmp_path):
     config = Reinforce(episodes=8)
-    runs = [logpi.train(NAME, config, steps=2000, seed=seed, out=tmp_path / str(i)) for i, seed in enumerate([3, 3, 4])]
-    leaves = lambda run: np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.policy)])
+    runs = [
+        logpi.train(NAME, config, steps=2000, seed=seed, out=tmp_path / str(i))
+        for i, seed in enumerate([3, 3, 4])
+    ]
+
+    def leaves(run):
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.policy)])
+
     np.testing.assert_array_equal(leaves(runs[0]), leaves(runs[1]))
     assert (leaves(runs[0]) != leaves(runs[2])).any()
     whole = logpi.train(NAME, config, steps=4000, seed=3, out=tmp_path / "whole")
@@ -74,23 +86,34 @@ def test_a_run_is_repeated_by_its_seed_and_resumed_bit_for_bit(tmp_path):
 
 
 def test_actor_critics_learn_from_vector_environments(tmp_path):
-    run = logpi.train(NAME, A2C(environments=64, anneal=()), steps=3e5, seed=0, out=tmp_path / "run")
+    run = logpi.train(
+        NAME, A2C(environments=64, anneal=()), steps=3e5, seed=0, out=tmp_path / "run"
+    )
     assert run.evaluation.mean > 150
 
 
 def test_what_does_not_fit_is_named():
-    with pytest.raises(LogpiError, match=r"no package registers a vector environment 'CartPol-v1'; near: CartPole-v1"):
+    with pytest.raises(
+        LogpiError,
+        match=r"no package registers a vector environment 'CartPol-v1'; near: CartPole-v1",
+    ):
         make_environment("vector:CartPol-v1")
-    with pytest.raises(LogpiError, match="has a time limit of its own, 500; use CartPole-v1 for another"):
+    with pytest.raises(
+        LogpiError, match="has a time limit of its own, 500; use CartPole-v1 for another"
+    ):
         make_environment(NAME, max_episode_steps=100)
 
 
 def test_a_vector_environment_is_cut_by_itself_alone(monkeypatch):
     """Its copies cannot be reset one by one: what was cut by another would go on in the middle of an episode."""
     assert make_environment("vector:ALE/Pong-v5").spec.max_episode_steps == 27_000
-    unlimited = dataclasses.replace(gym.spec("CartPole-v1"), id="Endless-v0", max_episode_steps=None)
+    unlimited = dataclasses.replace(
+        gym.spec("CartPole-v1"), id="Endless-v0", max_episode_steps=None
+    )
     monkeypatch.setitem(gym.registry, "Endless-v0", unlimited)
-    with pytest.raises(LogpiError, match="vector:Endless-v0 declares no time limit, .*; use Endless-v0"):
+    with pytest.raises(
+        LogpiError, match="vector:Endless-v0 declares no time limit, .*; use Endless-v0"
+    ):
         make_environment("vector:Endless-v0")
 
 
@@ -99,13 +122,18 @@ LENGTH, ROWS = 20, 65
 
 def stream_of(mode, copies=8):
     """Acrobot, cut after 20 steps of each episode, as rows of a stream; actions are a function of what is seen."""
-    make = lambda: gym.make("Acrobot-v1", max_episode_steps=LENGTH, disable_env_checker=True)
+
+    def make():
+        return gym.make("Acrobot-v1", max_episode_steps=LENGTH, disable_env_checker=True)
+
     vector = SyncVectorEnv([make] * copies, autoreset_mode=mode)
     seen, _ = vector.reset(seed=list(range(copies)))
     rows, done = [[] for _ in range(copies)], np.zeros(copies, bool)
     for _ in range(ROWS):
         resets = done & (mode == AutoresetMode.NEXT_STEP)
-        later, reward, terminated, truncated, info = vector.step((np.abs(seen * 1e3).sum(1) % 3).astype(int))
+        later, reward, terminated, truncated, info = vector.step(
+            (np.abs(seen * 1e3).sum(1) % 3).astype(int)
+        )
         done = terminated | truncated
         for i in range(copies):
             rows[i].append((seen[i], reward[i], terminated[i], truncated[i], not resets[i]))
@@ -115,16 +143,23 @@ def stream_of(mode, copies=8):
         if done.any() and mode == AutoresetMode.DISABLED:
             later = vector.reset(options={"reset_mask": done})[0]
         seen = later
-    columns = [np.stack([np.array([row[k] for row in column[:ROWS]]) for column in rows], 1) for k in range(5)]
+    columns = [
+        np.stack([np.array([row[k] for row in column[:ROWS]]) for column in rows], 1)
+        for k in range(5)
+    ]
     observation, reward, terminated, truncated, mask = columns
     mask[-1] = False
     step = np.zeros(mask.shape, int)
-    return Trajectory(observation, step, reward, terminated, truncated, mask, step)
+    memory = np.zeros((copies, 0))
+    return Trajectory(observation, step, reward, terminated, truncated, mask, step, memory)
 
 
 def test_the_three_ways_to_reset_give_the_same_advantages():
     """With V of the true final observation; the control takes the next episode's first observation for it."""
-    value = lambda observation: jnp.asarray(np.sin(observation @ np.arange(1.0, 7.0)))
+
+    def value(observation):
+        return jnp.asarray(np.sin(observation @ np.arange(1.0, 7.0)))
+
     streams = {mode: stream_of(mode) for mode in AutoresetMode}
     found = {mode: advantages(s, value(s.observation), 0.99, 0.95) for mode, s in streams.items()}
     first = streams[AutoresetMode.NEXT_STEP]
@@ -132,6 +167,8 @@ def test_the_three_ways_to_reset_give_the_same_advantages():
     for mode, stream in streams.items():
         np.testing.assert_array_equal(stream.mask, first.mask)
         np.testing.assert_allclose(found[mode], found[AutoresetMode.NEXT_STEP], atol=1e-6)
-    wrong = np.where(first.mask[..., None], first.observation, np.roll(first.observation, -1, axis=0))
+    wrong = np.where(
+        first.mask[..., None], first.observation, np.roll(first.observation, -1, axis=0)
+    )
     mistaken = advantages(first, value(wrong), 0.99, 0.95)
     assert np.abs(mistaken - found[AutoresetMode.NEXT_STEP]).max() > 0.1

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from logpi import PPO, Reinforce
-from logpi.envs import group, make_environment, workers
-from logpi.envs.host import LocalGroup
-from logpi.envs.workers import WorkerGroup
-from logpi.learner import make_learner
-from logpi.rollout_host import HostSampler
+from logpi.environments.host import choice as group, workers
+from logpi.environments.host.local import LocalGroup
+from logpi.environments.host.workers import WorkerGroup
+from logpi.environments.registry import make_environment
+from logpi.sampling.host.sampler import HostSampler
 
 FILE = """
 import os, time
@@ -35,7 +35,7 @@ class Slow(CartPoleEnv):
 def slow(tmp_path, monkeypatch):
     """An environment that is slow in this process, or in workers alone; workers are preferred at first."""
     monkeypatch.setattr(group, "measure_step", lambda environment: 1.0)
-    monkeypatch.setattr("logpi.rollout_host.usable_cores", lambda: 2)
+    monkeypatch.setattr("logpi.sampling.host.sampler.usable_cores", lambda: 2)
     monkeypatch.setattr(workers, "WINDOW", 0.1)
 
     def make(here, remembers=0):
@@ -67,7 +67,7 @@ def test_workers_are_judged_by_the_copies_of_this_process(slow, here):
 def trained(environment, config, workers):
     """The learner after four updates, and what stepped the environments then."""
     sampler = HostSampler(environment, config.copies, 7, workers, lambda: False)
-    learner = sampler.begin(config, make_learner(config, environment.spec, 7))
+    learner = sampler.begin(config, config.make_learner(environment.spec, 7))
     try:
         advance = sampler.advance(config, learner, 10**6)
         for _ in range(4):

@@ -9,7 +9,8 @@ from test_training import same
 
 import logpi
 from logpi import LogpiError
-from logpi.mdp import discount_trap
+from logpi.core.options import options_at
+from logpi.theory.processes import discount_trap
 
 
 class Recall(gym.Env):
@@ -35,11 +36,15 @@ REMEMBERING = logpi.PPO(memory="gru", memory_size=16, **STREAMS)
 OTHERS = [
     logpi.Reinforce(memory="gru", memory_size=16, kl_limit=0.02, episodes=64),
     logpi.PPO(memory="lstm", memory_size=16, **STREAMS),
-    logpi.TRPO(memory="gru", memory_size=16, environments=16, rollout_steps=32, value_minibatches=4),
+    logpi.TRPO(
+        memory="gru", memory_size=16, environments=16, rollout_steps=32, value_minibatches=4
+    ),
 ]
 
 
-@pytest.mark.parametrize("algorithm", [REMEMBERING, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)])
+@pytest.mark.parametrize(
+    "algorithm", [REMEMBERING, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)]
+)
 def test_what_was_seen_before_is_remembered(algorithm, tmp_path):
     run = logpi.train(Recall, algorithm, steps=5e4, seed=1, out=tmp_path / "run")
     assert run.evaluation.mean > 0.9
@@ -68,11 +73,11 @@ def test_a_policy_with_a_memory_acts_by_hand(tmp_path):
     with pytest.raises(LogpiError, match="has a memory"):
         policy.act(np.zeros((1, 2)))
     for seed in range(20):
-        environment, remembered, ended, reward = Recall(), policy.blank(1), False, 0.0
+        environment, memory, ended, reward = Recall(), policy.initial_memory(1), False, 0.0
         observation, _ = environment.reset(seed=seed)
         while not ended:
-            remembered = policy.remember(observation[None], remembered)
-            action = policy.act(observation[None], remembered=remembered)[0]
+            memory = policy.next_memory(observation[None], memory)
+            action = policy.act(observation[None], memory=memory)[0]
             observation, reward, ended, *_ = environment.step(action)
         paid.append(reward)
     assert np.mean(paid) > 0.8
@@ -137,7 +142,9 @@ def test_images_are_learned_from(own, networks, tmp_path):
     algorithm = logpi.PPO(network=f"{networks}:pixels" if own else None, **STREAMS)
     run = logpi.train(Spot, algorithm, steps=2e4, seed=1, out=tmp_path / "run")
     assert run.evaluation.mean > 4.5
-    idle = logpi.train(Spot, dataclasses.replace(algorithm, learning_rate=1e-9), steps=1e3, out=tmp_path / "idle")
+    idle = logpi.train(
+        Spot, dataclasses.replace(algorithm, learning_rate=1e-9), steps=1e3, out=tmp_path / "idle"
+    )
     assert idle.evaluation.mean < 3.5
 
 
@@ -152,25 +159,31 @@ def test_an_own_network_is_trained_and_loaded(networks, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("too_wide", r"maps an array of shape \(4,\) to one of shape \(2,\); its output has shape \(3,\)"),
+        (
+            "too_wide",
+            r"maps an array of shape \(4,\) to one of shape \(2,\); its output has shape \(3,\)",
+        ),
         ("fails", "raised ValueError: no such layer"),
         ("nat", "did you mean 'net'"),
     ],
 )
 def test_a_network_that_does_not_fit_is_named(name, message, networks, tmp_path):
     with pytest.raises(LogpiError, match=message):
-        logpi.train("CartPole-v1", logpi.Reinforce(network=f"{networks}:{name}"), steps=1, out=tmp_path / "run")
+        logpi.train(
+            "CartPole-v1",
+            logpi.Reinforce(network=f"{networks}:{name}"),
+            steps=1,
+            out=tmp_path / "run",
+        )
 
 
 def test_any_option_may_change_over_the_budget():
-    from logpi.algorithm import annealed
-
     config = logpi.PPO(anneal=("learning_rate", "clip=0.05", "entropy_coefficient=0.01"), clip=0.25)
-    half = annealed(config, 0.5)
+    half = options_at(config, 0.5)
     assert half.learning_rate == pytest.approx(0.5 * config.learning_rate)
     assert half.clip == pytest.approx(0.15)
     assert half.entropy_coefficient == pytest.approx(0.005)
-    assert annealed(config, 0.0) == config
+    assert options_at(config, 0.0) == config
     for wrong in ("clip=-1", "rate", "epochs=3", "learning_rate=x", "trace_decay=2"):
         with pytest.raises(LogpiError):
             logpi.PPO(anneal=(wrong,))

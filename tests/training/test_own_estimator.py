@@ -6,7 +6,7 @@ import pytest
 
 import logpi
 from logpi import A2C, PPO, TRPO, LogpiError, Reinforce
-from logpi.named_estimators import as_estimator, off_policy_estimator, reference_estimator
+from logpi.methods.library_estimators import as_estimator, off_policy_estimator, reference_estimator
 
 OWN = """
 import jax.numpy as jnp
@@ -50,9 +50,15 @@ def parameters(run):
 
 @pytest.mark.parametrize("name", ["loss", "weights", "with_policy"])
 def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
-    train = lambda folder, **options: logpi.train(
-        "finite:short-corridor", Reinforce(hidden=(8,), episodes=8, **options), steps=600, seed=3, out=tmp_path / folder
-    )
+    def train(folder, **options):
+        return logpi.train(
+            "finite:short-corridor",
+            Reinforce(hidden=(8,), episodes=8, **options),
+            steps=600,
+            seed=3,
+            out=tmp_path / folder,
+        )
+
     built_in, own = parameters(train("a")), parameters(train("b", estimator=mine(name)))
     start = parameters(train("c", learning_rate=1e-12))
     assert np.abs(own - built_in).max() < 1e-3 * np.abs(built_in - start).max()
@@ -60,23 +66,38 @@ def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
 
 def test_an_own_estimator_trains_a_policy_with_a_memory(mine, tmp_path):
     options = dict(hidden=(8,), episodes=8, memory="gru", memory_size=4)
-    train = lambda folder, **more: logpi.train(
-        "finite:short-corridor", Reinforce(**options, **more), steps=600, seed=3, out=tmp_path / folder
-    )
+
+    def train(folder, **more):
+        return logpi.train(
+            "finite:short-corridor",
+            Reinforce(**options, **more),
+            steps=600,
+            seed=3,
+            out=tmp_path / folder,
+        )
+
     built_in, own = parameters(train("a")), parameters(train("b", estimator=mine("loss")))
     assert np.abs(own - built_in).max() < 1e-4
     assert np.abs(parameters(train("c", learning_rate=1e-12)) - built_in).max() > 1e-3
-    with pytest.raises(LogpiError, match="asks for 'policy', which with a memory is no function of one observation"):
+    with pytest.raises(
+        LogpiError, match="asks for 'policy', which with a memory is no function of one observation"
+    ):
         train("d", estimator=mine("with_policy"))
 
 
 def test_another_formula_trains_another_policy(mine, tmp_path):
     """The control: the estimator is really used."""
-    train = lambda folder, **options: parameters(
-        logpi.train(
-            "finite:short-corridor", Reinforce(hidden=(8,), episodes=8, **options), steps=300, out=tmp_path / folder
+
+    def train(folder, **options):
+        return parameters(
+            logpi.train(
+                "finite:short-corridor",
+                Reinforce(hidden=(8,), episodes=8, **options),
+                steps=300,
+                out=tmp_path / folder,
+            )
         )
-    )
+
     assert np.abs(train("a") - train("b", estimator=mine("wrong"))).max() > 1e-3
 
 
@@ -142,7 +163,9 @@ def test_options_that_say_biased_are_named(options, verdict, name):
 @pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO])
 def test_the_family_is_exact_where_lambda_is_one(algorithm):
     """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1 trusts the critic."""
-    exact = logpi.check(as_estimator(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing")
+    exact = logpi.check(
+        as_estimator(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing"
+    )
     assert exact.verdict == "exact"
     biased = logpi.check(as_estimator(algorithm(discount=0.9)), target="conventional-continuing")
     assert (biased.verdict, biased.diagnosis[0].name) == ("biased", "gae-lambda")

@@ -10,11 +10,13 @@ import pytest
 
 import logpi
 from logpi import A2C, NPG, PPO, TRPO, FiniteMDP, Reinforce
-from logpi.envs.base import CompiledEnvironment, EnvironmentSpec
-from logpi.objective import exact_objective, optimal_objective
+from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec
+from logpi.theory.exact import exact_objective, optimal_objective
 
 PROCESSES, TOGETHER, LAYERS, WIDTH, ACTIONS = 200, 25, 3, 2, 3
-END = LAYERS * WIDTH  # states are numbered layer by layer, so that the best policy need not know the time
+END = (
+    LAYERS * WIDTH
+)  # states are numbered layer by layer, so that the best policy need not know the time
 
 
 def layered(random):
@@ -33,9 +35,14 @@ def layered(random):
 
 def side_by_side(processes):
     """One environment: each episode is of one of the processes, whose number is part of what is seen."""
-    stacked = lambda name: jnp.asarray(np.stack([getattr(mdp, name) for mdp in processes]))
+
+    def stacked(name):
+        return jnp.asarray(np.stack([getattr(mdp, name) for mdp in processes]))
+
     initial, transition, reward = (stacked(name) for name in ("initial", "transition", "reward"))
-    seen = lambda which, state: which * (END + 1) + state
+
+    def seen(which, state):
+        return which * (END + 1) + state
 
     def reset(key):
         which = jax.random.randint(key, (), 0, len(processes))
@@ -46,14 +53,24 @@ def side_by_side(processes):
         which, state = now
         after = jax.random.categorical(key, jnp.log(transition[which, state, action]))
         terminated = after == END
-        return (which, after), seen(which, after), reward[which, state, action, after], terminated, ~terminated & False
+        return (
+            (which, after),
+            seen(which, after),
+            reward[which, state, action, after],
+            terminated,
+            ~terminated & False,
+        )
 
     count = len(processes) * (END + 1)
     spaces = gym.spaces.Discrete(count), gym.spaces.Discrete(ACTIONS)
-    return CompiledEnvironment(EnvironmentSpec("side-by-side", *spaces, LAYERS, None, {}), reset, step)
+    return CompiledEnvironment(
+        EnvironmentSpec("side-by-side", *spaces, LAYERS, None, {}), reset, step
+    )
 
 
-STREAMS = dict(hidden=(), environments=256, normalize_observations=False, trace_decay=1.0, discount=1.0)
+STREAMS = dict(
+    hidden=(), environments=256, normalize_observations=False, trace_decay=1.0, discount=1.0
+)
 WHOLE = dict(hidden=(), episodes=256, learning_rate=0.03, kl_limit=1.0)
 FITTED = dict(learning_rate=0.03, value_epochs=4, value_minibatches=4)
 NATURAL = dict(STREAMS, **FITTED, environments=512, rollout_steps=8, entropy_coefficient=0.02)

@@ -12,9 +12,15 @@ from logpi import PPO, FiniteMDP, LogpiError, Reinforce
 REWARD = np.array([0.0, 1.0, 2.0])
 # One decision among three; β E_ref[e^{r/β}] has its maximum at π ∝ π_ref e^{r/β}.
 CHOICE = FiniteMDP(
-    [1.0, 0.0], np.tile([0.0, 1.0], (2, 3, 1)), np.tile(REWARD[None, :, None], (2, 1, 2)), [False, True], 1
+    [1.0, 0.0],
+    np.tile([0.0, 1.0], (2, 3, 1)),
+    np.tile(REWARD[None, :, None], (2, 1, 2)),
+    [False, True],
+    1,
 )
-TABLE = dict(hidden=(), baseline="leave-one-out", episodes=256, anneal=("learning_rate",), learning_rate=0.03)
+TABLE = dict(
+    hidden=(), baseline="leave-one-out", episodes=256, anneal=("learning_rate",), learning_rate=0.03
+)
 
 
 def law(policy):
@@ -63,7 +69,9 @@ def test_an_own_estimator_sees_the_reference(reference, tmp_path, coefficient):
 
 def test_a_run_starts_from_its_reference_and_keeps_it(reference, tmp_path):
     folder, start = reference
-    config = Reinforce(**TABLE | dict(learning_rate=1e-9), reference=str(folder), reference_coefficient=1.0)
+    config = Reinforce(
+        **TABLE | dict(learning_rate=1e-9), reference=str(folder), reference_coefficient=1.0
+    )
     run = logpi.train(CHOICE, config, steps=1000, out=tmp_path / "run")
     np.testing.assert_allclose(law(run.policy), start, atol=1e-6)
     whole = logpi.train(CHOICE, config, steps=2000, out=tmp_path / "whole")
@@ -75,7 +83,9 @@ def test_the_return_that_is_reported_is_the_environment_s(reference, tmp_path):
     config = Reinforce(**TABLE, reference=str(reference[0]), reference_coefficient=1000.0)
     run = logpi.train(CHOICE, config, steps=2000, out=tmp_path / "run")
     assert 0 <= json.loads((run.folder / "evaluation.json").read_text())["mean"] <= 2
-    returns = np.genfromtxt(run.folder / "metrics.csv", delimiter=",", names=True)["rolloutep_rew_mean"]
+    returns = np.genfromtxt(run.folder / "metrics.csv", delimiter=",", names=True)[
+        "rolloutep_rew_mean"
+    ]
     assert np.all((returns >= 0) & (returns <= 2))
 
 
@@ -93,19 +103,26 @@ def test_an_own_network_can_be_a_reference(tmp_path):
         path.write_text(NETWORK.format(width=width))
     source = {width: f"{path}:net" for width, path in made.items()}
     table = dict(baseline="leave-one-out", episodes=64)
-    first = logpi.train(CHOICE, Reinforce(**table, network=source[8]), steps=2000, out=tmp_path / "first")
+    first = logpi.train(
+        CHOICE, Reinforce(**table, network=source[8]), steps=2000, out=tmp_path / "first"
+    )
     near = Reinforce(**table, network=source[8], reference=str(first.folder), learning_rate=1e-9)
     second = logpi.train(CHOICE, near, steps=100, out=tmp_path / "second")
     np.testing.assert_allclose(law(second.policy), law(first.policy), atol=1e-6)
     with pytest.raises(LogpiError, match="has another form"):
-        logpi.train(CHOICE, dataclasses.replace(near, network=source[9]), steps=100, out=tmp_path / "third")
+        logpi.train(
+            CHOICE, dataclasses.replace(near, network=source[9]), steps=100, out=tmp_path / "third"
+        )
 
 
 def test_unfit_references_are_named(reference, tmp_path):
     for config, message in [
         (Reinforce(reference="nowhere"), "nowhere is not a folder"),
         (PPO(reference=str(reference[0])), "has another form"),
-        (Reinforce(hidden=(), memory="gru", reference=str(reference[0])), "a policy with a memory cannot"),
+        (
+            Reinforce(hidden=(), memory="gru", reference=str(reference[0])),
+            "a policy with a memory cannot",
+        ),
     ]:
         with pytest.raises(LogpiError, match=message):
             logpi.train(CHOICE, config, steps=100, out=tmp_path / "run")

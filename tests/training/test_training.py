@@ -13,8 +13,9 @@ import pytest
 from helpers import FiniteEnv, random_mdp
 
 import logpi
-from logpi.mdp import FiniteMDP, RewardLaw, contextual_bandit, short_corridor
-from logpi.report import SilentReporter
+from logpi.runs.report import SilentReporter
+from logpi.theory.mdp import FiniteMDP, RewardLaw
+from logpi.theory.processes import contextual_bandit, short_corridor
 
 
 def arrays(folder):
@@ -78,7 +79,9 @@ def logits_of(policy):
 
 def test_short_corridor_approaches_the_best_stochastic_policy(tmp_path):
     """Sutton & Barto, Example 13.1: probability of right 2 - √2 ≈ 0.586, value about -11.66."""
-    algorithm = logpi.Reinforce(hidden=(), baseline="leave-one-out", learning_rate=0.003, episodes=32)
+    algorithm = logpi.Reinforce(
+        hidden=(), baseline="leave-one-out", learning_rate=0.003, episodes=32
+    )
     run = logpi.train("finite:short-corridor", algorithm, steps=3e5, seed=2, out=tmp_path / "run")
     logits = logits_of(run.policy)
     right = 1 / (1 + np.exp(logits[0, 0] - logits[0, 1]))
@@ -103,7 +106,12 @@ def test_random_processes_reach_their_optimum(tmp_path, baseline):
     [
         logpi.A2C(hidden=(), learning_rate=0.05, normalize_observations=False),
         logpi.PPO(
-            hidden=(), learning_rate=0.03, rollout_steps=16, epochs=4, minibatches=1, normalize_observations=False
+            hidden=(),
+            learning_rate=0.03,
+            rollout_steps=16,
+            epochs=4,
+            minibatches=1,
+            normalize_observations=False,
         ),
         logpi.NPG(hidden=(), kl_limit=0.05),
         logpi.TRPO(hidden=(), kl_limit=0.05),
@@ -119,7 +127,9 @@ def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
     start, best = logpi.exact_objective(mdp, np.zeros((4, 4))), logpi.optimal_objective(mdp)
     assert logpi.exact_objective(mdp, logits_of(run.policy)) > best - 0.01 * (best - start)
     slow = {"kl_limit": 1e-12} if hasattr(algorithm, "kl_limit") else {"learning_rate": 1e-9}
-    idle = logpi.train(mdp, dataclasses.replace(algorithm, **slow), steps=4e3, out=tmp_path / "idle")
+    idle = logpi.train(
+        mdp, dataclasses.replace(algorithm, **slow), steps=4e3, out=tmp_path / "idle"
+    )
     assert logpi.exact_objective(mdp, logits_of(idle.policy)) < best - 0.5 * (best - start)
 
 
@@ -129,7 +139,10 @@ def test_rewards_of_any_size_are_learned(tmp_path, size):
     plain = contextual_bandit()
     law = RewardLaw(size * plain.reward_value, plain.reward_probability)
     mdp = FiniteMDP(plain.initial, plain.transition, law, plain.terminal, plain.horizon)
-    mean = lambda config, name: logpi.train(mdp, config, steps=2e4, out=tmp_path / name).evaluation.mean / size
+
+    def mean(config, name):
+        return logpi.train(mdp, config, steps=2e4, out=tmp_path / name).evaluation.mean / size
+
     assert mean(logpi.A2C(), "units") > 1.8
     if size < 1:
         assert mean(logpi.A2C(normalize_returns=False), "none") < 1.7
@@ -152,7 +165,10 @@ RESUMED = [
 @pytest.mark.parametrize(("environment", "algorithm"), RESUMED)
 def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, environment, algorithm):
     """Bit for bit, parameters, optimiser states, episodes under way and counters."""
-    train = lambda name, steps, seed=3: logpi.train(environment, algorithm, steps=steps, seed=seed, out=tmp_path / name)
+
+    def train(name, steps, seed=3):
+        return logpi.train(environment, algorithm, steps=steps, seed=seed, out=tmp_path / name)
+
     train("whole", 20_000)
     train("parts", 6_000)
     logpi.resume(tmp_path / "parts", steps=13_000)
@@ -161,9 +177,13 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(tmp_path, environme
     train("other", 20_000, seed=4)
     assert not same(tmp_path / "whole", tmp_path / "other")  # the control
     rows = [
-        list(csv.DictReader((tmp_path / name / "metrics.csv").read_text().splitlines())) for name in ("whole", "parts")
+        list(csv.DictReader((tmp_path / name / "metrics.csv").read_text().splitlines()))
+        for name in ("whole", "parts")
     ]
-    column = lambda rows, tag: [row[tag] for row in rows if float(row["time/total_timesteps"]) > 13_000]
+
+    def column(rows, tag):
+        return [row[tag] for row in rows if float(row["time/total_timesteps"]) > 13_000]
+
     assert resumed.steps == int(float(rows[0][-1]["time/total_timesteps"]))
     for tag in ("time/total_timesteps", "rollout/ep_rew_mean"):
         assert set(column(rows[1], tag)) & set(column(rows[0], tag))
@@ -205,13 +225,19 @@ def test_act_answers_one_observation_or_many(tmp_path):
 def test_every_program_is_compiled_once(tmp_path, environment, caplog):
     """However the lengths of the episodes vary."""
     jax.clear_caches()
-    jax.config.update("jax_log_compiles", True)  # for every thread: the update is compiled beside the first batch
+    jax.config.update(
+        "jax_log_compiles", True
+    )  # for every thread: the update is compiled beside the first batch
     try:
         with caplog.at_level(logging.WARNING, logger="jax"):
             logpi.train(environment, steps=20_000, seed=0, out=tmp_path / "run")
     finally:
         jax.config.update("jax_log_compiles", False)
-    names = [record.getMessage().split()[1] for record in caplog.records if record.getMessage().startswith("Compiling")]
+    names = [
+        record.getMessage().split()[1]
+        for record in caplog.records
+        if record.getMessage().startswith("Compiling")
+    ]
     updates = [name for name in names if "update" in name]
     assert len(updates) == 1, names
     assert len(names) <= 8, names
@@ -222,7 +248,11 @@ def test_a_gymnasium_factory_trains_to_the_same_value_as_the_compiled_process(tm
     mdp = random_mdp(np.random.default_rng(8), horizon=4, discount=1.0)
     algorithm = logpi.Reinforce(hidden=(), learning_rate=0.05)
     host = logpi.train(
-        lambda: FiniteEnv(mdp), algorithm, steps=2e4, out=tmp_path / "host", max_episode_steps=mdp.horizon
+        lambda: FiniteEnv(mdp),
+        algorithm,
+        steps=2e4,
+        out=tmp_path / "host",
+        max_episode_steps=mdp.horizon,
     )
     compiled = logpi.train(mdp, algorithm, steps=2e4, out=tmp_path / "compiled")
     values = [logpi.exact_objective(mdp, logits_of(run.policy)) for run in (host, compiled)]
@@ -243,12 +273,16 @@ class Living(SilentReporter):
             self.kept.append(jnp.zeros(3))
 
 
-@pytest.mark.parametrize("algorithm", [logpi.Reinforce(episodes=4), logpi.A2C(environments=4, rollout_steps=8)])
+@pytest.mark.parametrize(
+    "algorithm", [logpi.Reinforce(episodes=4), logpi.A2C(environments=4, rollout_steps=8)]
+)
 def test_a_run_keeps_nothing_of_its_past(tmp_path, algorithm):
     """A learner of each batch kept alive would be 100 kB an update. The control keeps an array of each."""
     living, keeping = Living(), Living(keep=True)
     for name, reporter in (("run", living), ("control", keeping)):
-        logpi.train("CartPole-v1", algorithm, steps=1000, seed=0, out=tmp_path / name, reporter=reporter)
+        logpi.train(
+            "CartPole-v1", algorithm, steps=1000, seed=0, out=tmp_path / name, reporter=reporter
+        )
     assert len(living.counts) > 5
     assert max(living.counts[2:]) == min(living.counts[2:])
     assert max(keeping.counts[2:]) > min(keeping.counts[2:])

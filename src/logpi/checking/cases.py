@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from logpi.checking.probes import Probe
-from logpi.enumeration import enumerate_trajectories
-from logpi.errors import LogpiError
-from logpi.objective import log_softmax
+from logpi.core.errors import LogpiError
+from logpi.theory.enumeration import enumerate_trajectories
+from logpi.theory.exact import log_softmax
 
 # More batches than this are not enumerated.
 MOST_BATCHES = 200_000
@@ -63,18 +63,34 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
         extended = []
         for probability, state, rows in running:
             for action, after in product(range(mdp.actions), range(mdp.states)):
-                now = probability * law[mdp.observation[state], action] * mdp.transition[state, action, after]
+                now = (
+                    probability
+                    * law[mdp.observation[state], action]
+                    * mdp.transition[state, action, after]
+                )
                 if mdp.transition[state, action, after] == 0:
                     continue
                 terminated = bool(mdp.terminal[after])
                 truncated = not terminated and int(probe.step[after]) == mdp.horizon
-                row = (state, action, mdp.reward[state, action, after], after, terminated, truncated)
+                row = (
+                    state,
+                    action,
+                    mdp.reward[state, action, after],
+                    after,
+                    terminated,
+                    truncated,
+                )
                 for start in np.flatnonzero(mdp.initial) if terminated or truncated else [None]:
                     chance = 1.0 if start is None else mdp.initial[start]
-                    extended.append((now * chance, after if start is None else int(start), [*rows, row]))
+                    extended.append(
+                        (now * chance, after if start is None else int(start), [*rows, row])
+                    )
         running = extended
     names = ("state", "action", "reward", "next_state", "terminated", "truncated")
-    columns = [np.array(column) for column in zip(*(zip(*rows, strict=True) for _, _, rows in running), strict=True)]
+    columns = [
+        np.array(column)
+        for column in zip(*(zip(*rows, strict=True) for _, _, rows in running), strict=True)
+    ]
     raw: dict[str, ndarray] = dict(zip(names, columns, strict=True))
     raw["mask"] = np.ones(raw["state"].shape, bool)
     raw["going_on"] = np.array([state for _, state, _ in running])
@@ -82,16 +98,25 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
     return _columns(probe, np.array([p for p, _, _ in running]), raw["state"][:, 0], raw)
 
 
-def _columns(probe: Probe, probability: ndarray, start: ndarray, raw: dict[str, ndarray]) -> Columns:
+def _columns(
+    probe: Probe, probability: ndarray, start: ndarray, raw: dict[str, ndarray]
+) -> Columns:
     """What an estimator may ask for, from what happened; critics come later, they depend on the target."""
     state, action = raw["state"], raw["action"]
     seen = probe.mdp.observation[state]
-    fields = {name: raw[name] for name in ("action", "reward", "terminated", "truncated", "mask", "length")}
+    fields = {
+        name: raw[name]
+        for name in ("action", "reward", "terminated", "truncated", "mask", "length")
+    }
     fields["observation"] = seen
     fields["done"] = raw["terminated"] | raw["truncated"]
     fields["step"] = np.where(raw["mask"], probe.step[state], 0)
     fields["group"] = start
-    fields["state"], fields["next_state"], fields["going_on"] = state, raw["next_state"], raw["going_on"]
+    fields["state"], fields["next_state"], fields["going_on"] = (
+        state,
+        raw["next_state"],
+        raw["going_on"],
+    )
     fields["reference_log_prob"] = log_softmax(probe.reference)[seen, action]
     return Columns(probability, start, fields)
 
@@ -107,16 +132,23 @@ def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
     choices, probabilities = [], []
     for design in probe.designs:
         slots = [
-            np.arange(len(columns.start)) if start is None else np.flatnonzero(columns.start == start)
+            np.arange(len(columns.start))
+            if start is None
+            else np.flatnonzero(columns.start == start)
             for start in design.starts
         ]
         count = np.prod([float(len(slot)) for slot in slots])
         if count > MOST_BATCHES:
             raise LogpiError(f"{count:.3g} batches of {len(slots)} episodes: too many to enumerate")
         chosen = np.stack(np.meshgrid(*slots, indexing="ij"), axis=-1).reshape(-1, len(slots))
-        given = [1.0 if s is None else columns.probability[columns.start == s].sum() for s in design.starts]
+        given = [
+            1.0 if s is None else columns.probability[columns.start == s].sum()
+            for s in design.starts
+        ]
         choices.append(chosen)
-        probabilities.append(design.probability * np.prod(columns.probability[chosen] / np.array(given), axis=1))
+        probabilities.append(
+            design.probability * np.prod(columns.probability[chosen] / np.array(given), axis=1)
+        )
     choice, probability = np.concatenate(choices), np.concatenate(probabilities)
     possible = probability > 0
     choice, probability = choice[possible], probability[possible]

@@ -48,7 +48,11 @@ class Entry:
 V = ("value",)
 R = ("reward",)
 N2 = "use a baseline without the sample's own return: leave-one-out, or a critic fitted earlier"
-_gae = lambda decay: lambda d: d.gae(decay)
+
+
+def _gae(decay):
+    return lambda d: d.gae(decay)
+
 
 ADVANTAGES: tuple[Entry, ...] = (
     Entry("correct", "R_t", "", lambda d: d.returns),
@@ -133,7 +137,12 @@ class Ratio:
 
 
 _PRODUCT = "multiply by the product of the ratios up to the reward (per decision)"
-_length_root = lambda d: np.prod(d.ratio, axis=2, keepdims=True) ** (1 / d.fields["length"][:, :, None])
+
+
+def _length_root(d):
+    return np.prod(d.ratio, axis=2, keepdims=True) ** (1 / d.fields["length"][:, :, None])
+
+
 RATIOS: tuple[Ratio, ...] = (
     Ratio("importance", "per-decision importance weights", "", per_decision),
     Ratio("old-logp-recomputed", "the ratio is 1 whatever policy acted: old_log_prob is not used, or computed anew", _PRODUCT, lambda d, a: a),

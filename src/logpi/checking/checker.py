@@ -17,8 +17,9 @@ from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
 from logpi.checking.verdict import ROUNDED_INSIDE, SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
-from logpi.contract import CRITIC, NAMES, Estimator, Layout, wanted
-from logpi.errors import LogpiError, real, require
+from logpi.core.checks import is_real, require
+from logpi.core.errors import LogpiError
+from logpi.estimators.contract import CRITIC, NAMES, Estimator, Layout, requested_names
 
 
 def check(
@@ -47,10 +48,10 @@ def check(
     known = get_args(FrameworkName)
     require(framework is None or framework in known, "framework", " or ".join(known), framework)
     require(target in TARGETS, "target", " or ".join(TARGETS), target)
-    valid = real(entropy_coefficient) and abs(entropy_coefficient) < float("inf")
+    valid = is_real(entropy_coefficient) and abs(entropy_coefficient) < float("inf")
     require(valid, "entropy_coefficient", "a number", entropy_coefficient)
-    require(real(discount) and 0 <= discount <= 1, "discount", "a number in [0, 1]", discount)
-    names = wanted(estimator, NAMES)
+    require(is_real(discount) and 0 <= discount <= 1, "discount", "a number in [0, 1]", discount)
+    names = requested_names(estimator, NAMES)
     made = make_framework(framework or find_framework(estimator), estimator)
     law = None if sampler is None else sampled_law(sampler)
     trial = Trial(made, names, layout, -1.0 if maximize else 1.0, law, entropy_coefficient)
@@ -85,9 +86,13 @@ class _Check:
             rounded = judge(evidence, ROUNDED_INSIDE)
             if rounded.verdict == "exact":
                 judgement, tolerance = rounded, ROUNDED_INSIDE
-                self.trial.notes.append("exact to what single precision inside of the function leaves")
+                self.trial.notes.append(
+                    "exact to what single precision inside of the function leaves"
+                )
             elif judgement.relative_bias < SINGLE_TOLERANCE:
-                self.trial.notes.append("a bias as small as this may come from single precision inside the function")
+                self.trial.notes.append(
+                    "a bias as small as this may come from single precision inside the function"
+                )
         matches = self._matches(probes, measured, tolerance)
         if judgement.verdict in ("biased", "zero") and matches and not leak:
             judgement = replace(judgement, verdict="other-target")
@@ -124,10 +129,17 @@ class _Check:
     def _evidence(self, measured: Measured, target: str) -> Evidence:
         found = measured.moments
         return Evidence(
-            measured.situation, measured.columns, measured.cases, found.mean, measured.targets[target], found.rounding
+            measured.situation,
+            measured.columns,
+            measured.cases,
+            found.mean,
+            measured.targets[target],
+            found.rounding,
         )
 
-    def _matches(self, probes: Probes, measured: Sequence[Measured], tolerance: float) -> tuple[str, ...]:
+    def _matches(
+        self, probes: Probes, measured: Sequence[Measured], tolerance: float
+    ) -> tuple[str, ...]:
         """Every target for which the estimator is exact, with the critic that such an estimator would have."""
         found = [name for name in measured[0].targets if self._fits(measured, name, tolerance)]
         if not found and set(CRITIC) & set(self.trial.names):
@@ -136,7 +148,9 @@ class _Check:
             found += [name for name in going_on[0].targets if self._fits(going_on, name, tolerance)]
             if not found and not self.exact_critic:
                 exact = self.trial.measure(probes, self._critic._replace(exact=True))
-                exact_for = [name for name in exact[0].targets if self._fits(exact, name, tolerance)]
+                exact_for = [
+                    name for name in exact[0].targets if self._fits(exact, name, tolerance)
+                ]
                 if exact_for:
                     self.trial.notes.append(
                         f"with an exact critic it is exact for {', '.join(exact_for)}: what is wrong is the critic's"
@@ -169,30 +183,52 @@ class _Check:
         evidence = [self._evidence(m, self.target) for m in measured]
         causes = [value_leak()] if leak else []
         bonuses = ("entropy-bonus", "entropy-regularised")
-        causes += [entropy_sign()] if any(self._entropy_taken_off(measured, bonus) for bonus in bonuses) else []
+        causes += (
+            [entropy_sign()]
+            if any(self._entropy_taken_off(measured, bonus) for bonus in bonuses)
+            else []
+        )
         silent = all(m.moments.second == 0 for m in measured)
         about = by_target(judgement, self.target, matches, self.trial.names, silent)
         if judgement.verdict == "other-target" and about:
             return tuple(about)  # it explains all that there is
         causes += by_law(evidence, self.trial.names) if self.trial.sampler is not None else []
         causes += about
-        causes += diagnose(evidence, self.trial.names, self.target) if judgement.verdict != "zero" else []
+        causes += (
+            diagnose(evidence, self.trial.names, self.target) if judgement.verdict != "zero" else []
+        )
         unique = {cause.name: cause for cause in reversed(causes)}
         return tuple(unique[name] for name in dict.fromkeys(cause.name for cause in causes))
 
     def _entropy_taken_off(self, measured: Sequence[Measured], bonus: str) -> bool:
         """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""
-        mirrored = lambda m: 2 * m.targets["discounted"] - m.targets[bonus]
-        known = all({"discounted", bonus} <= m.targets.keys() for m in measured) and self.trial.entropy_coefficient != 0
-        return known and all(np.allclose(m.moments.mean, mirrored(m), rtol=1e-6, atol=1e-9) for m in measured)
+
+        def mirrored(m):
+            return 2 * m.targets["discounted"] - m.targets[bonus]
+
+        known = (
+            all({"discounted", bonus} <= m.targets.keys() for m in measured)
+            and self.trial.entropy_coefficient != 0
+        )
+        return known and all(
+            np.allclose(m.moments.mean, mirrored(m), rtol=1e-6, atol=1e-9) for m in measured
+        )
 
     def _variance(self, measured: Sequence[Measured]) -> Variance | None:
-        pairs = [m for m in measured if m.situation.probe.name == "stop" and m.situation.probe.episodes == 2]
+        pairs = [
+            m
+            for m in measured
+            if m.situation.probe.name == "stop" and m.situation.probe.episodes == 2
+        ]
         first = (pairs or measured)[0]
         episodes = first.situation.probe.episodes
         trace = first.moments.variance
         own = self.discount
-        discounts = {"discounted": (own, own), "conventional": (1.0, own), "undiscounted": (1.0, 1.0)}
+        discounts = {
+            "discounted": (own, own),
+            "conventional": (1.0, own),
+            "undiscounted": (1.0, 1.0),
+        }
         whole = self.trial.layout != "rollout" and first.situation.law.jacobian is None
         if not whole or self.target not in discounts or "reward" not in self.trial.names:
             return Variance(trace, None, None, episodes)
@@ -200,12 +236,19 @@ class _Check:
         return Variance(trace, least, trace / least if least > 0 else None, episodes)
 
     def _credit(self, probes: Probes) -> Credit | None:
-        if "reward" not in self.trial.names or self.trial.layout == "rollout" or self.trial.sampler is not None:
+        if (
+            "reward" not in self.trial.names
+            or self.trial.layout == "rollout"
+            or self.trial.sampler is not None
+        ):
             return None
         chain = replace(probes.chain, designs=batch_of(1 if self.trial.layout == "episode" else 2))
         try:
             situation = Situation(chain, self.trial.layout, self.trial.law(chain))
-            mean = lambda paid: self.trial.moments(paid, all_cases(paid, paid.columns())).mean
+
+            def mean(paid):
+                return self.trial.moments(paid, all_cases(paid, paid.columns())).mean
+
             return credit_matrix(mean, situation)
         except NotFinite:
             return None  # such as a division by the deviation of equal returns

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.expectation import Situation
-from logpi.objective import exact_gradient
+from logpi.theory.exact import exact_gradient
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,33 @@ class Credit:
 
     def to_json(self) -> dict[str, object]:
         """Rows by t; null below the diagonal."""
-        rows = lambda m: [[None if np.isnan(x) else float(x) for x in row] for row in m]
-        return {"matrix": rows(self.matrix), "correct": rows(self.correct), "residual": self.residual}
+
+        def rows(m):
+            return [[None if np.isnan(x) else float(x) for x in row] for row in m]
+
+        return {
+            "matrix": rows(self.matrix),
+            "correct": rows(self.correct),
+            "residual": self.residual,
+        }
 
 
-def credit_matrix(mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation) -> Credit:
+def credit_matrix(
+    mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation
+) -> Credit:
     """The matrix of an estimator whose expectation is `mean` on `situation`, whose probe is the chain."""
     probe, horizon = situation.probe, situation.probe.mdp.horizon
     matrix = np.full((horizon, horizon), np.nan)
-    correct = np.where(np.triu(np.ones((horizon, horizon))) > 0, probe.mdp.discount ** np.arange(horizon), np.nan)
+    correct = np.where(
+        np.triu(np.ones((horizon, horizon))) > 0, probe.mdp.discount ** np.arange(horizon), np.nan
+    )
     left, size = 0.0, 0.0
     found = [mean(_rewarded(situation, k)) for k in (None, *range(horizon))]
     for k in range(horizon):
         single = _rewarded(situation, k)
-        unit = exact_gradient(single.probe.mdp.replace(discount=1.0), probe.logits)  # row t: E[r_k ∇ log π(a_t)]
+        unit = exact_gradient(
+            single.probe.mdp.replace(discount=1.0), probe.logits
+        )  # row t: E[r_k ∇ log π(a_t)]
         for t in range(horizon):
             rows = probe.step[: len(probe.logits)] == t
             expected, got = unit[rows], (found[k + 1] - found[0])[rows]
@@ -57,5 +70,9 @@ def _rewarded(situation: Situation, k: int | None) -> Situation:
     """Rewards at step k only; at no step for None."""
     probe = situation.probe
     mdp = probe.mdp
-    reward = np.where((probe.step == k)[:, None, None], mdp.reward, 0.0) if k is not None else 0 * mdp.reward
+    reward = (
+        np.where((probe.step == k)[:, None, None], mdp.reward, 0.0)
+        if k is not None
+        else 0 * mdp.reward
+    )
     return replace(situation, probe=replace(probe, mdp=mdp.replace(reward=reward)))

@@ -11,9 +11,20 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.cases import Cases, Columns
-from logpi.checking.catalogue import ADVANTAGES, AGGREGATIONS, KL, POWERS, RATIOS, SCORES, Data, Entry, Ratio, Score
+from logpi.checking.catalogue import (
+    ADVANTAGES,
+    AGGREGATIONS,
+    KL,
+    POWERS,
+    RATIOS,
+    SCORES,
+    Data,
+    Entry,
+    Ratio,
+    Score,
+)
 from logpi.checking.expectation import Situation
-from logpi.objective import log_softmax
+from logpi.theory.exact import log_softmax
 
 EQUAL = 1e-7
 EXPLAINS = 0.35
@@ -37,7 +48,12 @@ class Cause:
 
     def to_json(self) -> dict[str, object]:
         """By these names."""
-        return {"name": self.name, "explanation": self.explanation, "remedy": self.remedy, "distance": self.distance}
+        return {
+            "name": self.name,
+            "explanation": self.explanation,
+            "remedy": self.remedy,
+            "distance": self.distance,
+        }
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,10 @@ class Evidence:
 
 
 def fitted(
-    found: Sequence[ndarray], target: Sequence[ndarray], sizes: Sequence[object], floor: Sequence[float] | None = None
+    found: Sequence[ndarray],
+    target: Sequence[ndarray],
+    sizes: Sequence[object],
+    floor: Sequence[float] | None = None,
 ) -> tuple[dict, list[float]]:
     """The factor k of each size for which found ≈ k target, and what is left, relative to the larger of the two.
 
@@ -75,7 +94,11 @@ def fitted(
     factors: dict = {}
     for group in set(sizes):
         # every probe weighs alike, whatever the size of its gradient
-        pairs = [(f / n, t / n) for f, t, n, s in zip(found, target, size, sizes, strict=True) if s == group]
+        pairs = [
+            (f / n, t / n)
+            for f, t, n, s in zip(found, target, size, sizes, strict=True)
+            if s == group
+        ]
         length = sum(float(np.sum(t * t)) for _, t in pairs)
         factors[group] = sum(float(np.sum(f * t)) for f, t in pairs) / length if length > 0 else 0.0
     left = []
@@ -85,7 +108,9 @@ def fitted(
     return factors, left
 
 
-def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], target: str, most: int = 5) -> list[Cause]:
+def diagnose(
+    evidence: Sequence[Evidence], names: tuple[str, ...], target: str, most: int = 5
+) -> list[Cause]:
     """Combinations of known mistakes, those that explain most with fewest mistakes first."""
     found, sizes = [e.found for e in evidence], [e.size for e in evidence]
     without = max(fitted(found, [e.target for e in evidence], sizes)[1])
@@ -103,7 +128,11 @@ def diagnose(evidence: Sequence[Evidence], names: tuple[str, ...], target: str, 
         cost = sum(0.5 if part.name == "gamma-t-missing" else 1.0 for part in wrong)
         equal = distance < min(EQUAL, 1e-3 * without)
         ranked.append(
-            ((not equal, 0.0 if equal else round(distance, 3), not unscaled and equal, cost), wrong, distance)
+            (
+                (not equal, 0.0 if equal else round(distance, 3), not unscaled and equal, cost),
+                wrong,
+                distance,
+            )
         )
     ranked.sort(key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2]))
     causes: list[Cause] = []
@@ -129,12 +158,18 @@ class Parts(NamedTuple):
 
 def _accepted(target: str) -> set[str]:
     """What is no mistake for this target."""
-    no_power = {"gamma-t-missing"} if target.startswith("conventional") or target == "undiscounted" else set()
+    no_power = (
+        {"gamma-t-missing"}
+        if target.startswith("conventional") or target == "undiscounted"
+        else set()
+    )
     beyond = {"trunc-bootstrapped"} if "continuing" in target else set()
     return no_power | beyond | ({"undiscounted-return"} if target == "undiscounted" else set())
 
 
-def _combinations(names: tuple[str, ...], accepted: set[str]) -> Iterator[tuple[Parts, list[Entry | Ratio | Score]]]:
+def _combinations(
+    names: tuple[str, ...], accepted: set[str]
+) -> Iterator[tuple[Parts, list[Entry | Ratio | Score]]]:
     """Estimators with few wrong factors, and those factors, the most telling first."""
     asks = set(names)
     if "reference_log_prob" in asks and "reward" not in asks:
@@ -147,14 +182,21 @@ def _combinations(names: tuple[str, ...], accepted: set[str]) -> Iterator[tuple[
         if not set(advantage.needs) <= asks:
             continue
         # the right form of each factor is the one without a remedy
-        wrong = [part for part in (score, advantage, ratio, aggregation) if part.remedy and part.name not in accepted]
+        wrong = [
+            part
+            for part in (score, advantage, ratio, aggregation)
+            if part.remedy and part.name not in accepted
+        ]
         unusual = bool(advantage.remedy) and advantage.name not in COMMON
         if len(wrong) > 2 or (unusual and (ratio.remedy or score.remedy)):
             continue
         for power in POWERS[1:2] if advantage.whole else POWERS:
             odd = bool(power.remedy) and not advantage.whole and power.name not in accepted
             if wrong or odd:
-                yield Parts(advantage, aggregation, power, ratio, score), [*wrong, *([power] if odd else [])]
+                yield (
+                    Parts(advantage, aggregation, power, ratio, score),
+                    [*wrong, *([power] if odd else [])],
+                )
 
 
 class _Table:
@@ -192,7 +234,9 @@ class _Table:
         def rated(advantage: Entry, ratio: Ratio | None) -> ndarray:
             return part(advantage) if ratio is None else ratio.apply(data, part(advantage))
 
-        share = case.probability[:, None, None] / (data.mask.shape[1] * (data.mask.shape[2] if data.rollout else 1))
+        share = case.probability[:, None, None] / (
+            data.mask.shape[1] * (data.mask.shape[2] if data.rollout else 1)
+        )
         weights = np.empty((len(all_parts), *data.mask.shape))
         for row, parts in enumerate(all_parts):
             weight = rated(parts.advantage, parts.ratio)
@@ -202,14 +246,18 @@ class _Table:
         found = self._scores(case, weights)
         for row, parts in enumerate(all_parts):
             if parts.score is not None and parts.score.remedy:
-                by_logits = parts.score.by_logits(self.probe.logits[case.observation], data, weights[row])
+                by_logits = parts.score.by_logits(
+                    self.probe.logits[case.observation], data, weights[row]
+                )
                 found[row] = self._onto_logits(case, by_logits)
         return found
 
     def _scores(self, case: Cases, weights: ndarray) -> Float[ndarray, "estimator O A"]:
         """Σ weight × ∇ log π(a|o), which is 1[a] - π(·|o) in row o."""
         rows, actions = self.probe.logits.shape
-        chosen = np.eye(rows * actions)[(case.observation * actions + case.fields["action"]).ravel()]
+        chosen = np.eye(rows * actions)[
+            (case.observation * actions + case.fields["action"]).ravel()
+        ]
         tally = (weights.reshape(len(weights), -1) @ chosen).reshape(-1, rows, actions)
         return tally - self.probe.policy * tally.sum(axis=2, keepdims=True)
 
@@ -217,4 +265,6 @@ class _Table:
         """Σ over all batches of what falls on the logits of each observation."""
         columns = np.moveaxis(by_logits, -1, 0)
         rows = len(self.probe.logits)
-        return np.stack([np.bincount(case.observation.ravel(), c.ravel(), rows) for c in columns], axis=1)
+        return np.stack(
+            [np.bincount(case.observation.ravel(), c.ravel(), rows) for c in columns], axis=1
+        )

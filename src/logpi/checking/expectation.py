@@ -11,9 +11,9 @@ from logpi.checking.cases import Cases, Columns, add_law, batches, streams, traj
 from logpi.checking.probes import Probe
 from logpi.checking.request import Answer, Framework, Request
 from logpi.checking.targets import Law
-from logpi.contract import CRITIC, DIFFERENTIABLE, Layout
-from logpi.errors import LogpiError
-from logpi.objective import continuing_values, log_softmax, policy_values
+from logpi.core.errors import LogpiError
+from logpi.estimators.contract import CRITIC, DIFFERENTIABLE, Layout
+from logpi.theory.exact import continuing_values, log_softmax, policy_values
 
 ROLLOUT_STEPS = 3
 
@@ -88,10 +88,14 @@ class Situation:
         rows = np.arange(len(last))
         cut = ~fields["done"][rows, last]
         if self.layout == "rollout":
-            next_value[rows, last] = np.where(cut, goes_on[after[rows, last]], next_value[rows, last])
+            next_value[rows, last] = np.where(
+                cut, goes_on[after[rows, last]], next_value[rows, last]
+            )
             last_value = np.where(cut, goes_on[fields["going_on"]], last_value)
         elif self.critic.continuing:
-            last_value = np.where(fields["truncated"][rows, last], endless[after[rows, last]], last_value)
+            last_value = np.where(
+                fields["truncated"][rows, last], endless[after[rows, last]], last_value
+            )
         fields["next_value"], fields["last_value"] = next_value, last_value
 
     def _exact_values(self) -> tuple[Float[ndarray, " S"], Float[ndarray, " S"]]:
@@ -108,7 +112,9 @@ def all_cases(situation: Situation, columns: Columns) -> list[Cases]:
     return list(batches(situation.probe, columns))
 
 
-def moments(framework: Framework, names: tuple[str, ...], situation: Situation, cases: list[Cases]) -> Moments:
+def moments(
+    framework: Framework, names: tuple[str, ...], situation: Situation, cases: list[Cases]
+) -> Moments:
     """Σ_batch p(batch) ĝ(batch), exactly.
 
     **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not finite.
@@ -133,7 +139,11 @@ class NotFinite(LogpiError):
 
     def __init__(self, situation: Situation, request: Request, answer: Answer):
         bad = int(np.argmin(answer.finite_batches))
-        shown = {n: np.round(request.constant[n][bad], 3).tolist() for n in ("reward",) if n in request.constant}
+        shown = {
+            n: np.round(request.constant[n][bad], 3).tolist()
+            for n in ("reward",)
+            if n in request.constant
+        }
         given = "".join(f", {name} {value}" for name, value in shown.items())
         super().__init__(f"the loss or its gradient is not finite on probe {situation.name}{given}")
 
@@ -150,10 +160,17 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
         "policy": table,
         **{name: case.fields[name] for name in CRITIC},
     }
-    orient = lambda name, array: array if name == "policy" else _as_layout(situation.layout, array)
+
+    def orient(name, array):
+        return array if name == "policy" else _as_layout(situation.layout, array)
+
     return Request(
         names=names,
-        constant={n: orient(n, a) for n, a in case.fields.items() if n in names and n not in DIFFERENTIABLE},
+        constant={
+            n: orient(n, a)
+            for n, a in case.fields.items()
+            if n in names and n not in DIFFERENTIABLE
+        },
         leaves={n: orient(n, leaves[n]) for n in DIFFERENTIABLE if n in names},
         discount=situation.probe.mdp.discount,
         shape=_as_layout(situation.layout, seen).shape[1:],
@@ -183,13 +200,18 @@ def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, 
             case.observation.shape[1] * (situation.steps if situation.layout == "rollout" else 1)
         )
         return score_sums(probe, case, share * weight)
-    found = {n: c if n == "policy" else _from_layout(situation.layout, -c) for n, c in answer.cotangents.items()}
+    found = {
+        n: c if n == "policy" else _from_layout(situation.layout, -c)
+        for n, c in answer.cotangents.items()
+    }
     gradient = np.zeros((len(case.probability), *probe.logits.shape))
     if "log_prob" in found:
         gradient += score_sums(probe, case, found["log_prob"])
     if "logits" in found:
         for action in range(probe.mdp.actions):
-            gradient[:, :, action] += by_row(case.observation, found["logits"][..., action], len(probe.logits))
+            gradient[:, :, action] += by_row(
+                case.observation, found["logits"][..., action], len(probe.logits)
+            )
     if "entropy" in found:
         log_policy = np.log(policy)
         slope = -policy * (log_policy - np.sum(policy * log_policy, axis=1, keepdims=True))
@@ -208,7 +230,9 @@ def critic_share(situation: Situation, case: Cases, answer: Answer) -> Float[nda
         if name in answer.cotangents:
             cotangent = _from_layout(situation.layout, -answer.cotangents[name])
             by_state += by_row(case.fields[field], cotangent, states)
-    table = 0.3 * np.cos(1.0 + np.arange(states * probe.logits.size)).reshape(states, *probe.logits.shape)
+    table = 0.3 * np.cos(1.0 + np.arange(states * probe.logits.size)).reshape(
+        states, *probe.logits.shape
+    )
     return np.tensordot(by_state, table, axes=1)
 
 
@@ -219,7 +243,9 @@ def by_row(index: ndarray, value: ndarray, rows: int) -> Float[ndarray, "batch r
     return np.bincount(flat.ravel(), value.ravel(), count * rows).reshape(count, rows)
 
 
-def score_sums(probe: Probe, case: Cases, weight: Float[ndarray, "batch episode time"]) -> Float[ndarray, "batch O A"]:
+def score_sums(
+    probe: Probe, case: Cases, weight: Float[ndarray, "batch episode time"]
+) -> Float[ndarray, "batch O A"]:
     """Σ weight × ∇ log π(a|o), where ∇ log π(a|o) is 1[a] - π(·|o) in row o."""
     rows, actions = probe.logits.shape
     tally = by_row(case.observation * actions + case.fields["action"], weight, rows * actions)
@@ -233,23 +259,32 @@ def least_variance(situation: Situation, columns: Columns, power: float, discoun
     ĝ = Σ_t power^t (R_t - b(s_t)) ∇ log π, R_t with `discount`.
     """
     probe, fields = situation.probe, columns.fields
-    single = Cases(columns.probability, {n: a[:, None] if a.ndim == 2 else a for n, a in fields.items()})
+    single = Cases(
+        columns.probability, {n: a[:, None] if a.ndim == 2 else a for n, a in fields.items()}
+    )
     powers = np.where(single.fields["mask"], power ** single.fields["step"], 0.0)
     returns = reward_to_go(single.fields["reward"], discount)
     rows = len(probe.logits)
     whole = score_sums(probe, single, powers * returns).reshape(len(columns.probability), -1)
     parts = np.stack(
-        [score_sums(probe, single, powers * (single.observation == o)).reshape(whole.shape) for o in range(rows)],
+        [
+            score_sums(probe, single, powers * (single.observation == o)).reshape(whole.shape)
+            for o in range(rows)
+        ],
         axis=2,
     )
     weighted = parts * columns.probability[:, None, None]
-    best = np.linalg.lstsq(np.einsum("bgi,bgj->ij", weighted, parts), np.einsum("bgi,bg->i", weighted, whole))[0]
+    best = np.linalg.lstsq(
+        np.einsum("bgi,bgj->ij", weighted, parts), np.einsum("bgi,bg->i", weighted, whole)
+    )[0]
     left = whole - parts @ best
     mean = columns.probability @ left
     return float(columns.probability @ np.sum(left**2, axis=1) - mean @ mean)
 
 
-def reward_to_go(reward: Float[ndarray, "*more time"], discount: float) -> Float[ndarray, "*more time"]:
+def reward_to_go(
+    reward: Float[ndarray, "*more time"], discount: float
+) -> Float[ndarray, "*more time"]:
     """R_t = r_{t+1} + γ R_{t+1}."""
     returns, later = np.zeros_like(reward), 0.0
     for t in reversed(range(reward.shape[-1])):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.objective import softmax
+from logpi.theory.exact import softmax
 
 Weight = Float[ndarray, "batch episode time"]
 
@@ -16,13 +16,24 @@ class Data:
     """The fields of all batches of one shape, and what most entries need of them."""
 
     def __init__(
-        self, fields: Mapping[str, ndarray], discount: float, log_prob: ndarray, probability: ndarray, rollout: bool
+        self,
+        fields: Mapping[str, ndarray],
+        discount: float,
+        log_prob: ndarray,
+        probability: ndarray,
+        rollout: bool,
     ):
         self.fields, self.discount, self.rollout = fields, discount, rollout
         self.log_prob, self.probability = log_prob, probability
         self.mask = fields["mask"].astype(float)
-        self.reward, self.value, self.next_value = fields["reward"], fields["value"], fields["next_value"]
-        self.terminated, self.truncated, self.done = (fields[n] for n in ("terminated", "truncated", "done"))
+        self.reward, self.value, self.next_value = (
+            fields["reward"],
+            fields["value"],
+            fields["next_value"],
+        )
+        self.terminated, self.truncated, self.done = (
+            fields[n] for n in ("terminated", "truncated", "done")
+        )
 
     @cached_property
     def returns(self) -> Weight:
@@ -74,15 +85,21 @@ class Data:
 
     def over_steps(self, x: ndarray) -> ndarray:
         """Mean over the steps of each episode, kept as [batch, episode, 1]."""
-        return np.sum(x * self.mask, axis=2, keepdims=True) / np.sum(self.mask, axis=2, keepdims=True)
+        return np.sum(x * self.mask, axis=2, keepdims=True) / np.sum(
+            self.mask, axis=2, keepdims=True
+        )
 
     def over_batch(self, x: ndarray) -> ndarray:
         """Mean over all steps of the batch, kept as [batch, 1, 1]."""
-        return np.sum(x * self.mask, axis=(1, 2), keepdims=True) / np.sum(self.mask, axis=(1, 2), keepdims=True)
+        return np.sum(x * self.mask, axis=(1, 2), keepdims=True) / np.sum(
+            self.mask, axis=(1, 2), keepdims=True
+        )
 
     def over_time_step(self, x: ndarray) -> ndarray:
         """Mean over the episodes that are running at t, kept as [batch, 1, time]."""
-        return np.sum(x * self.mask, axis=1, keepdims=True) / np.maximum(np.sum(self.mask, axis=1, keepdims=True), 1)
+        return np.sum(x * self.mask, axis=1, keepdims=True) / np.maximum(
+            np.sum(self.mask, axis=1, keepdims=True), 1
+        )
 
     def over_group(self, x: Float[ndarray, "batch episode #time"]) -> ndarray:
         """Mean over the episodes with the same prompt."""
@@ -97,7 +114,10 @@ class Data:
 
 
 def whitened(
-    mean: Callable[[Data, ndarray], ndarray], what: Callable[[Data], ndarray], centred: bool = True, ddof: int = 0
+    mean: Callable[[Data, ndarray], ndarray],
+    what: Callable[[Data], ndarray],
+    centred: bool = True,
+    ddof: int = 0,
 ) -> Callable[[Data], ndarray]:
     """(x - mean) / (deviation + 1e-8), both taken over the same sample; `ddof` as in NumPy's std."""
 
@@ -194,7 +214,9 @@ def budget(least: int) -> Callable[[Data], ndarray]:
 def episodes_whitened(d: Data, ddof: int) -> ndarray:
     """R(τ) shifted and scaled over the episodes of the batch."""
     with np.errstate(all="ignore"):
-        deviation = d.whole.std(axis=1, keepdims=True, ddof=ddof) if d.whole.shape[1] > ddof else np.nan
+        deviation = (
+            d.whole.std(axis=1, keepdims=True, ddof=ddof) if d.whole.shape[1] > ddof else np.nan
+        )
     return (d.whole - d.whole.mean(axis=1, keepdims=True)) / (deviation + 1e-8) * d.mask
 
 
@@ -233,7 +255,9 @@ def softmax_over(axis: int) -> Callable[[ndarray, Data, ndarray], ndarray]:
     def by_logits(logits: ndarray, d: Data, weight: ndarray) -> ndarray:
         chosen = np.eye(logits.shape[-1])[d.fields["action"]] * weight[..., None]
         exponential = np.exp(logits)
-        return chosen - exponential / exponential.sum(axis, keepdims=True) * chosen.sum(axis, keepdims=True)
+        return chosen - exponential / exponential.sum(axis, keepdims=True) * chosen.sum(
+            axis, keepdims=True
+        )
 
     return by_logits
 

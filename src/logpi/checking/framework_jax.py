@@ -6,8 +6,9 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import LINKED, Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import CRITIC, Estimator, blamed, call, name_of, shape_of
-from logpi.errors import LogpiError
+from logpi.core.errors import LogpiError
+from logpi.core.user_files import name_of
+from logpi.estimators.contract import CRITIC, Estimator, blame, call, shape_of
 
 # Batches that one compiled call takes; the same for all probes, so that equal shapes compile once.
 CHUNK = 64
@@ -25,7 +26,9 @@ class JaxFramework:
         self.compiled: dict[Any, Any] = {}
         self.traceable = True
 
-    def _inputs(self, request: Request, constant: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
+    def _inputs(
+        self, request: Request, constant: dict[str, Any], leaves: dict[str, Any]
+    ) -> dict[str, Any]:
         jax = self.jax
         given = {"discount": request.discount, **constant, **leaves}
         if "policy" in leaves:
@@ -47,8 +50,12 @@ class JaxFramework:
         return np.asarray(output)
 
     def _one(self, request: Request, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        as_input = lambda array: array.item() if array.ndim == 0 else self.jax.numpy.asarray(array)
-        constant = {name: as_input(array) for name, array in request.take(request.constant, index).items()}
+        def as_input(array):
+            return array.item() if array.ndim == 0 else self.jax.numpy.asarray(array)
+
+        constant = {
+            name: as_input(array) for name, array in request.take(request.constant, index).items()
+        }
         leaves = request.take(request.leaves, index)
         return constant, {name: self.jax.numpy.asarray(array) for name, array in leaves.items()}
 
@@ -70,27 +77,47 @@ class JaxFramework:
                     if not isinstance(error.__cause__, untraceable) and not static:
                         raise
                     self.traceable = False
-            with self.jax.disable_jit():  # else every call would compile the function's own loops again
+            with (
+                self.jax.disable_jit()
+            ):  # else every call would compile the function's own loops again
                 return self._one_by_one(request)
 
     def _compiled(self, request: Request) -> Answer:
         jax = self.jax
-        key = (request.names, request.discount, *((n, a.shape[1:]) for n, a in request.constant.items()))
+        key = (
+            request.names,
+            request.discount,
+            *((n, a.shape[1:]) for n, a in request.constant.items()),
+        )
         if key not in self.compiled:
             constant, leaves = self._one(request, 0)
-            function = lambda leaves, constant: self._call(request, constant, leaves)
+
+            def function(leaves, constant):
+                return self._call(request, constant, leaves)
+
             seen = jax.eval_shape(function, leaves, constant)
             shape = shape_of(seen, request.shape, name_of(self.function))
             one = jax.value_and_grad(function) if shape == () else function
             axes = {name: None if name == "policy" else 0 for name in leaves}
-            self.compiled[key] = (jax.jit(jax.vmap(one, (axes, 0))), shape, seen.dtype == np.float32)
+            self.compiled[key] = (
+                jax.jit(jax.vmap(one, (axes, 0))),
+                shape,
+                seen.dtype == np.float32,
+            )
         program, shape, single = self.compiled[key]
-        with blamed(self.function):
-            results = [program(*self._chunk(request, start)) for start in range(0, request.count, CHUNK)]
-        join = lambda *parts: np.concatenate([np.asarray(part, np.float64) for part in parts])[: request.count]
+        with blame(self.function):
+            results = [
+                program(*self._chunk(request, start)) for start in range(0, request.count, CHUNK)
+            ]
+
+        def join(*parts):
+            return np.concatenate([np.asarray(part, np.float64) for part in parts])[: request.count]
+
         if shape == ():
             gradients = {name: join(*(g[name] for _, g in results)) for name in results[0][1]}
-            return Answer(gradients, loss=join(*(value for value, _ in results)), single_precision=single)
+            return Answer(
+                gradients, loss=join(*(value for value, _ in results)), single_precision=single
+            )
         return Answer({}, join(*results), single_precision=single)
 
     def _chunk(self, request: Request, start: int) -> tuple[Arrays, Arrays]:
@@ -104,8 +131,11 @@ class JaxFramework:
         weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
             constant, leaves = self._one(request, index)
-            function = lambda leaves: self._call(request, constant, leaves)  # noqa: B023
-            with blamed(self.function):
+
+            def function(leaves):
+                return self._call(request, constant, leaves)  # noqa: B023
+
+            with blame(self.function):
                 output, pull = jax.vjp(function, leaves)
             single |= getattr(output, "dtype", None) == np.float32
             if shape_of(output, request.shape, name) == ():
@@ -124,13 +154,18 @@ class JaxFramework:
             return False
 
         def slope(moved: dict[str, Any], leaves: dict[str, Any], constant: dict[str, Any]) -> Any:
-            loss = lambda values: self._call(request, constant, leaves | moved | values)
+            def loss(values):
+                return self._call(request, constant, leaves | moved | values)
+
             slopes = jax.grad(loss)({name: leaves[name] for name in critic}).values()
-            irregular = lambda x: jax.numpy.cos(1.0 + jax.numpy.arange(x.size)).reshape(x.shape)
+
+            def irregular(x):
+                return jax.numpy.cos(1.0 + jax.numpy.arange(x.size)).reshape(x.shape)
+
             return sum(jax.numpy.sum(x * irregular(x)) for x in slopes)
 
         mixed = jax.jit(jax.grad(slope)) if self.traceable else jax.grad(slope)
-        with jax.enable_x64(True), blamed(self.function):
+        with jax.enable_x64(True), blame(self.function):
             for index in range(request.count):
                 constant, leaves = self._one(request, index)
                 found = mixed({name: leaves[name] for name in policy}, leaves, constant).values()

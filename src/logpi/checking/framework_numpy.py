@@ -7,9 +7,10 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import CRITIC, Estimator, call, name_of, shape_of
-from logpi.numeric import FINE_STEP, STEP, derivative
-from logpi.objective import log_softmax
+from logpi.core.differences import FINE_STEP, STEP, derivative
+from logpi.core.user_files import name_of
+from logpi.estimators.contract import CRITIC, Estimator, call, shape_of
+from logpi.theory.exact import log_softmax
 
 
 class NumpyFramework:
@@ -35,7 +36,10 @@ class NumpyFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
+        constant, leaves = (
+            request.take(request.constant, index),
+            request.take(request.leaves, index),
+        )
         output = call(self.function, self.inputs(request, constant, leaves))
         shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
@@ -45,12 +49,17 @@ class NumpyFramework:
         name = name_of(self.function)
         outputs, gradients, losses, single = [], [], [], False
         for index in range(request.count):
-            constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
+            constant, leaves = (
+                request.take(request.constant, index),
+                request.take(request.leaves, index),
+            )
             output = call(self.function, self.inputs(request, constant, leaves))
             single |= np.asarray(output).dtype == np.float32
             if shape_of(output, request.shape, name) == ():
                 losses.append(float(output))
-                gradients.append(self._gradient(request, constant, leaves, STEP if single else FINE_STEP))
+                gradients.append(
+                    self._gradient(request, constant, leaves, STEP if single else FINE_STEP)
+                )
             else:
                 outputs.append(np.asarray(output))
         rounding = 4 * np.finfo(np.float64).eps * np.abs(losses) / FINE_STEP if losses else None
@@ -60,7 +69,9 @@ class NumpyFramework:
         """Large steps where the loss is in single precision, whose rounding a small step would blow up."""
 
         def by(name: str) -> ndarray:
-            loss = lambda x: call(self.function, self.inputs(request, constant, leaves | {name: x}))
+            def loss(x):
+                return call(self.function, self.inputs(request, constant, leaves | {name: x}))
+
             return derivative(loss, np.asarray(leaves[name], np.float64), step)
 
         # A NumPy author differentiates by hand, and never through the critic.

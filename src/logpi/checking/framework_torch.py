@@ -8,8 +8,9 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import LINKED, Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.contract import CRITIC, Estimator, blamed, call, name_of, shape_of
-from logpi.errors import LogpiError
+from logpi.core.errors import LogpiError
+from logpi.core.user_files import name_of
+from logpi.estimators.contract import CRITIC, Estimator, blame, call, shape_of
 
 
 @contextlib.contextmanager
@@ -44,23 +45,35 @@ class TorchFramework:
     def _tensor(self, name: str, array: ndarray) -> Any:
         if array.ndim == 0:
             return array.item()
-        return self.torch.tensor(array, dtype=self.flags if name in ("done", "terminated", "truncated") else None)
+        return self.torch.tensor(
+            array, dtype=self.flags if name in ("done", "terminated", "truncated") else None
+        )
 
-    def inputs(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
+    def inputs(
+        self, request: Request, constant: Arrays, leaves: Arrays
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What one call gets, and the leaves to differentiate by. Not leaves themselves: networks give none either."""
         torch = self.torch
-        roots = {name: torch.tensor(array, dtype=torch.float64, requires_grad=True) for name, array in leaves.items()}
+        roots = {
+            name: torch.tensor(array, dtype=torch.float64, requires_grad=True)
+            for name, array in leaves.items()
+        }
         given: dict[str, Any] = {"discount": request.discount}
         given |= {name: self._tensor(name, array) for name, array in constant.items()}
         for name, root in roots.items():
             given[name] = root.clone()
         if "policy" in roots:
-            given["policy"] = TabularPolicy(given["policy"], lambda t: torch.log_softmax(t, -1), torch.exp)
+            given["policy"] = TabularPolicy(
+                given["policy"], lambda t: torch.log_softmax(t, -1), torch.exp
+            )
         return {name: given[name] for name in request.names}, roots
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
+        constant, leaves = (
+            request.take(request.constant, index),
+            request.take(request.leaves, index),
+        )
         with torch_settings():
             output = self._call(request, constant, leaves)[0]
         shape_of(output, request.shape, name_of(self.function))
@@ -69,7 +82,9 @@ class TorchFramework:
     def _numbers(self, output: Any) -> ndarray:
         return self.torch.as_tensor(output).detach().double().numpy()
 
-    def _call(self, request: Request, constant: Arrays, leaves: Arrays) -> tuple[Any, dict[str, Any]]:
+    def _call(
+        self, request: Request, constant: Arrays, leaves: Arrays
+    ) -> tuple[Any, dict[str, Any]]:
         """Flags are bool as environments give them; code that computes 1 - done gets numbers instead."""
         given, roots = self.inputs(request, constant, leaves)
         try:
@@ -83,7 +98,9 @@ class TorchFramework:
         # A clone starts at version 0, and so does a fresh tensor; writing counts up.
         for name, tensor in given.items():
             if getattr(tensor, "_version", 0):
-                raise LogpiError(f"{name_of(self.function)} changes its input {name!r} in place: work on a copy")
+                raise LogpiError(
+                    f"{name_of(self.function)} changes its input {name!r} in place: work on a copy"
+                )
         return output, roots
 
     def evaluate(self, request: Request) -> Answer:
@@ -95,7 +112,10 @@ class TorchFramework:
         name = name_of(self.function)
         weights, gradients, losses, single = [], [], [], False
         for index in range(request.count):
-            constant, leaves = request.take(request.constant, index), request.take(request.leaves, index)
+            constant, leaves = (
+                request.take(request.constant, index),
+                request.take(request.leaves, index),
+            )
             output, roots = self._call(request, constant, leaves)
             shape = shape_of(output, request.shape, name)
             single |= getattr(output, "dtype", None) in (self.torch.float32, np.float32)
@@ -112,7 +132,7 @@ class TorchFramework:
         return Answer.of_batches(weights, gradients, losses, single)
 
     def _gradient(self, output: Any, roots: dict[str, Any]) -> Arrays:
-        with blamed(self.function):
+        with blame(self.function):
             found = self.torch.autograd.grad(output, [*roots.values()], allow_unused=True)
         zero = self.torch.zeros_like
         return {
@@ -123,18 +143,22 @@ class TorchFramework:
     def moves_critic(self, request: Request) -> bool:
         """By a second derivative, which knows what was detached."""
         torch, grad = self.torch, self.torch.autograd.grad
-        with torch_settings(), blamed(self.function):
+        with torch_settings(), blame(self.function):
             for index in range(request.count):
                 output, roots = self._call(
                     request, *(request.take(x, index) for x in (request.constant, request.leaves))
                 )
-                critic, policy = [[r for n, r in roots.items() if (n in CRITIC) == of] for of in (True, False)]
+                critic, policy = [
+                    [r for n, r in roots.items() if (n in CRITIC) == of] for of in (True, False)
+                ]
                 if not getattr(output, "requires_grad", False) or not critic or not policy:
                     return False
                 slopes = grad(output, critic, create_graph=True, allow_unused=True)
                 linked = [slope for slope in slopes if slope is not None and slope.requires_grad]
                 for slope in linked:
-                    weighted = (slope * torch.cos(1.0 + torch.arange(slope.numel())).reshape(slope.shape)).sum()
+                    weighted = (
+                        slope * torch.cos(1.0 + torch.arange(slope.numel())).reshape(slope.shape)
+                    ).sum()
                     mixed = grad(weighted, policy, retain_graph=True, allow_unused=True)
                     if any(m is not None and bool(m.abs().max() > LINKED) for m in mixed):
                         return True

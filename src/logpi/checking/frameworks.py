@@ -11,8 +11,9 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Framework, FrameworkName
-from logpi.contract import Estimator, blamed, call, inner_function, name_of, wanted
-from logpi.errors import LogpiError
+from logpi.core.errors import LogpiError
+from logpi.core.user_files import inner_function, name_of
+from logpi.estimators.contract import Estimator, blame, call, requested_names
 
 # Packages whose own code says nothing about what the estimator is written in.
 KNOWN = ("torch", "jax", "numpy")
@@ -33,12 +34,16 @@ def _packages(function: Any, seen: set[int]) -> set[str]:
     seen.add(id(code))
     found, known = set(), inner.__globals__ | _enclosed(inner)
     codes = [*_nested(code)]
-    imported = {i.argval for each in codes for i in dis.get_instructions(each) if i.opname == "IMPORT_NAME"}
+    imported = {
+        i.argval for each in codes for i in dis.get_instructions(each) if i.opname == "IMPORT_NAME"
+    }
     found.update(name.partition(".")[0] for name in imported)
     names = {*code.co_freevars, *(name for each in codes for name in each.co_names)}
     for value in (known[name] for name in names & known.keys()):
         package = _package(value)
-        if package in KNOWN or not isinstance(value, types.FunctionType | types.ModuleType | partial):
+        if package in KNOWN or not isinstance(
+            value, types.FunctionType | types.ModuleType | partial
+        ):
             found.add(package)
         elif isinstance(value, types.ModuleType):
             inside = [vars(value).get(attribute) for attribute in names]
@@ -63,7 +68,11 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _package(value: Any) -> str:
-    name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+    name = (
+        value.__name__
+        if isinstance(value, types.ModuleType)
+        else getattr(value, "__module__", None)
+    )
     return str(name).partition(".")[0]
 
 
@@ -107,7 +116,7 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
 
     **Raises:** `LogpiError` here for unknown names, and when called where the result is no law.
     """
-    names, kind = wanted(sampler, SAMPLER_NAMES), find_framework(sampler)
+    names, kind = requested_names(sampler, SAMPLER_NAMES), find_framework(sampler)
     if kind == "torch":
         import torch
 
@@ -125,7 +134,7 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
 
     def law(logits: ndarray) -> ndarray:
         given = {"logits": array(logits), "observation": array(np.arange(len(logits)))}
-        with settings(), blamed(sampler):
+        with settings(), blame(sampler):
             found = call(sampler, {name: given[name] for name in names})
             found = np.asarray(found.detach() if hasattr(found, "detach") else found)
         if (
@@ -138,7 +147,9 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
                 f"{name_of(sampler)} must return probabilities shaped as logits, {logits.shape}, got {found.shape}"
             )
         if not np.allclose(found.sum(-1), 1.0, rtol=0, atol=1e-6):
-            raise LogpiError(f"{name_of(sampler)} must return probabilities that sum to 1 over the last axis")
+            raise LogpiError(
+                f"{name_of(sampler)} must return probabilities that sum to 1 over the last axis"
+            )
         return found
 
     return law

@@ -22,9 +22,9 @@ from logpi.checking.expectation import (
 from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour
 from logpi.checking.request import Framework, Request
 from logpi.checking.targets import Law, law_of, targets
-from logpi.contract import Layout
-from logpi.errors import LogpiError
-from logpi.objective import softmax
+from logpi.core.errors import LogpiError
+from logpi.estimators.contract import Layout
+from logpi.theory.exact import softmax
 
 
 @dataclass
@@ -60,7 +60,10 @@ class Trial:
     def situations(self, probes: Probes, critic: Critic) -> list[Situation]:
         """Where the estimator is tried; the first is the one whose variance is reported."""
         least = self.least_episodes
-        of = lambda probe, n: replace(probe, designs=batch_of(n))
+
+        def of(probe, n):
+            return replace(probe, designs=batch_of(n))
+
         if self.layout == "episode":
             tried = [probes.stop, of(probes.short, 1), probes.offset, probes.rare]
         elif self.layout == "rollout":
@@ -95,8 +98,14 @@ class Trial:
                 self.measure_one(first)
             except LogpiError as error:
                 self.least_episodes = 2
-                why = "its loss or gradient is not finite" if isinstance(error, NotFinite) else str(error)
-                measured = [self.measure_one(situation) for situation in self.situations(probes, critic)]
+                why = (
+                    "its loss or gradient is not finite"
+                    if isinstance(error, NotFinite)
+                    else str(error)
+                )
+                measured = [
+                    self.measure_one(situation) for situation in self.situations(probes, critic)
+                ]
                 self.notes.append(f"batches of one episode are left out: {why}")
                 return measured
         return [self.measure_one(situation) for situation in self.situations(probes, critic)]
@@ -106,9 +115,16 @@ class Trial:
         columns = situation.columns()
         cases = all_cases(situation, columns)
         law, trained = situation.law, Law(situation.probe.policy)
-        fixed = situation.probe.behaviour is not None or (law.jacobian is not None and not np.any(law.jacobian))
+        fixed = situation.probe.behaviour is not None or (
+            law.jacobian is not None and not np.any(law.jacobian)
+        )
         possible = targets(
-            situation.probe, self.layout, trained if fixed else law, columns, self.names, self.entropy_coefficient
+            situation.probe,
+            self.layout,
+            trained if fixed else law,
+            columns,
+            self.names,
+            self.entropy_coefficient,
         )
         return Measured(situation, columns, cases, self.moments(situation, cases), possible)
 
@@ -134,16 +150,26 @@ class Trial:
         with np.errstate(all="ignore"):
             outputs = [self.framework.output(again, index) for index in range(again.count)]
             answer = self.framework.evaluate(again)
-        parts = [part for part in (answer.loss, answer.weights, *answer.cotangents.values()) if part is not None]
+        parts = [
+            part
+            for part in (answer.loss, answer.weights, *answer.cotangents.values())
+            if part is not None
+        ]
         if any(
-            not np.array_equal(part[i], part[i - 2], equal_nan=True) for part in (outputs, *parts) for i in range(2, 8)
+            not np.array_equal(part[i], part[i - 2], equal_nan=True)
+            for part in (outputs, *parts)
+            for i in range(2, 8)
         ):
             raise LogpiError(
                 "two calls with the same batch gave different results: the estimator consumes randomness, or keeps a"
                 " state between calls. Draw outside of it, or freeze its statistics"
             )
-        if self.sampler is not None and not np.array_equal(self.sampler(probe.logits), self.sampler(probe.logits)):
-            raise LogpiError("the sampler gave two laws for the same logits: it must return probabilities, not draw")
+        if self.sampler is not None and not np.array_equal(
+            self.sampler(probe.logits), self.sampler(probe.logits)
+        ):
+            raise LogpiError(
+                "the sampler gave two laws for the same logits: it must return probabilities, not draw"
+            )
 
     def leak(self, measured: Measured) -> list[Measured]:
         """The same situation with a critic that shares parameters, if the policy's loss reaches the critic; or none."""
@@ -160,9 +186,15 @@ class Trial:
         situation, mean, second = measured.situation, np.zeros_like(measured.moments.mean), 0.0
         for case, request in zip(measured.cases, requests, strict=True):
             answer = self.framework.evaluate(request)
-            gradient = self.sign * (ascent(situation, case, answer) + critic_share(situation, case, answer))
+            gradient = self.sign * (
+                ascent(situation, case, answer) + critic_share(situation, case, answer)
+            )
             mean += np.tensordot(case.probability, gradient, axes=1)
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
-        self.notes.append("the critic is taken to share parameters with the policy, since the loss reaches it")
-        shared = replace(situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic"))
+        self.notes.append(
+            "the critic is taken to share parameters with the policy, since the loss reaches it"
+        )
+        shared = replace(
+            situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic")
+        )
         return replace(measured, situation=shared, moments=Moments(mean, second, False, 0.0))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from logpi.checking.report import CheckReport
-from logpi.errors import LogpiError
+from logpi.core.errors import LogpiError
 
 
 def plot_credit(report: CheckReport, path: Path) -> None:
@@ -23,7 +23,9 @@ def plot_credit(report: CheckReport, path: Path) -> None:
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     largest = float(np.nanmax(np.abs([credit.matrix, credit.correct])))
     for axes, (title, matrix) in zip(
-        figure.subplots(1, 2), {"found": credit.matrix, "right": credit.correct}.items(), strict=True
+        figure.subplots(1, 2),
+        {"found": credit.matrix, "right": credit.correct}.items(),
+        strict=True,
     ):
         axes.imshow(matrix, cmap="RdBu", vmin=-largest, vmax=largest)
         axes.set(title=title, xlabel="reward at k", ylabel="action at t")

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from numpy.random import Generator
 
-from logpi.mdp import FiniteMDP
-from logpi.objective import softmax
+from logpi.theory.exact import softmax
+from logpi.theory.mdp import FiniteMDP
 
 # Numbers without a pattern, the same at every call.
 SEED = 20010
@@ -57,7 +57,12 @@ class Probe:
 
 
 def _probe(
-    random: Generator, name: str, exposes: str, mdp: FiniteMDP, step: list[int], designs: tuple[Design, ...]
+    random: Generator,
+    name: str,
+    exposes: str,
+    mdp: FiniteMDP,
+    step: list[int],
+    designs: tuple[Design, ...],
 ) -> Probe:
     shape = (mdp.observations, mdp.actions)
     return Probe(
@@ -91,7 +96,9 @@ def _stopping(random: Generator, horizon: int, discount: float, chance: float) -
     transition[0, 1, [1, 2]] = 1 - chance, chance
     transition[-1, :, -1] = 1.0
     reward = np.round(1.5 * random.normal(size=(states, 3, states)) + 0.4, 2)
-    return FiniteMDP(np.eye(states)[0], transition, reward, np.arange(states) == states - 1, horizon, discount)
+    return FiniteMDP(
+        np.eye(states)[0], transition, reward, np.arange(states) == states - 1, horizon, discount
+    )
 
 
 def _times(mdp: FiniteMDP) -> list[int]:
@@ -123,7 +130,14 @@ def _rare(random: Generator, discount: float) -> Probe:
 def _prompts(random: Generator, discount: float) -> Probe:
     mdp = _bandit(np.array([[0.0, 1.0], [0.0, 1.0]]), discount)
     design = (Design(1.0, (0,) * 4 + (1,) * 4),)
-    probe = _probe(random, "prompts", "a factor that depends on the difficulty of the prompt", mdp, [0, 0, 1], design)
+    probe = _probe(
+        random,
+        "prompts",
+        "a factor that depends on the difficulty of the prompt",
+        mdp,
+        [0, 0, 1],
+        design,
+    )
     return replace(probe, logits=np.array([[0.4, 0.0], [0.0, 1.6], [0.0, 0.0]]))
 
 
@@ -136,7 +150,9 @@ def _answers(random: Generator, discount: float) -> Probe:
     reward = np.round(random.normal(size=(5, 2, 5)) + 0.5, 2)
     mdp = FiniteMDP([0.5, 0.5, 0, 0, 0], transition, reward, np.arange(5) == 4, 2, discount)
     designs = (Design(0.5, (0,) * 4), Design(0.5, (1,) * 4))
-    return _probe(random, "answers", "a normalisation by group or by length", mdp, [0, 0, 1, 1, 2], designs)
+    return _probe(
+        random, "answers", "a normalisation by group or by length", mdp, [0, 0, 1, 1, 2], designs
+    )
 
 
 @dataclass(frozen=True)
@@ -159,8 +175,12 @@ def make_probes(discount: float) -> Probes:
     """The probes with γ = `discount`."""
     random = np.random.default_rng(SEED)
     long, brief = _stopping(random, 3, discount, 0.25), _stopping(random, 2, discount, 0.0)
-    stop = _probe(random, "stop", "what depends on when an episode ends", long, _times(long), batch_of(1))
-    short = _probe(random, "short", "what depends on the size of the batch", brief, _times(brief), batch_of(3))
+    stop = _probe(
+        random, "stop", "what depends on when an episode ends", long, _times(long), batch_of(1)
+    )
+    short = _probe(
+        random, "short", "what depends on the size of the batch", brief, _times(brief), batch_of(3)
+    )
     return Probes(
         stop=stop,
         short=short,
@@ -181,10 +201,24 @@ def _chain(random: Generator, discount: float) -> Probe:
     transition[3:, :, 5] = 1.0
     reward = np.round(random.normal(size=(6, 2, 6)) + 0.5, 2)
     mdp = FiniteMDP(np.eye(6)[0], transition, reward, np.arange(6) == 5, 3, discount)
-    return _probe(random, "chain", "how much the reward at k counts for the action at t", mdp, _times(mdp), batch_of(2))
+    return _probe(
+        random,
+        "chain",
+        "how much the reward at k counts for the action at t",
+        mdp,
+        _times(mdp),
+        batch_of(2),
+    )
 
 
 def with_behaviour(probe: Probe) -> Probe:
     """The same, acted by another policy."""
-    other = probe.logits + 0.5 * np.cos(1.0 + np.arange(probe.logits.size)).reshape(probe.logits.shape)
-    return replace(probe, name=f"{probe.name}, old policy", exposes="a missing importance weight", behaviour=other)
+    other = probe.logits + 0.5 * np.cos(1.0 + np.arange(probe.logits.size)).reshape(
+        probe.logits.shape
+    )
+    return replace(
+        probe,
+        name=f"{probe.name}, old policy",
+        exposes="a missing importance weight",
+        behaviour=other,
+    )

@@ -10,8 +10,16 @@ from logpi.checking.diagnosis import Cause, Evidence
 from logpi.checking.verdict import Judgement
 
 _BY_SCALE = {
-    "1/N": ("broadcast-NxN", "divided by N once too often", "multiply sample by sample, then average"),
-    "N": ("sum-over-episodes", "a sum over episodes instead of their mean", "divide by the number of episodes"),
+    "1/N": (
+        "broadcast-NxN",
+        "divided by N once too often",
+        "multiply sample by sample, then average",
+    ),
+    "N": (
+        "sum-over-episodes",
+        "a sum over episodes instead of their mean",
+        "divide by the number of episodes",
+    ),
     "(N-1)/N": (
         "own-sample-baseline",
         "the baseline contains the sample's own return, or one episode is left out",
@@ -27,11 +35,19 @@ _BY_SCALE = {
         "everything is discounted once too often: rewards stored one row late",
         "r_{t+1} answers a_t",
     ),
-    "1/γ": ("undercounted-discount", "discounted once too little", "the first reward of R_t has weight 1"),
+    "1/γ": (
+        "undercounted-discount",
+        "discounted once too little",
+        "the first reward of R_t has weight 1",
+    ),
     "1/T": ("per-episode-1/T", "a mean over time instead of the sum", "sum over t"),
 }
 _BY_TARGET = {
-    "conventional": ("gamma-t-missing", "γ^t is missing, as in most libraries (deliberate)", "multiply by γ^t"),
+    "conventional": (
+        "gamma-t-missing",
+        "γ^t is missing, as in most libraries (deliberate)",
+        "multiply by γ^t",
+    ),
     "undiscounted": (
         "undiscounted-return",
         "the plain sum of rewards is maximised",
@@ -52,17 +68,37 @@ _BY_TARGET = {
         "γ^t is missing and the time limit is bootstrapped through, as in most libraries (deliberate)",
         "--target conventional-continuing says that it is meant",
     ),
-    "forward-kl-per-step": ("kl-k3-loss", "the gradient of the forward KL of each state, as of k3", "k1 as a reward"),
+    "forward-kl-per-step": (
+        "kl-k3-loss",
+        "the gradient of the forward KL of each state, as of k3",
+        "k1 as a reward",
+    ),
     "forward-kl": ("kl-direction", "the gradient of the other KL", "exchange policy and reference"),
-    "reverse-kl": ("kl-direction", "the gradient of the reverse KL", "exchange policy and reference"),
+    "reverse-kl": (
+        "kl-direction",
+        "the gradient of the reverse KL",
+        "exchange policy and reference",
+    ),
     "reverse-kl-per-step": (
         "kl-token-loss",
         "the KL of each step without its effect on later states",
         "k1 as a reward",
     ),
-    "entropy": ("entropy-per-step", "the entropy of each state without its effect on later states", "--target entropy"),
-    "entropy-bonus": ("entropy-per-step", "the entropy has no effect on later states", "add it to the rewards"),
-    "policy": ("importance-weighted", "the policy itself is differentiated, not the sampler's law", "--target policy"),
+    "entropy": (
+        "entropy-per-step",
+        "the entropy of each state without its effect on later states",
+        "--target entropy",
+    ),
+    "entropy-bonus": (
+        "entropy-per-step",
+        "the entropy has no effect on later states",
+        "add it to the rewards",
+    ),
+    "policy": (
+        "importance-weighted",
+        "the policy itself is differentiated, not the sampler's law",
+        "--target policy",
+    ),
 }
 
 
@@ -80,11 +116,17 @@ def value_leak() -> Cause:
 
 def entropy_sign() -> Cause:
     """The entropy beside a reward is made small."""
-    return Cause("entropy-sign", "the entropy is taken off the objective", "subtract it from the loss")
+    return Cause(
+        "entropy-sign", "the entropy is taken off the objective", "subtract it from the loss"
+    )
 
 
 def by_target(
-    judgement: Judgement, target: str, matches: tuple[str, ...], names: tuple[str, ...], silent: bool
+    judgement: Judgement,
+    target: str,
+    matches: tuple[str, ...],
+    names: tuple[str, ...],
+    silent: bool,
 ) -> list[Cause]:
     """What the verdict itself says; `silent`: the gradient is 0 whatever happens."""
     kl, entropy = "kl" in target and "reference_log_prob" in names, target.startswith("entropy")
@@ -106,7 +148,9 @@ def by_target(
             return [Cause(name, said, "differentiate the term", 0.0)]
         case "other-target" if target in _REWARD and matches[0] not in (*_REWARD, "policy"):
             said = f"this is the gradient of another term, {matches[0]}"
-            return [Cause("another-term", said, f"--target {matches[0]} says that it is meant", 0.0)]
+            return [
+                Cause("another-term", said, f"--target {matches[0]} says that it is meant", 0.0)
+            ]
         case "other-target" if target not in matches:
             return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
         case _:
@@ -116,11 +160,23 @@ def by_target(
 def _zero(names: tuple[str, ...], silent: bool) -> Cause:
     if silent:
         said = "the gradient of every batch is 0: the loss does not depend on the policy, or is detached from it"
-        return Cause("no-gradient", said, "let log_prob, logits, entropy or policy enter the loss with its gradient")
+        return Cause(
+            "no-gradient",
+            said,
+            "let log_prob, logits, entropy or policy enter the loss with its gradient",
+        )
     if "reference_log_prob" in names:
-        return Cause("kl-k1-loss", "log π - log reference as a loss has zero expected gradient", "k1 as a reward")
+        return Cause(
+            "kl-k1-loss",
+            "log π - log reference as a loss has zero expected gradient",
+            "k1 as a reward",
+        )
     if "reward" not in names and {"log_prob", "entropy"} & set(names):
-        return Cause("entropy-sampled-nlp", "E[∇ log π] = 0: -log π(a) is no entropy bonus", "use the entropy itself")
+        return Cause(
+            "entropy-sampled-nlp",
+            "E[∇ log π] = 0: -log π(a) is no entropy bonus",
+            "use the entropy itself",
+        )
     return Cause(
         "logp-of-resampled",
         "E[weight × ∇ log π] = 0: the weight does not depend on the action whose score it multiplies",
@@ -190,6 +246,9 @@ def _difference(law: Float[ndarray, "O A"], policy: Float[ndarray, "O A"]) -> st
 
 def _linear(y: Float[ndarray, "O A"], x: Float[ndarray, "O A"]) -> bool:
     """Whether y = a x + b_o with one a for all observations."""
-    centred = lambda z: z - z.mean(axis=1, keepdims=True)
+
+    def centred(z):
+        return z - z.mean(axis=1, keepdims=True)
+
     a = np.sum(centred(y) * centred(x)) / np.sum(centred(x) ** 2)
     return bool(np.allclose(centred(y), a * centred(x), atol=1e-9))

@@ -10,7 +10,7 @@ from logpi.checking.diagnosis import Cause
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
 from logpi.checking.verdict import VerdictName
-from logpi.contract import Layout
+from logpi.estimators.contract import Layout
 
 _WORDS = {
     "exact": "exact: the expected gradient is that of the target",
@@ -74,13 +74,18 @@ class CheckReport:
 def _how_far(cause: Cause) -> str:
     if cause.distance is None:
         return ""
-    return " (explains it exactly)" if cause.distance < 1e-7 else f" (explains it to within {cause.distance:.1%})"
+    return (
+        " (explains it exactly)"
+        if cause.distance < 1e-7
+        else f" (explains it to within {cause.distance:.1%})"
+    )
 
 
 def as_text(report: CheckReport) -> str:
     """What `logpi check` prints."""
     lines = [
-        _WORDS[report.verdict] + (f", k = {report.scale_name} (here {report.scale:.4g})" if report.scale_name else ""),
+        _WORDS[report.verdict]
+        + (f", k = {report.scale_name} (here {report.scale:.4g})" if report.scale_name else ""),
         f"  target         {report.target}: {TARGETS[report.target]}",
         f"  relative bias  {report.relative_bias:.2e}, after the best scale {report.residual_after_scale:.2e},"
         f" cosine {report.cosine:.4f}",
@@ -91,7 +96,10 @@ def as_text(report: CheckReport) -> str:
     if report.diagnosis:
         lines.append("likely cause, most likely first")
         for cause in report.diagnosis:
-            lines += [f"  {cause.name}: {cause.explanation}{_how_far(cause)}", f"      {cause.remedy}"]
+            lines += [
+                f"  {cause.name}: {cause.explanation}{_how_far(cause)}",
+                f"      {cause.remedy}",
+            ]
     elif report.verdict != "exact":
         lines.append("no known mistake explains it")
     if report.variance is not None:
@@ -108,17 +116,28 @@ def _variance(report: CheckReport) -> str:
     variance = report.variance
     assert variance is not None
     episodes = f"{variance.episodes} episode" + ("s" if variance.episodes > 1 else "")
-    ratio = "" if variance.ratio is None else f", {variance.ratio:.3g} times that of the best state baseline"
+    ratio = (
+        ""
+        if variance.ratio is None
+        else f", {variance.ratio:.3g} times that of the best state baseline"
+    )
     return f"variance of {episodes} (trace of the covariance) {variance.trace:.4g}{ratio}"
 
 
 def _credit(report: CheckReport) -> list[str]:
     credit = report.credit
     assert credit is not None
-    cell = lambda x: "     ." if np.isnan(x) else f"{x:6.3f}"
-    lines = ["credit: how much the reward at k (column) counts for the action at t (row); right beside it"]
+
+    def cell(x):
+        return "     ." if np.isnan(x) else f"{x:6.3f}"
+
+    lines = [
+        "credit: how much the reward at k (column) counts for the action at t (row); right beside it"
+    ]
     for found, right in zip(credit.matrix, credit.correct, strict=True):
         lines.append("  " + " ".join(map(cell, found)) + "     " + " ".join(map(cell, right)))
     if credit.residual > 1e-6:
-        lines.append(f"  {credit.residual:.1%} of E[ĝ] does not come from rewards, or is not linear in them")
+        lines.append(
+            f"  {credit.residual:.1%} of E[ĝ] does not come from rewards, or is not linear in them"
+        )
     return lines

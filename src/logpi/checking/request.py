@@ -50,11 +50,15 @@ class Answer:
     """[batch] errors that differences of a loss leave in `cotangents`."""
 
     @staticmethod
-    def of_batches(weights: list[ndarray], gradients: list[Arrays], losses: list[float], single: bool) -> "Answer":
+    def of_batches(
+        weights: list[ndarray], gradients: list[Arrays], losses: list[float], single: bool
+    ) -> "Answer":
         """From what each batch gave: weights, or a loss and its gradient."""
         if weights:
             return Answer({}, np.stack(weights).astype(np.float64), single_precision=single)
-        stacked = {name: np.stack([gradient[name] for gradient in gradients]) for name in gradients[0]}
+        stacked = {
+            name: np.stack([gradient[name] for gradient in gradients]) for name in gradients[0]
+        }
         return Answer(stacked, loss=np.array(losses), single_precision=single)
 
     @property
@@ -65,8 +69,14 @@ class Answer:
     @property
     def finite_batches(self) -> ndarray:
         """[batch] the same of each."""
-        parts = [part for part in (*self.cotangents.values(), self.weights, self.loss) if part is not None]
-        return np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0)
+        parts = [
+            part
+            for part in (*self.cotangents.values(), self.weights, self.loss)
+            if part is not None
+        ]
+        return np.all(
+            [np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0
+        )
 
 
 class TabularPolicy:

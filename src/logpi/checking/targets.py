@@ -12,10 +12,10 @@ from numpy import ndarray
 
 from logpi.checking.cases import Columns
 from logpi.checking.probes import Probe
-from logpi.contract import Layout
-from logpi.mdp import FiniteMDP
-from logpi.numeric import STEP, derivative
-from logpi.objective import continuing_values, occupancy, policy_values, softmax, through_softmax
+from logpi.core.differences import STEP, derivative
+from logpi.estimators.contract import Layout
+from logpi.theory.exact import continuing_values, occupancy, policy_values, softmax, through_softmax
+from logpi.theory.mdp import FiniteMDP
 
 TARGETS: Mapping[str, str] = {
     "discounted": "∇J of the discounted return, with γ^t",
@@ -55,7 +55,9 @@ def visits(probe: Probe, layout: Layout, columns: Columns | None) -> Float[ndarr
     state = columns.fields["state"]
     met = np.zeros((mdp.horizon, mdp.states))
     where = (probe.step[state], state)
-    np.add.at(met, where, np.broadcast_to(columns.probability[:, None], state.shape) / state.shape[1])
+    np.add.at(
+        met, where, np.broadcast_to(columns.probability[:, None], state.shape) / state.shape[1]
+    )
     return met
 
 
@@ -89,7 +91,9 @@ class _Gradients:
     def __init__(self, probe: Probe, law: Law, layout: Layout, columns: Columns | None):
         self.probe, self.mdp, self.law = probe, probe.mdp, law
         self.policy = law.table[self.mdp.observation]
-        self.visits = visits(replace(probe, logits=np.log(np.maximum(law.table, 1e-300))), layout, columns)
+        self.visits = visits(
+            replace(probe, logits=np.log(np.maximum(law.table, 1e-300))), layout, columns
+        )
 
     def pull(self, by_policy: Float[ndarray, "S A"]) -> Float[ndarray, "O A"]:
         """∂f/∂logits from ∂f/∂π(a|s)."""
@@ -99,11 +103,15 @@ class _Gradients:
         np.add.at(by_observation, self.mdp.observation, by_policy)
         return np.tensordot(by_observation, self.law.jacobian, axes=2)
 
-    def weighted(self, process: FiniteMDP, power: float, value: Float[ndarray, "time S A"]) -> Float[ndarray, "S A"]:
+    def weighted(
+        self, process: FiniteMDP, power: float, value: Float[ndarray, "time S A"]
+    ) -> Float[ndarray, "S A"]:
         """Σ_t power^t visits_t(s) f_t(s,a)."""
         return np.einsum("t,ts,tsa->sa", power ** np.arange(process.horizon), self.visits, value)
 
-    def reward(self, discount: float | None = None, power: bool = True, continuing: bool = False) -> ndarray:
+    def reward(
+        self, discount: float | None = None, power: bool = True, continuing: bool = False
+    ) -> ndarray:
         """Σ_t γ^t visits ∇π Q."""
         process = self.mdp if discount is None else self.mdp.replace(discount=discount)
         after = continuing_values(process, self.policy) if continuing else None
@@ -115,7 +123,9 @@ class _Gradients:
         mdp, policy = self.mdp, self.policy
         reference = softmax(self.probe.reference)[mdp.observation]
         ratio = np.log(np.maximum(policy, 1e-300) / reference)
-        process = mdp.replace(discount=1.0, reward=np.broadcast_to(ratio[:, :, None], mdp.reward.shape))
+        process = mdp.replace(
+            discount=1.0, reward=np.broadcast_to(ratio[:, :, None], mdp.reward.shape)
+        )
         q = policy_values(process, policy).action
         ones = np.ones((mdp.horizon, 1, 1))
         return {
@@ -141,7 +151,9 @@ class _Gradients:
         return {
             "entropy": per_step,
             "entropy-objective": objective(mdp.replace(discount=1.0, reward=bonus), 1.0),
-            "entropy-regularised": objective(mdp.replace(reward=mdp.reward + coefficient * bonus), coefficient),
+            "entropy-regularised": objective(
+                mdp.replace(reward=mdp.reward + coefficient * bonus), coefficient
+            ),
             "entropy-bonus": self.reward() + coefficient * per_step,
         }
 
@@ -153,4 +165,6 @@ def law_of(logits: Float[ndarray, "O A"], sampler: Callable[[ndarray], ndarray])
     """
     law = sampler(logits)
     step = STEP if law.dtype == np.float32 else 2.0**-9
-    return Law(law.astype(np.float64), derivative(lambda x: sampler(x).astype(np.float64), logits, step))
+    return Law(
+        law.astype(np.float64), derivative(lambda x: sampler(x).astype(np.float64), logits, step)
+    )

@@ -36,11 +36,18 @@ def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
     biases = [_relative(f - t, t) for f, t in zip(found, target, strict=True)]
     bias = max(biases)
     factors, _ = fitted(found, target, sizes)
-    below = lambda values, factor=1.0: all(v < factor * a for v, a in zip(values, allowed, strict=True))
+
+    def below(values, factor=1.0):
+        return all(v < factor * a for v, a in zip(values, allowed, strict=True))
+
     lengths = [_relative(f, t) for f, t in zip(found, target, strict=True)]
-    usual = [(f, t) for f, t, length in zip(found, target, lengths, strict=True) if length > tolerance]
+    usual = [
+        (f, t) for f, t, length in zip(found, target, lengths, strict=True) if length > tolerance
+    ]
     cosine = min((_cosine(f, t) for f, t in usual), default=0.0)
-    residuals = [_relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True)]
+    residuals = [
+        _relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True)
+    ]
     residual = max(residuals)
     size = 2 if any(key[0] == 2 for key in factors) else max(key[0] for key in factors)
     scale = next(k for key, k in sorted(factors.items()) if key[0] == size)
@@ -78,7 +85,11 @@ def scale_name(factors: Mapping[tuple[int, int, int], float], discount: float) -
         if all(abs(abs(k) - formula(*key)) < 1e-6 for key, k in factors.items()):
             return f"{sign}{name}"
     values = {round(k, 6) for k in factors.values()}
-    return f"{values.pop():g}" if len(values) == 1 else "a factor that depends on the size of the batch"
+    return (
+        f"{values.pop():g}"
+        if len(values) == 1
+        else "a factor that depends on the size of the batch"
+    )
 
 
 def _relative(difference: np.ndarray, reference: np.ndarray) -> float:

@@ -1,0 +1,1 @@
+"""Environments of two pure JAX functions, `reset` and `step`, which a compiled program steps."""

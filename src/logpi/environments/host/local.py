@@ -1,0 +1,92 @@
+"""Copies of a Gymnasium environment in this process."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy import ndarray
+
+from logpi.environments.host.group import EnvironmentFailure, describe, observation_layout
+from logpi.environments.spec import HostEnvironment
+
+
+def native_actions(actions: ndarray) -> Sequence[Any]:
+    """Actions one by one as environments expect them: Python ints for Discrete, arrays for Box."""
+    return actions.tolist() if actions.ndim == 1 and actions.dtype.kind == "i" else list(actions)
+
+
+class LocalGroup:
+    """The copies of this process."""
+
+    repeatable = True
+
+    def __init__(self, environment: HostEnvironment, count: int, first: Sequence[gym.Env] = ()):
+        assert environment.make is not None
+        self._environments = [*first, *(environment.make() for _ in range(count - len(first)))]
+        space = environment.spec.observation_space
+        stored, self._shape = observation_layout(space)
+        self._dtype = np.dtype(space.dtype) if isinstance(space, gym.spaces.Box) else stored
+        action = environment.spec.action_space
+        self._action_dtype = action.dtype if isinstance(action, gym.spaces.Box) else None
+        self.observation = np.zeros((count, *self._shape), stored)
+        self.reward = np.zeros(count)
+        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        for seed, i in zip(seeds, rows, strict=True):
+            try:
+                observation, _ = self._environments[i].reset(seed=seed)
+            except (Exception, SystemExit) as error:
+                raise EnvironmentFailure(i, f"reset raised {describe(error)}") from error
+            self.observation[i] = self._checked(i, observation)
+
+    def step(self, actions: ndarray, active: Sequence[int]) -> None:
+        if self._action_dtype is not None:
+            actions = actions.astype(self._action_dtype, copy=False)
+        native = native_actions(actions)
+        for i in active:
+            try:
+                observation, reward, terminated, truncated, _ = self._environments[i].step(
+                    native[i]
+                )
+                self.reward[i], self.terminated[i], self.truncated[i] = (
+                    reward,
+                    terminated,
+                    truncated,
+                )
+            except (Exception, SystemExit) as error:
+                raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
+            self.observation[i] = self._checked(i, observation)
+
+    def _checked(self, index: int, observation: Any) -> Any:
+        """The observation, if its shape and kind of number are what its space declares."""
+        if (
+            type(observation) is ndarray
+            and observation.shape == self._shape
+            and observation.dtype == self._dtype
+        ):
+            return observation
+        try:
+            array = np.asarray(observation)
+        except ValueError as error:
+            raise EnvironmentFailure(
+                index, f"observation is no array: {describe(error)}"
+            ) from error
+        if array.shape != self._shape:
+            raise EnvironmentFailure(
+                index, f"observation has shape {array.shape}, its space declares {self._shape}"
+            )
+        if not np.can_cast(array.dtype, self._dtype, "same_kind"):
+            raise EnvironmentFailure(
+                index, f"observation has dtype {array.dtype}, its space declares {self._dtype}"
+            )
+        return array
+
+    def close(self) -> None:
+        for environment in self._environments:
+            with contextlib.suppress(
+                Exception
+            ):  # no run is lost for what an environment does when it is done with
+                environment.close()

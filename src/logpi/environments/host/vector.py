@@ -1,0 +1,99 @@
+"""`vector:ID`: the vector environment that a package registers itself, which steps all copies at once."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy import ndarray
+
+from logpi.core.errors import LogpiError
+from logpi.environments.host.group import observation_layout
+from logpi.environments.spec import ATARI_LIMIT, EnvironmentSpec, HostEnvironment, near_names
+
+
+def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironment:
+    """The environment as its package makes it.
+
+    **Raises:** `LogpiError` where the package has none, or it does not fit: no time limit or another than its own,
+    another way of resetting than at the next step, nested spaces.
+    """
+    registered = gym.registry.get(name)
+    if registered is None or not registered.vector_entry_point:
+        known = [key for key, spec in gym.registry.items() if spec.vector_entry_point]
+        raise LogpiError(
+            f"no package registers a vector environment {name!r}; {near_names(name, known)}"
+        )
+    first = _made(name, 1)
+    limit = registered.max_episode_steps or (ATARI_LIMIT if name.startswith("ALE/") else None)
+    space, mode = first.single_observation_space, first.metadata.get("autoreset_mode")
+    first.close()
+    if limit is None:
+        raise LogpiError(
+            f"vector:{name} declares no time limit, and its copies cannot be cut one by one; use {name}"
+        )
+    if max_episode_steps is not None and max_episode_steps != limit:
+        raise LogpiError(
+            f"vector:{name} has a time limit of its own, {limit}; use {name} for another"
+        )
+    if mode != AutoresetMode.NEXT_STEP:
+        raise LogpiError(
+            f"vector:{name} resets in the mode {mode}; it must be {AutoresetMode.NEXT_STEP}"
+        )
+    if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
+        raise LogpiError(f"vector:{name} observes {space}; supported: Box, Discrete; use {name}")
+    spec = EnvironmentSpec(
+        name=f"vector:{name}",
+        observation_space=space,
+        action_space=first.single_action_space,
+        max_episode_steps=limit,
+        reward_threshold=registered.reward_threshold,
+        identity={"gymnasium": version("gymnasium")},
+    )
+    return HostEnvironment(spec, None, None, lambda count: VectorGroup(_made(name, count)))
+
+
+def _made(name: str, count: int) -> VectorEnv[Any, Any, Any]:
+    try:
+        return gym.make_vec(name, num_envs=count, vectorization_mode="vector_entry_point")
+    except Exception as error:
+        raise LogpiError(
+            f"vector:{name} could not be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+class VectorGroup:
+    """All copies draw from one generator, seeded where all of them start together: with every batch of episodes.
+
+    A copy whose episode has ended is reset by the vector environment itself, in the step after. So streams are
+    repeatable from their start, and a run that is resumed goes on with other episodes of the same law.
+    """
+
+    repeatable = False
+
+    def __init__(self, vector: VectorEnv[Any, Any, Any]):
+        self._vector, count = vector, vector.num_envs
+        dtype, shape = observation_layout(vector.single_observation_space)
+        self._latest: Any = None
+        self.observation = np.zeros((count, *shape), dtype)
+        self.reward = np.zeros(count)
+        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        if len(rows) == len(self.reward):
+            self._latest, _ = self._vector.reset(seed=seeds[0] % 2**31)  # some take 32 bits
+        self.observation[rows] = np.asarray(self._latest)[rows]
+
+    def step(self, actions: ndarray, active: Sequence[int]) -> None:
+        space = self._vector.action_space
+        taken = np.asarray(actions, space.dtype)
+        self._latest, *found, _ = self._vector.step(taken)
+        here = active if len(active) < len(self.reward) else slice(None)
+        self.observation[here] = np.asarray(self._latest)[here]
+        for kept, new in zip((self.reward, self.terminated, self.truncated), found, strict=True):
+            kept[here] = np.asarray(new)[here]
+
+    def close(self) -> None:
+        self._vector.close()

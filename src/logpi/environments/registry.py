@@ -1,0 +1,273 @@
+"""From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a FiniteMDP."""
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+
+from logpi.core.checks import is_whole, require
+from logpi.core.errors import LogpiError
+from logpi.core.user_files import is_file_source, load_from_file, name_of
+from logpi.environments.spec import (
+    ATARI_LIMIT,
+    UNDECLARED_LIMIT,
+    CompiledEnvironment,
+    EnvironmentSpec,
+    HostEnvironment,
+    near_names,
+)
+from logpi.environments.views import MaskFirst, policy_view
+from logpi.theory.mdp import FiniteMDP
+from logpi.theory.processes import load_mdp
+
+EnvironmentLike: TypeAlias = (
+    str | FiniteMDP | CompiledEnvironment | HostEnvironment | Callable[[], gym.Env]
+)
+
+# Packages whose environments Gymnasium knows once they are imported, by the beginning of their ids.
+_PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+
+_EXTRAS = {
+    "box2d": "box2d",
+    "mujoco": "mujoco",
+    "ale": "atari",
+    "atari": "atari",
+    "cv2": "atari",
+    "opencv": "atari",
+    "minigrid": "minigrid",
+    "babyai": "minigrid",
+    "pygame": "classic-control",
+}
+
+
+def make_environment(
+    source: EnvironmentLike, max_episode_steps: int | None = None
+) -> HostEnvironment | CompiledEnvironment:
+    """The environment that `source` names or is.
+
+    `max_episode_steps` replaces the time limit, except of a finite MDP and of what is made already. A Gymnasium
+    environment that declares none gets `UNDECLARED_LIMIT`.
+
+    **Raises:** `LogpiError` with the near names for an unknown one, the extra to install for a missing package, and
+    where a time limit cannot be replaced.
+    """
+    limit = max_episode_steps
+    require(
+        limit is None or (is_whole(limit) and limit >= 1),
+        "max_episode_steps",
+        "a whole number >= 1",
+        limit,
+    )
+    match source:
+        case HostEnvironment() | CompiledEnvironment():
+            return _as_made(source, max_episode_steps)
+        case FiniteMDP():
+            return _finite(source, "finite-mdp", max_episode_steps)
+        case str() if source.startswith("gymnax:"):
+            from logpi.environments.compiled.gymnax import gymnax_environment
+
+            return gymnax_environment(source.removeprefix("gymnax:"), max_episode_steps)
+        case str() if source.startswith("brax:"):
+            from logpi.environments.compiled.brax import brax_environment
+
+            return brax_environment(source.removeprefix("brax:"), max_episode_steps)
+        case str() if source.startswith("jumanji:"):
+            from logpi.environments.compiled.jumanji import jumanji_environment
+
+            return jumanji_environment(source.removeprefix("jumanji:"), max_episode_steps)
+        case str() if source.startswith("envpool:"):
+            from logpi.environments.host.pool import pool_environment
+
+            return pool_environment(source.removeprefix("envpool:"), max_episode_steps)
+        case str() if source.startswith("vector:"):
+            return _vector(source.removeprefix("vector:"), max_episode_steps)
+        case str() if source.startswith("finite:"):
+            return _finite(load_mdp(source.removeprefix("finite:")), source, max_episode_steps)
+        case str() if is_file_source(source):
+            made = load_from_file(source)
+            if isinstance(made, FiniteMDP):
+                return _finite(made, source, max_episode_steps)
+            if isinstance(made, CompiledEnvironment):
+                return _as_made(made, max_episode_steps)
+            return make_host_environment(source, max_episode_steps)
+        case str():
+            return make_host_environment(source, max_episode_steps)
+        case _:
+            return _host(source, name_of(source), None, max_episode_steps, {})
+
+
+def _as_made(
+    environment: HostEnvironment | CompiledEnvironment, max_episode_steps: int | None
+) -> HostEnvironment | CompiledEnvironment:
+    _keeps_its_limit(environment.spec.name, max_episode_steps, environment.spec.max_episode_steps)
+    if isinstance(environment, CompiledEnvironment):
+        from logpi.environments.compiled.soundness import require_sound
+
+        require_sound(environment)
+    return environment
+
+
+def _vector(name: str, max_episode_steps: int | None) -> HostEnvironment:
+    from logpi.environments.host.vector import vector_environment
+
+    with contextlib.suppress(ModuleNotFoundError):
+        _register_package(name)
+    return vector_environment(name, max_episode_steps)
+
+
+def _finite(mdp: FiniteMDP, name: str, max_episode_steps: int | None) -> CompiledEnvironment:
+    from logpi.environments.compiled.finite import finite_environment
+
+    _keeps_its_limit(name, max_episode_steps, mdp.horizon)
+    return finite_environment(mdp, name)
+
+
+def _keeps_its_limit(name: str, asked: int | None, own: int) -> None:
+    if asked is not None and asked != own:
+        raise LogpiError(
+            f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot replace it"
+        )
+
+
+def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnvironment:
+    """A Gymnasium environment by id or `FILE:NAME`; imports no JAX, so that workers start quickly."""
+    if is_file_source(source):
+        path = Path(source.rpartition(":")[0])
+        identity = (
+            {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
+        )
+        return _host(load_from_file(source), source, source, max_episode_steps, identity)
+    return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
+
+
+def _host(
+    factory: Any,
+    name: str,
+    source: str | None,
+    max_episode_steps: int | None,
+    identity: dict[str, Any],
+) -> HostEnvironment:
+    if isinstance(factory, gym.Env):
+        raise LogpiError(
+            "give the environment's id or a factory, such as a function: copies of it are made"
+        )
+    first = _called(factory, name)
+    if not isinstance(first, gym.Env):
+        raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
+    for name_of_space in ("observation_space", "action_space"):
+        if not isinstance(getattr(first, name_of_space, None), gym.Space):
+            raise LogpiError(f"{name} has no {name_of_space}")
+    try:
+        view = policy_view(first)
+    except LogpiError as error:
+        raise LogpiError(f"{name}: {error}") from None
+    first = view(first)
+    declared = first.spec.max_episode_steps if first.spec else None
+    if declared is None and (own := _time_limit(first)) is not None:
+        declared = own._max_episode_steps
+    limit = max_episode_steps or declared or UNDECLARED_LIMIT
+    spec = EnvironmentSpec(
+        name=name,
+        observation_space=first.observation_space,
+        action_space=first.action_space,
+        max_episode_steps=limit,
+        reward_threshold=first.spec.reward_threshold if first.spec else None,
+        identity={"gymnasium": version("gymnasium"), **identity},
+        masked=isinstance(first, MaskFirst),
+    )
+    with contextlib.suppress(Exception):  # nothing of it is needed any more
+        first.close()
+
+    def make() -> gym.Env:
+        environment = view(_called(factory, name))
+        return environment if limit == declared else _limited(environment, limit)
+
+    return HostEnvironment(spec, make, source)
+
+
+def _limited(environment: gym.Env, limit: int) -> gym.Env:
+    """The environment with its own TimeLimit, if it has one, replaced by `limit`."""
+    own = _time_limit(environment)
+    if own is None:
+        return gym.wrappers.TimeLimit(environment, limit)
+    own._max_episode_steps = limit
+    return environment
+
+
+def _time_limit(environment: gym.Env) -> gym.wrappers.TimeLimit | None:
+    """The outermost TimeLimit of a stack of wrappers."""
+    while isinstance(environment, gym.Wrapper):
+        if isinstance(environment, gym.wrappers.TimeLimit):
+            return environment
+        environment = environment.env
+    return None
+
+
+def _called(factory: Callable[[], Any], name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is out of date.*")
+            return factory()
+    except LogpiError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise LogpiError(
+            f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _register_package(name: str) -> None:
+    """Make a package's environments known to Gymnasium, if `name` is one of them.
+
+    **Raises:** `ModuleNotFoundError`.
+    """
+    package = next(
+        (package for start, package in _PACKAGES.items() if name.startswith(start)), None
+    )
+    if package is not None:
+        gym.register_envs(import_module(package))
+
+
+def _atari(environment: gym.Env) -> gym.Env:
+    """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the start.
+
+    The time limit counts steps, so it stands outside of what makes a step of four frames.
+    """
+    stacked = gym.wrappers.FrameStackObservation(gym.wrappers.AtariPreprocessing(environment), 4)
+    return gym.wrappers.TimeLimit(stacked, ATARI_LIMIT)
+
+
+def _make_registered(name: str) -> gym.Env:
+    """gymnasium.make with errors for people; Atari with its standard wrappers."""
+    try:
+        _register_package(name)
+        # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
+        if name.startswith("ALE/"):
+            return _atari(gym.make(name, frameskip=1, disable_env_checker=True))
+        return gym.make(name, disable_env_checker=True)
+    except gym.error.DependencyNotInstalled as error:
+        entry = str(gym.spec(name).entry_point).lower()
+        extra = next(
+            (
+                extra
+                for word, extra in _EXTRAS.items()
+                if word in entry or word in str(error).lower()
+            ),
+            None,
+        )
+        remedy = f"pip install 'logpi[{extra}]'" if extra else f"{error}"
+        raise LogpiError(f"{name} needs a package that is not installed: {remedy}") from None
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv, ModuleNotFoundError) as error:
+        extra = next((_EXTRAS[word] for word in _EXTRAS if word in name.lower()), None)
+        if isinstance(error, ModuleNotFoundError) and extra:
+            raise LogpiError(
+                f"{name} needs a package that is not installed: pip install 'logpi[{extra}]'"
+            ) from None
+        hint = near_names(name, gym.registry, " ".join(str(error).split()))
+        raise LogpiError(f"unknown environment {name!r}; {hint}") from None

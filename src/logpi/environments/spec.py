@@ -1,0 +1,139 @@
+"""The two kinds of environment, and what is known of one before it is stepped."""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from logpi.core.errors import LogpiError
+
+# Time limit of an environment that declares none: a whole-episode method needs every episode to end.
+UNDECLARED_LIMIT = 1000
+# 108,000 frames of four a step, as Atari is played (Machado et al. 2018).
+ATARI_LIMIT = 27_000
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What a policy, a sampler and a run folder need to know of an environment.
+
+    `identity` holds whatever must be unchanged for a run to be resumed; it is JSON.
+    """
+
+    name: str
+    observation_space: gym.Space
+    action_space: gym.Space
+    max_episode_steps: int
+    reward_threshold: float | None
+    identity: Mapping[str, Any]
+    masked: bool = False
+    """Whether an observation begins with the action mask."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The part that is compared when a run is resumed."""
+        return {
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "max_episode_steps": self.max_episode_steps,
+            "masked": self.masked,
+            **self.identity,
+        }
+
+
+@dataclass(frozen=True)
+class HostEnvironment:
+    """A Gymnasium environment, stepped from Python. `make()` gives a fresh copy.
+
+    `source` names it so that another process can make it too; None for a factory that lives in this process only.
+    `pool(count)` gives many copies at once, as a `Group`, where a package steps them together itself.
+    """
+
+    spec: EnvironmentSpec
+    make: Callable[[], gym.Env] | None
+    source: str | None
+    pool: Callable[[int], Any] | None = None
+
+
+@dataclass(frozen=True)
+class CompiledEnvironment:
+    """An environment of two pure JAX functions for one episode; the sampler batches them.
+
+    `reset(key) -> (state, observation)`,
+    `step(key, state, action) -> (state, observation, reward, terminated, truncated)`; never resets by itself.
+    """
+
+    spec: EnvironmentSpec
+    reset: Callable[[Any], tuple[Any, Any]]
+    step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
+
+
+def near_names(name: str, known: Iterable[str], otherwise: str = "see its list") -> str:
+    """What the user may have meant; `otherwise` where no name is near."""
+    near = difflib.get_close_matches(name, list(known), 3, cutoff=0.5)
+    return f"near: {', '.join(near)}" if near else otherwise
+
+
+def space_to_json(space: gym.Space) -> dict[str, Any]:
+    """A space as JSON that `space_from_json` reads back.
+
+    **Raises:** `LogpiError` for a space that no policy here can use.
+    """
+    match space:
+        case gym.spaces.Discrete():
+            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        case gym.spaces.MultiDiscrete():
+            return {
+                "kind": "MultiDiscrete",
+                "nvec": space.nvec.tolist(),
+                "start": space.start.tolist(),
+            }
+        case gym.spaces.MultiBinary():
+            return {
+                "kind": "MultiBinary",
+                "n": space.n if isinstance(space.n, int) else list(space.n),
+            }
+        case gym.spaces.Box():
+            bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
+            return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
+        case gym.spaces.Tuple():
+            return {"kind": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+        case gym.spaces.Dict():
+            return {
+                "kind": "Dict",
+                "spaces": {key: space_to_json(part) for key, part in space.spaces.items()},
+            }
+        case _:
+            supported = "Box, Discrete, MultiDiscrete, MultiBinary, Tuple and Dict of these"
+            raise LogpiError(f"space {space} is not supported; supported: {supported}")
+
+
+def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
+    """What `space_to_json` wrote."""
+    if fields["kind"] == "Discrete":
+        return gym.spaces.Discrete(fields["n"], start=fields["start"])
+    if fields["kind"] == "MultiDiscrete":
+        return gym.spaces.MultiDiscrete(np.array(fields["nvec"]), start=np.array(fields["start"]))
+    if fields["kind"] == "MultiBinary":
+        return gym.spaces.MultiBinary(fields["n"])
+    if fields["kind"] == "Tuple":
+        return gym.spaces.Tuple([space_from_json(part) for part in fields["spaces"]])
+    if fields["kind"] == "Dict":
+        return gym.spaces.Dict(
+            {key: space_from_json(part) for key, part in fields["spaces"].items()}
+        )
+    shape, dtype = tuple(fields["shape"]), np.dtype(fields["dtype"])
+    low, high = (np.array(fields[bound], float).astype(dtype) for bound in ("low", "high"))
+    return gym.spaces.Box(
+        np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type
+    )
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    """One number where all are equal; infinities as text, because JSON has none."""
+    numbers = [x if math.isfinite(x) else str(x) for x in bound.astype(float).ravel().tolist()]
+    same = len(set(numbers)) == 1
+    return numbers[0] if same else np.array(numbers, object).reshape(bound.shape).tolist()

@@ -1,0 +1,127 @@
+"""Observations and actions of any Gymnasium space as one array, an action mask first."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces.utils import flatten, flatten_space
+
+from logpi.core.errors import LogpiError
+
+MASK = "action_mask"
+
+
+class MaskFirst(gym.ObservationWrapper):
+    """[action mask, flattened observation]; the mask comes from `info["action_mask"]` or a Dict observation."""
+
+    def __init__(self, environment: gym.Env):
+        super().__init__(environment)
+        space = environment.observation_space
+        assert isinstance(environment.action_space, gym.spaces.Discrete)
+        self._inside = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
+        if isinstance(space, gym.spaces.Dict) and self._inside:
+            space = gym.spaces.Dict(
+                {key: part for key, part in space.spaces.items() if key != MASK}
+            )
+        self._rest = space
+        flat, count = flatten_space(space), int(environment.action_space.n)
+        assert isinstance(flat, gym.spaces.Box)
+        low, high = (
+            np.append(np.full(count, x), bound) for x, bound in ((0, flat.low), (1, flat.high))
+        )
+        self.observation_space = gym.spaces.Box(
+            low.astype(np.float32), high.astype(np.float32), dtype=np.float32
+        )
+
+    def reset(self, **options: Any) -> Any:
+        observation, info = self.env.reset(**options)
+        return self._joined(observation, info), info
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._joined(observation, info), reward, terminated, truncated, info
+
+    def _joined(self, observation: Any, info: dict[str, Any]) -> Any:
+        if self._inside:
+            mask, observation = (
+                observation[MASK],
+                {k: v for k, v in observation.items() if k != MASK},
+            )
+        else:
+            mask = info[MASK]
+        parts = (
+            np.asarray(mask, np.float32).ravel(),
+            np.asarray(flatten(self._rest, observation), np.float32),
+        )
+        return np.concatenate(parts)
+
+
+class NestedAction(gym.ActionWrapper):
+    """Takes the numbers of a Tuple or Dict action in one row, in the order in which Gymnasium flattens."""
+
+    def action(self, action: Any) -> Any:
+        return (
+            _nested(self.action_space, iter(action)) if isinstance(action, np.ndarray) else action
+        )
+
+
+def _nested(space: gym.Space, numbers: Iterator[Any]) -> Any:
+    match space:
+        case gym.spaces.Tuple():
+            return tuple(_nested(part, numbers) for part in space.spaces)
+        case gym.spaces.Dict():
+            return {key: _nested(part, numbers) for key, part in space.spaces.items()}
+        case gym.spaces.Discrete():
+            return int(next(numbers))
+        case _:
+            assert space.shape is not None
+            row = list(itertools.islice(numbers, int(np.prod(space.shape))))
+            return np.array(row, space.dtype).reshape(space.shape)
+
+
+def policy_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
+    """The wrappers through which policies look at environments like this one, and act on them.
+
+    A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened, without the parts of a Dict that it
+    cannot; an action mask is put in front.
+
+    **Raises:** `LogpiError` for a mask of other than Discrete actions.
+    """
+    observed = _observation_view(environment)
+    nested = isinstance(environment.action_space, gym.spaces.Tuple | gym.spaces.Dict)
+    return (lambda environment: NestedAction(observed(environment))) if nested else observed
+
+
+def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
+    space = environment.observation_space
+    masked = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
+    discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+    if not masked:
+        with contextlib.suppress(
+            Exception, SystemExit
+        ):  # reported by the first rollout, with its place
+            masked = MASK in environment.reset(seed=0)[1]
+    if masked and discrete:
+        return MaskFirst
+    if masked:
+        raise LogpiError(
+            f"an action_mask needs Discrete actions; the action space is {environment.action_space}"
+        )
+    flatten = gym.wrappers.FlattenObservation
+    if isinstance(space, gym.spaces.Dict) and not _is_flattenable(space):
+        numbers = [key for key, part in space.spaces.items() if _is_flattenable(part)]
+        return lambda environment: flatten(gym.wrappers.FilterObservation(environment, numbers))
+    nested = gym.spaces.Dict | gym.spaces.Tuple | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary
+    if isinstance(space, nested) and _is_flattenable(space):
+        return flatten
+    return lambda environment: environment
+
+
+def _is_flattenable(space: gym.Space) -> bool:
+    try:
+        return space.is_np_flattenable
+    except NotImplementedError:  # a space of a package's own, such as MiniGrid's sentences
+        return False

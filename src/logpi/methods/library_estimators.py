@@ -1,0 +1,174 @@
+"""The library's own losses as functions of the contract that `logpi check` and `--estimator` know.
+
+Adapters: they turn [episodes, time] arrays into the trajectories of training and call what training
+calls. No loss is written here.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from logpi.core.arrays import Scalar
+from logpi.core.trajectory import Trajectory
+from logpi.estimators.contract import Estimator
+from logpi.estimators.returns import advantages, discount_power, earlier_ratio
+from logpi.estimators.score_function import score_function_surrogate
+from logpi.methods.reference import regularised_reward
+from logpi.methods.reinforce import Reinforce
+from logpi.methods.rollouts import RolloutMethod, gains, weigh
+
+
+def as_estimator(method: Reinforce | RolloutMethod) -> Estimator:
+    """The loss whose gradient is that of the method's first step on a batch, batch layout."""
+    if isinstance(method, Reinforce):
+        return reinforce_loss(method)
+    return rollout_loss(method)
+
+
+def reinforce_loss(method: Reinforce, trust: float = 1.0) -> Estimator:
+    """REINFORCE's loss, whose baseline trusts the critic as far as `trust`."""
+
+    def loss(
+        log_prob: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        step: Array,
+        value: Array,
+    ) -> Scalar:
+        trajectory = _trajectory(reward.T, terminated.T, truncated.T, mask.T, step.T)
+        return_ = method.return_of(trajectory)
+        critic = value.T if method.baseline == "value" else None
+        baseline = method.baseline_of(return_, trajectory.mask, critic, trust)
+        weight = method.weight_of(trajectory, return_, baseline)
+        return -score_function_surrogate(log_prob.T, weight, trajectory.mask)
+
+    return loss
+
+
+def rollout_loss(method: RolloutMethod) -> Estimator:
+    """The loss of policy and entropy, from advantages in units of 1.
+
+    It is a mean over rows; times their number it is a sum over t and a mean over episodes, as the
+    batch layout has it.
+    """
+
+    def loss(
+        log_prob: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        step: Array,
+        value: Array,
+        next_value: Array,
+        entropy: Array,
+    ) -> Scalar:
+        stream, known = _stream(reward, terminated, truncated, mask, step, value, next_value)
+        advantage = advantages(stream, known, method.discount, method.trace_decay)
+        weight = weigh(method, advantage, stream.mask, scale=1.0)[:-1]
+        old_log_prob, weight = jax.lax.stop_gradient((log_prob.T, weight))
+        gained = gains(method, log_prob.T, old_log_prob, entropy.T, weight, mask.T)
+        rows = mask.shape[1]
+        return rows * gained.loss
+
+    return loss
+
+
+def off_policy_estimator(discount: float, ratio_limit: float = math.inf) -> Estimator:
+    """REINFORCE with a critic as baseline, from episodes of an older policy [D1.3, D4.4].
+
+    Without a limit each reward has its per-decision importance weight, which is exact. With one it
+    is V-trace, BIASED: its ratios are cut, and how much likelier the new policy is to reach a step
+    is left out.
+    """
+
+    def weight(
+        log_prob: Array,
+        old_log_prob: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        step: Array,
+        value: Array,
+    ) -> Float[Array, "episodes time"]:
+        ended = terminated | truncated
+        beyond = jnp.zeros_like(value)
+        stream, known = _stream(reward, ended, truncated, mask, step, value, beyond)
+        log_ratio = _with_last_row(log_prob - old_log_prob)
+        ratio = jnp.minimum(jnp.exp(log_ratio), ratio_limit)
+        reached = earlier_ratio(stream, log_ratio) if ratio_limit == math.inf else 1.0
+        advantage = reached * advantages(stream, known, discount, 1.0, ratio)
+        return (discount_power(stream.step, discount) * advantage)[:-1].T
+
+    return weight
+
+
+def reference_estimator() -> Estimator:
+    """What `--reference` adds to the reward, alone: the gradient of -KL(π, π_ref) of trajectories."""
+    sum_of_costs = reinforce_loss(Reinforce(baseline="none"))
+
+    def loss(
+        log_prob: Array,
+        reference_log_prob: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        step: Array,
+    ) -> Scalar:
+        zero = jnp.zeros_like(log_prob)
+        reward = regularised_reward(zero, log_prob - reference_log_prob, 1.0)
+        return sum_of_costs(log_prob, reward, terminated, truncated, mask, step, zero)
+
+    return loss
+
+
+def _trajectory(
+    reward: Array, terminated: Array, truncated: Array, mask: Array, step: Array
+) -> Trajectory:
+    """A trajectory whose observations and actions are not read, from [time, env] arrays."""
+    unread = jnp.zeros(mask.shape)
+    return Trajectory(
+        observation=unread,
+        action=unread,
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        mask=mask,
+        step=step,
+        memory=jnp.zeros((mask.shape[1], 0)),
+    )
+
+
+def _with_last_row(x: Array) -> Array:
+    """[episodes, time] → [time + 1, episodes], the last row being 0."""
+    return jnp.pad(x.T, ((0, 1), (0, 0)))
+
+
+def _stream(
+    reward: Array,
+    terminated: Array,
+    truncated: Array,
+    mask: Array,
+    step: Array,
+    value: Array,
+    next_value: Array,
+) -> tuple[Trajectory, Float[Array, "time episodes"]]:
+    """Episodes as columns of a stream, and V in its rows.
+
+    After its last step a column has the row that the step led to.
+    """
+    reached = jnp.roll(_with_last_row(next_value), 1, axis=0)
+    known = jnp.where(_with_last_row(mask), _with_last_row(value), reached)
+    stream = _trajectory(
+        _with_last_row(reward),
+        _with_last_row(terminated),
+        _with_last_row(truncated),
+        _with_last_row(mask),
+        _with_last_row(step),
+    )
+    return stream, known

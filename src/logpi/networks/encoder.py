@@ -1,0 +1,163 @@
+"""From an observation to the feature vector that networks work on."""
+
+import math
+
+import equinox as eqx
+import gymnasium as gym
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from logpi.core.arrays import AnyArray, float_dtype
+from logpi.core.errors import LogpiError
+from logpi.core.module import Module
+from logpi.networks.layers import Convolutions, parameter
+
+# Standardised features are cut here: an outlier says no more.
+FEATURE_LIMIT = 10.0
+
+
+class Standardiser(Module):
+    """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in the policy."""
+
+    mean: Float[AnyArray, " features"]
+    variance: Float[AnyArray, " features"]
+    count: Float[AnyArray, ""]
+
+    def __call__(self, x: Float[AnyArray, "*batch features"]) -> Float[AnyArray, "*batch features"]:
+        """Standard units, cut at ±`FEATURE_LIMIT`."""
+        xp = x.__array_namespace__()
+        return xp.clip(
+            (x - self.mean) / xp.sqrt(self.variance + 1e-8), -FEATURE_LIMIT, FEATURE_LIMIT
+        )
+
+    def observe(
+        self, x: Float[AnyArray, "time env features"], mask: Bool[AnyArray, "time env"]
+    ) -> "Standardiser":
+        """With the steps of another batch counted in (Chan et al. 1979), which may have none."""
+        weight = mask[..., None]
+        count = jnp.sum(mask)
+        mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / jnp.maximum(count, 1)
+        squares = jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1))
+        total, distance = jnp.maximum(self.count + count, 1), mean - self.mean
+        variance = (
+            self.variance * self.count + squares + distance**2 * self.count * count / total
+        ) / total
+        return Standardiser(self.mean + distance * count / total, variance, total)
+
+
+class Image(Module):
+    """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last, then convolutions.
+
+    Nothing is scaled before the network sees it, so that a trajectory keeps bytes as bytes.
+    """
+
+    convolutions: Convolutions | None
+    shape: tuple[int, int, int] = eqx.field(static=True)
+    channels_first: bool = eqx.field(static=True)
+    low: float = eqx.field(static=True)
+    range: float = eqx.field(static=True)
+
+    def __init__(self, space: gym.spaces.Box, random: np.random.Generator, raw: bool):
+        self.channels_first = space.shape[0] < space.shape[2]
+        low, high = float(space.low.min()), float(space.high.max())
+        self.low, self.range = (low, high - low) if np.isfinite(high - low) else (0.0, 1.0)
+        height, width, channels = np.roll(space.shape, -1) if self.channels_first else space.shape
+        self.shape = int(height), int(width), int(channels)
+        self.convolutions = None if raw else Convolutions(self.shape, random)
+
+    def __call__(self, pixels: AnyArray) -> Float[AnyArray, "*batch features"]:
+        """The outputs of the convolutions, or the image itself."""
+        xp = pixels.__array_namespace__()
+        x = (pixels.astype(float_dtype()) - self.low) / self.range
+        x = xp.moveaxis(x, -3, -1) if self.channels_first else x
+        return x if self.convolutions is None else self.convolutions(x)
+
+
+def _is_image(space: gym.spaces.Box) -> bool:
+    if len(space.shape) != 3:
+        return False
+    height, width = space.shape[1:] if space.shape[0] < space.shape[2] else space.shape[:2]
+    return min(height, width) >= 3
+
+
+class Encoder(Module):
+    """An observation of the declared space as one feature vector.
+
+    A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete is one-hot. If `raw`,
+    images stay images.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    categories: int | None = eqx.field(static=True)
+    start: int = eqx.field(static=True)
+    standardiser: Standardiser | None
+    image: Image | None
+
+    def __init__(
+        self,
+        space: gym.Space,
+        random: np.random.Generator,
+        standardise: bool = False,
+        raw: bool = False,
+    ):
+        self.standardiser = self.image = None
+        match space:
+            case gym.spaces.Box():
+                self.shape, self.categories, self.start = space.shape, None, 0
+                if _is_image(space):
+                    self.image = Image(space, random, raw)
+                elif standardise:
+                    zeros, ones = parameter(np.zeros(self.size)), parameter(np.ones(self.size))
+                    self.standardiser = Standardiser(zeros, ones, parameter(np.zeros(())))
+            case gym.spaces.Discrete():
+                self.shape, self.categories, self.start = (), int(space.n), int(space.start)
+            case _:
+                raise LogpiError(
+                    f"observation space {space} is not supported; supported: Box, Discrete"
+                )
+        if self.size == 0:
+            raise LogpiError(f"observation space {space} has no numbers")
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], int | None, int]:
+        """What observations look like."""
+        return self.shape, self.categories, self.start
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Shape of the features of one observation."""
+        return (
+            self.image.shape
+            if self.image is not None and self.image.convolutions is None
+            else (self.size,)
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of features."""
+        if self.image is not None and self.image.convolutions is not None:
+            return self.image.convolutions.size
+        return self.categories if self.categories is not None else math.prod(self.shape)
+
+    def __call__(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
+        """Features of observations with any leading dimensions."""
+        if self.categories is not None:
+            one_hot = observation[..., None] - self.start == np.arange(self.categories)
+            return one_hot.astype(float_dtype())
+        if self.image is not None:
+            return self.image(observation)
+        features = self._flat(observation)
+        return features if self.standardiser is None else self.standardiser(features)
+
+    def _flat(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
+        batch = observation.shape[: observation.ndim - len(self.shape)]
+        return observation.reshape(*batch, self.size).astype(float_dtype())
+
+    def observe(self, observation: AnyArray, mask: Bool[AnyArray, "time env"]) -> "Encoder":
+        """With the steps of another batch in its statistics, if it keeps any."""
+        if self.standardiser is None:
+            return self
+        return eqx.tree_at(
+            lambda e: e.standardiser, self, self.standardiser.observe(self._flat(observation), mask)
+        )

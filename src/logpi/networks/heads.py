@@ -1,0 +1,221 @@
+"""From a network's output to an action distribution, and from its actions to what the environment receives."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import equinox as eqx
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Float
+
+from logpi.core.arrays import AnyArray
+from logpi.core.errors import LogpiError
+from logpi.core.module import Module
+from logpi.networks.distributions import (
+    Categorical,
+    Distribution,
+    Normal,
+    Product,
+    TanhNormal,
+    split_last,
+)
+from logpi.networks.layers import parameter
+
+# Laws of standard noise, each with the number of values of it that an action needs.
+NoiseLaws: TypeAlias = tuple[tuple[Literal["gumbel", "normal"], int], ...]
+
+
+@runtime_checkable
+class Head(Protocol):
+    """The interface of a head."""
+
+    @property
+    def size(self) -> int:
+        """Number of outputs that the network must have, and of noise values that an action needs."""
+        ...
+
+    @property
+    def noise_laws(self) -> NoiseLaws:
+        """Laws of the standard noise that `sample` needs, in order."""
+        ...
+
+    def __call__(self, output: Any) -> Distribution:
+        """The distribution."""
+        ...
+
+    def execute(self, action: AnyArray) -> Any:
+        """The environment's own action for a sampled one."""
+        ...
+
+
+def draw_noise(
+    head: Head, leading: tuple[int, ...], draw: Callable[[str, tuple[int, ...]], AnyArray]
+) -> AnyArray:
+    """Standard noise `[*leading, size]` for a head, `draw(law, shape)` being the source of each law's numbers."""
+    parts = [draw(law, (*leading, count)) for law, count in head.noise_laws]
+    return (
+        parts[0] if len(parts) == 1 else parts[0].__array_namespace__().concatenate(parts, axis=-1)
+    )
+
+
+class CategoricalHead(Module):
+    """Logits for `Discrete(n, start)`."""
+
+    size: int = eqx.field(static=True)
+    start: int = eqx.field(static=True)
+
+    @property
+    def noise_laws(self) -> NoiseLaws:
+        return (("gumbel", self.size),)
+
+    def __call__(self, output: Float[AnyArray, "*batch n"]) -> Categorical:
+        """softmax of the outputs."""
+        return Categorical(output)
+
+    def execute(self, action: AnyArray) -> Any:
+        """Counted from the space's own start."""
+        return action + self.start
+
+
+class NormalHead(Module):
+    """Mean from the network, one learned log standard deviation per dimension, in units of the Box's half range.
+
+    A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) if `squash`; dimensions without
+    two finite bounds are executed as sampled, clipped at the one that is finite. The log-probability is that of the
+    sampled action, before any clipping.
+    """
+
+    log_std: Float[AnyArray, " d"]
+    low: tuple[float, ...] = eqx.field(static=True)
+    high: tuple[float, ...] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    squash: bool = eqx.field(static=True)
+
+    def __init__(self, space: gym.spaces.Box, squash: bool, log_std: float):
+        bounded = np.isfinite(space.low) & np.isfinite(space.high)
+        if squash and not bounded.all():
+            raise LogpiError(
+                f"tanh-normal actions need finite bounds in every dimension; the action space is {space}"
+            )
+        self.low, self.high = tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist())
+        self.shape, self.squash = space.shape, squash
+        self.log_std = parameter(np.full(len(self.low), log_std))
+
+    @property
+    def size(self) -> int:
+        """Number of action dimensions."""
+        return len(self.low)
+
+    @property
+    def noise_laws(self) -> NoiseLaws:
+        return (("normal", self.size),)
+
+    def __call__(self, output: Float[AnyArray, "*batch d"]) -> Normal | TanhNormal:
+        """Gaussian around the outputs."""
+        log_std = output.__array_namespace__().broadcast_to(self.log_std, output.shape)
+        return TanhNormal(output, log_std) if self.squash else Normal(output, log_std)
+
+    def execute(self, action: Float[AnyArray, "*batch d"]) -> Any:
+        """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy arrays."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        centre = np.where(
+            bounded, (np.where(bounded, high, 0) + np.where(bounded, low, 0)) / 2, 0.0
+        )
+        half_range = np.where(
+            bounded, (np.where(bounded, high, 1) - np.where(bounded, low, -1)) / 2, 1.0
+        )
+        xp = action.__array_namespace__()
+        unit = (
+            xp.tanh(action)
+            if self.squash
+            else xp.where(bounded, xp.clip(action, -1.0, 1.0), action)
+        )
+        executed = centre.astype(action.dtype) + half_range.astype(action.dtype) * unit
+        executed = xp.clip(
+            executed, low.astype(action.dtype), high.astype(action.dtype)
+        )  # rounding may pass a bound
+        return executed.reshape(*action.shape[:-1], *self.shape)
+
+
+class ProductHead(Module):
+    """Independent choices, each with a head of its own: MultiDiscrete, MultiBinary, Tuple and Dict actions.
+
+    `shape` is that of a space of whole numbers; None for a Tuple or a Dict, which receives all numbers in one row.
+    """
+
+    parts: tuple[Head, ...]
+    shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        """Sum of those of the parts."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def noise_laws(self) -> NoiseLaws:
+        return tuple(law for part in self.parts for law in part.noise_laws)
+
+    def __call__(self, output: Float[AnyArray, "*batch n"]) -> Product:
+        """One distribution for each choice."""
+        outputs = split_last(output, [part.size for part in self.parts])
+        parts: Any = tuple(part(mine) for part, mine in zip(self.parts, outputs, strict=True))
+        return Product(parts)
+
+    def execute(self, action: AnyArray) -> Any:
+        """Each choice as its own head executes it."""
+        xp, leading = action.__array_namespace__(), action.shape[:-1]
+        widths = [1 if isinstance(part, CategoricalHead) else part.size for part in self.parts]
+        own = zip(self.parts, split_last(action, widths), strict=True)
+        parts = [part.execute(mine).reshape(*leading, -1) for part, mine in own]
+        executed = xp.concatenate(parts, axis=-1)
+        return executed if self.shape is None else executed.reshape(*leading, *self.shape)
+
+
+def action_head(space: gym.Space, squash: bool, log_std: float = -0.5) -> Head:
+    """The head for an action space; `log_std` is where the Gaussians of its boxes start.
+
+    **Raises:** `LogpiError` for a space that has none.
+    """
+    head = _head(space, squash, log_std)
+    if head.size == 0:
+        raise LogpiError(f"action space {space} leaves nothing to choose")
+    return head
+
+
+def _head(space: gym.Space, squash: bool, log_std: float) -> Head:
+    match space:
+        case gym.spaces.Discrete():
+            return CategoricalHead(int(space.n), int(space.start))
+        case gym.spaces.MultiDiscrete():
+            choices = zip(space.nvec.ravel(), space.start.ravel(), strict=True)
+            return ProductHead(
+                tuple(CategoricalHead(int(n), int(start)) for n, start in choices), space.shape
+            )
+        case gym.spaces.MultiBinary():
+            return ProductHead((CategoricalHead(2, 0),) * int(np.prod(space.shape)), space.shape)
+        case gym.spaces.Box() if np.issubdtype(space.dtype, np.floating):
+            return NormalHead(space, squash, log_std)
+        case gym.spaces.Tuple() | gym.spaces.Dict():
+            return ProductHead(tuple(_leaf_heads(space, squash, log_std)), None)
+        case _:
+            supported = (
+                "Discrete, MultiDiscrete, MultiBinary, Box of floats, Tuple and Dict of these"
+            )
+            raise LogpiError(f"action space {space} is not supported; supported: {supported}")
+
+
+def _leaf_heads(space: gym.Space, squash: bool, log_std: float) -> list[Head]:
+    """The heads of the leaves, in the order in which Gymnasium flattens."""
+    match space:
+        case gym.spaces.Tuple():
+            return [head for part in space.spaces for head in _leaf_heads(part, squash, log_std)]
+        case gym.spaces.Dict():
+            return [
+                head
+                for part in space.spaces.values()
+                for head in _leaf_heads(part, squash, log_std)
+            ]
+        case _:
+            head = _head(space, squash, log_std)
+            return list(head.parts) if isinstance(head, ProductHead) else [head]

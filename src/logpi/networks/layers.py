@@ -1,0 +1,115 @@
+"""Layers with parameters: affine layers, convolutions, memories.
+
+Everything is written for JAX and for NumPy arrays alike, because acting on the host is NumPy. Parameters are drawn by
+NumPy: the same numbers whatever the compiler, and nothing to compile at start-up.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from logpi.core.arrays import AnyArray, float_dtype
+from logpi.core.module import Module
+
+
+def parameter(values: np.ndarray) -> Array:
+    """`values` in the precision that is in use."""
+    return jax.device_put(values.astype(float_dtype()))
+
+
+def orthogonal(into: int, out: int, gain: float, random: np.random.Generator) -> Array:
+    """Rows or columns orthonormal, times `gain` (Saxe et al. 2014)."""
+    q, r = np.linalg.qr(random.standard_normal((max(into, out), min(into, out))))
+    q = q * np.sign(np.diag(r))
+    return parameter(gain * (q if into >= out else q.T))
+
+
+class MLP(Module):
+    """Affine layers with tanh between them, on the last axis of inputs with any leading dimensions."""
+
+    weights: list[Float[AnyArray, "_ _"]]
+    biases: list[Float[AnyArray, " _"]]
+
+    def __init__(self, sizes: Sequence[int], final_gain: float, random: np.random.Generator):
+        gains = [np.sqrt(2.0)] * (len(sizes) - 2) + [final_gain]
+        self.weights = [
+            orthogonal(into, out, gain, random)
+            for into, out, gain in zip(sizes[:-1], sizes[1:], gains, strict=True)
+        ]
+        self.biases = [parameter(np.zeros(out)) for out in sizes[1:]]
+
+    def __call__(self, x: Float[AnyArray, "*batch into"]) -> Any:
+        """The output of the last, linear layer."""
+        x = self.hidden(x)
+        *batch, features = x.shape
+        return (x.reshape(-1, features) @ self.weights[-1] + self.biases[-1]).reshape(*batch, -1)
+
+    def hidden(self, x: Float[AnyArray, "*batch into"]) -> Any:
+        """What the last layer reads."""
+        *batch, features = x.shape
+        x = x.reshape(
+            -1, features
+        )  # over two batch axes, the products of the backward pass take 1.6 times as long
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = x @ weight + bias
+            x = x.__array_namespace__().tanh(x)
+        return x.reshape(*batch, -1)
+
+
+# (width and height of the window, stride, channels) of each layer.
+Window: TypeAlias = tuple[int, int, int]
+# Mnih et al. 2015, for images of 36 pixels and more; smaller ones are seen by one layer (Young & Tian 2019).
+LARGE_IMAGE: tuple[Window, ...] = ((8, 4, 32), (4, 2, 64), (3, 1, 64))
+SMALL_IMAGE: tuple[Window, ...] = ((3, 1, 16),)
+
+
+class Convolutions(Module):
+    """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result is one vector.
+
+    A convolution is a product of all its windows, side by side in a matrix, with one kernel.
+    """
+
+    kernels: list[Float[AnyArray, "_ _"]]
+    biases: list[Float[AnyArray, " _"]]
+    windows: tuple[Window, ...] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+
+    def __init__(self, shape: tuple[int, int, int], random: np.random.Generator):
+        height, width, channels = shape
+        self.windows = LARGE_IMAGE if min(height, width) >= 36 else SMALL_IMAGE
+        self.kernels, self.biases = [], []
+        for window, stride, out in self.windows:
+            self.kernels.append(orthogonal(window * window * channels, out, np.sqrt(2.0), random))
+            self.biases.append(parameter(np.zeros(out)))
+            height, width, channels = (
+                (height - window) // stride + 1,
+                (width - window) // stride + 1,
+                out,
+            )
+        self.size = height * width * channels
+
+    def __call__(self, image: Float[AnyArray, "*batch height width channels"]) -> Any:
+        """All outputs of the last layer in a row."""
+        *batch, height, width, channels = image.shape
+        x = image.reshape(-1, height, width, channels)
+        xp = x.__array_namespace__()
+        for kernel, bias, (window, stride, _) in zip(
+            self.kernels, self.biases, self.windows, strict=True
+        ):
+            x = xp.maximum(_windows(x, window, stride) @ kernel + bias, 0.0)
+        return x.reshape(*batch, self.size)
+
+
+def _windows(x: Any, window: int, stride: int) -> Any:
+    """`[batch, rows, columns, window * window * channels]`: what each place of the output looks at."""
+    rows, columns = ((size - window) // stride + 1 for size in x.shape[1:3])
+    parts = [
+        x[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+    return x.__array_namespace__().concatenate(parts, axis=-1)

@@ -1,0 +1,180 @@
+"""π(a|s; θ) as an Equinox module, built from an environment's spaces.
+
+What acting needs is written for JAX and for NumPy arrays alike: for a handful of environments NumPy,
+with `policy.on_host()`, has answered before a compiled call has started.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import gymnasium as gym
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from logpi.core.arrays import AnyArray, float_dtype
+from logpi.core.errors import LogpiError
+from logpi.core.module import Module
+from logpi.networks.distributions import Distribution
+from logpi.networks.encoder import Encoder
+from logpi.networks.heads import Head, action_head, draw_noise
+from logpi.networks.layers import MLP
+from logpi.networks.memory import Memory, make_memory
+from logpi.networks.options import NetworkOptions
+from logpi.networks.user_network import UserNetwork, make_user_network
+
+# The logit of an action that is not allowed: its probability is exactly 0, and nothing is infinite.
+FORBIDDEN = -1e9
+
+
+class Policy(Module):
+    """π(·|s; θ): encoder, memory, network, head.
+
+    m_t is what the policy remembers of o_0 … o_t, and m_{-1} = 0: no numbers at all for a policy
+    without a memory. If `masked`, an observation begins with the action mask, one number per logit:
+    where it is 0 the action has probability 0. Sampling, log π, entropy and KL are those of this one
+    law.
+    """
+
+    encoder: Encoder
+    memory: Memory
+    network: MLP | UserNetwork
+    head: Head
+    masked: bool = eqx.field(static=True, default=False)
+
+    def __call__(self, observation: AnyArray, memory: Any = None) -> Distribution:
+        """The action distribution for observations with any leading dimensions.
+
+        `memory` is m_t; a policy without a memory does not need it.
+        """
+        features = self.memory.features(self.encoder, observation, memory)
+        output = self.network(features)
+        if self.masked:
+            allowed = observation[..., : self.head.size] > 0
+            output = output.__array_namespace__().where(allowed, output, FORBIDDEN)
+        return self.head(output)
+
+    def hidden(self, observation: AnyArray) -> Any:
+        """What the last layer reads, for a policy without a memory or a user's network."""
+        assert isinstance(self.network, MLP)
+        return self.network.hidden(self.encoder(observation))
+
+    def initial_memory(self, count: int) -> Float[np.ndarray, "env state"]:
+        """m_{-1} of `count` episodes."""
+        return np.zeros((count, self.memory.state_size), float_dtype())
+
+    def next_memory(
+        self, observation: AnyArray, memory: AnyArray, step: Int[AnyArray, " env"] | None = None
+    ) -> Any:
+        """m_t from o_t and m_{t-1}, one row for each environment.
+
+        Where `step` is 0 an episode starts, and m_{t-1} is forgotten. By default none starts.
+        """
+        return self.memory.next_state(self.encoder, observation, memory, step)
+
+    def memories(
+        self,
+        observation: AnyArray,
+        step: Int[AnyArray, "time env"],
+        memory: Float[AnyArray, "env state"],
+    ) -> Any:
+        """m_t in every row of `[time, env]` arrays, `memory` being what was known before row 0."""
+        return self.memory.states(self.encoder, observation, memory, step)
+
+    def distributions(
+        self,
+        observation: AnyArray,
+        step: Int[AnyArray, "time env"],
+        memory: Float[AnyArray, "env state"],
+    ) -> Distribution:
+        """The action distributions in every row of `[time, env]` arrays."""
+        return self(observation, self.memories(observation, step, memory))
+
+    def execute(self, action: AnyArray) -> Any:
+        """What the environment receives for a sampled action."""
+        return self.head.execute(action)
+
+    def on_host(self) -> "Policy":
+        """The same policy with NumPy parameters, to act from Python."""
+        return jax.tree.map(np.asarray, self)
+
+    def act(
+        self,
+        observation: ArrayLike,
+        random: np.random.Generator | None = None,
+        memory: AnyArray | None = None,
+    ) -> np.ndarray:
+        """What to do: the environment's action for one observation, or for a batch of them.
+
+        The most probable action, or with `random` one that is drawn from π(·|s). A policy with a
+        memory needs m_t: start with `memory = policy.initial_memory(count)`, and before each action
+        take `memory = policy.next_memory(observations, memory)`. The action of a Tuple or Dict space
+        is its numbers in one row, in the order in which Gymnasium flattens.
+
+        **Raises:** `LogpiError` where the observation does not have the shape that the policy was
+        made for, or `memory` is missing.
+        """
+        array = self._as_observation(observation)
+        known = random is None or isinstance(random, np.random.Generator)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not known:
+            raise LogpiError(
+                f"random must be a generator such as np.random.default_rng(0), got {random!r}"
+            )
+        if self.memory.recurrent and memory is None:
+            raise LogpiError(
+                "this policy has a memory: give act the `memory` that policy.next_memory returns"
+            )
+
+        def draw(law: str, shape: tuple[int, ...]) -> np.ndarray:
+            if random is None:
+                return np.zeros(shape, float_dtype())
+            return getattr(random, law)(size=shape).astype(float_dtype())
+
+        leading = array.shape[: array.ndim - len(self.encoder.shape)]
+        noise = draw_noise(self.head, leading, draw)
+        sampled = np.asarray(self(array, memory).sample(noise))
+        return np.asarray(self.execute(sampled))
+
+    def _as_observation(self, observation: ArrayLike) -> np.ndarray:
+        """The observation as an array.
+
+        **Raises:** `LogpiError` where it is not one that the policy was made for.
+        """
+        shape = self.encoder.shape
+        try:
+            array = np.asarray(observation)
+        except ValueError:
+            remedy = "gymnasium.spaces.flatten makes one of a nested one"
+            raise LogpiError(f"the observation is no array; {remedy}") from None
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise LogpiError(
+                f"the observation holds something else than finite numbers: {observation!r}"
+            )
+        if array.shape[array.ndim - len(shape) :] != shape:
+            raise LogpiError(
+                f"the observation has shape {array.shape}, the policy was made for {shape}"
+            )
+        return array
+
+
+def make_policy(
+    observation_space: gym.Space,
+    action_space: gym.Space,
+    options: NetworkOptions,
+    random: np.random.Generator,
+    masked: bool = False,
+) -> Policy:
+    """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
+    squash = options.actions == "tanh-normal"
+    head = action_head(action_space, squash, options.initial_log_std)
+    raw = options.network is not None and options.memory == "none"
+    standardise = options.normalize_observations
+    encoder = Encoder(observation_space, random, standardise, raw=raw)
+    memory = make_memory(options.memory, encoder.size, options.memory_size, random)
+    features = (options.memory_size,) if memory.recurrent else encoder.features
+    if options.network is not None:
+        network = make_user_network(options.network, features, head.size, random)
+    else:
+        network = MLP([*features, *options.hidden, head.size], 0.01, random)
+    return Policy(encoder, memory, network, head, masked)

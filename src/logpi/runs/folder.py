@@ -1,0 +1,158 @@
+"""The run folder: config.json, metrics.csv, TensorBoard events, checkpoints/, evaluation.json."""
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from shlex import quote
+from typing import Any, TypeVar, cast
+
+from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
+from logpi.runs.settings import Settings
+from logpi.core.errors import LogpiError
+
+Tree = TypeVar("Tree")
+
+FORMAT = 1
+CHECKPOINTS_KEPT = 3
+_PACKAGES = ("logpi", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
+
+
+@contextmanager
+def _file_errors(doing: str):
+    try:
+        yield
+    except OSError as error:
+        raise LogpiError(f"cannot {doing}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from error
+
+
+def _new_folder(parent: Path, base: str) -> Path:
+    """`parent/base_N` with the first free N; another run that starts at the same time takes another."""
+    numbers = itertools.count(1)
+    with _file_errors(f"create a run folder in {parent}"):
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = parent / f"{base}_{next(numbers)}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+
+
+class RunFolder:
+    """One run on disk. Every file is written whole or not at all."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @staticmethod
+    def create(path: Path | None, settings: Settings, environment: Mapping[str, Any]) -> "RunFolder":
+        """A new folder with its configuration; without a path `runs/ENV_N`, N the first free number.
+
+        **Raises:** `LogpiError` where the folder exists or cannot be written.
+        """
+        if path is None:
+            base = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(settings.environment).name)[:100]
+            path = _new_folder(Path("runs"), base)
+        elif path.exists():
+            is_run = (path / "config.json").is_file()
+            hint = f"`logpi resume {quote(str(path))}` continues it" if is_run else "give another --out"
+            raise LogpiError(f"{path} exists already; {hint}")
+        folder = RunFolder(path)
+        with _file_errors(f"create the run folder {path}"):
+            (path / "checkpoints").mkdir(parents=True)
+        folder.write_config(settings, environment)
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """An existing run.
+
+        **Raises:** `LogpiError` where there is none, or it was written by a newer logpi.
+        """
+        folder = RunFolder(path)
+        if not path.is_dir():
+            raise LogpiError(f"{path} is not a folder")
+        if not folder._config_path.is_file():
+            raise LogpiError(f"{path} is not a run folder: it has no config.json")
+        found = folder.config().get("format")
+        if not isinstance(found, int) or found > FORMAT:
+            raise LogpiError(
+                f"{path} has format {found}, this logpi {version('logpi')} reads up to {FORMAT}: upgrade logpi"
+            )
+        return folder
+
+    @property
+    def _config_path(self) -> Path:
+        return self.path / "config.json"
+
+    def config(self) -> dict[str, Any]:
+        """config.json: `format`, `settings`, `environment`, `versions`, `command`."""
+        try:
+            config: Any = json.loads(self._config_path.read_text())
+            if isinstance(config, dict):
+                return cast(dict[str, Any], config)
+        except (OSError, ValueError) as error:
+            raise LogpiError(f"{self._config_path} cannot be read: {error}") from None
+        raise LogpiError(f"{self._config_path} does not hold a JSON object")
+
+    def settings(self) -> Settings:
+        """The resolved settings of the run."""
+        return Settings.from_json(self.config().get("settings", {}), source=str(self._config_path))
+
+    def write_config(self, settings: Settings, environment: Mapping[str, Any]) -> None:
+        """The resolved settings, what the environment was, and the versions of everything that computes."""
+        config = {
+            "format": FORMAT,
+            "settings": settings.to_json(),
+            "environment": environment,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "command": sys.argv,
+        }
+        self.write_json("config.json", config)
+
+    def evaluated(self) -> int | None:
+        """The steps after which evaluation.json was made, if there is a readable one."""
+        try:
+            return json.loads((self.path / "evaluation.json").read_text())["steps"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """A JSON file, replaced as a whole."""
+        path = self.path / name
+        temporary = path.with_suffix(".partial")
+        with _file_errors(f"write {path}"):
+            temporary.write_text(json.dumps(value, indent=2) + "\n")
+            os.replace(temporary, path)
+
+    def checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return sorted((self.path / "checkpoints").glob("step_*.npz"), reverse=True)
+
+    def save(self, learner: Any, counters: Counters) -> Path:
+        """A checkpoint; the oldest beyond `CHECKPOINTS_KEPT` are removed."""
+        path = self.path / "checkpoints" / f"step_{counters.steps:012d}.npz"
+        with _file_errors(f"write {path}"):
+            save_checkpoint(path, learner, counters)
+            for old in self.checkpoints()[CHECKPOINTS_KEPT:]:
+                old.unlink()
+        return path
+
+    def load(self, like: Tree) -> tuple[Tree, Counters, list[str]]:
+        """The newest whole checkpoint, and a warning for each damaged one that was passed over.
+
+        **Raises:** `LogpiError` where none is whole.
+        """
+        warnings: list[str] = []
+        for path in self.checkpoints():
+            try:
+                return *load_checkpoint(path, like), warnings
+            except DamagedCheckpoint as error:
+                warnings.append(f"checkpoint {path} is damaged ({error}); using the one before it")
+        raise LogpiError(f"{self.path} has no whole checkpoint" + (f": {warnings[0]}" if warnings else ""))

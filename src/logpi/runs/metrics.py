@@ -1,0 +1,160 @@
+"""What a run reports while it learns: one row of numbers, to CSV and TensorBoard under the tags that people know."""
+
+import csv
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from logpi.runs.checkpoint import Counters
+from logpi.core.errors import LogpiError
+
+# Rows of metrics.csv that a whole budget of steps makes, at most.
+ROWS_PER_RUN = 250
+STEPS = "time/total_timesteps"
+RETURN, LENGTH = "rollout/ep_rew_mean", "rollout/ep_len_mean"
+# The means over episodes are taken over the latest batches that hold at least so many.
+WINDOW = 100
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Where rows of metrics go."""
+
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
+        """One row; `step` counts environment steps."""
+        ...
+
+    def close(self) -> None:
+        """Flush."""
+        ...
+
+
+def count_update(counters: Counters, update: Mapping[str, float], seconds: float) -> None:
+    """Count one update, which took so long, and keep the episodes that ended in it."""
+    counters.steps += int(update["steps"])
+    counters.episodes += int(update["episodes"])
+    counters.updates += 1
+    counters.seconds += seconds
+    if update["episodes"]:
+        names = ("episode_return", "episode_length", "episodes")
+        counters.recent = [*counters.recent, [update[name] for name in names]]
+    while len(counters.recent) > 1 and _episodes_of(counters.recent[1:]) >= WINDOW:
+        del counters.recent[0]
+
+
+def _episodes_of(recent: list[list[float]]) -> float:
+    return sum(episodes for _, _, episodes in recent)
+
+
+def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, float | int]:
+    """The counters, the means over the recent episodes, and the means over `updates`, by their tags."""
+
+    def mean(name: str) -> float:
+        values = [update[name] for update in updates if not math.isnan(update.get(name, math.nan))]
+        return sum(values) / len(values) if values else math.nan
+
+    episode_return, episode_length = counters.recent_means()
+    return {
+        STEPS: counters.steps,
+        "time/episodes": counters.episodes,
+        "time/iterations": counters.updates,
+        "time/time_elapsed": counters.seconds,
+        "time/fps": counters.steps / max(counters.seconds, 1e-9),
+        RETURN: episode_return,
+        LENGTH: episode_length,
+        "train/policy_gradient_loss": -mean("surrogate"),
+        "train/value_loss": mean("value_loss"),
+        "train/entropy_loss": -mean("entropy"),
+        "train/explained_variance": mean("explained_variance"),
+        "train/approx_kl": mean("kl"),
+        "train/gradient_norm": mean("gradient_norm"),
+        "train/step_scale": mean("step_scale"),
+        "train/learning_rate": mean("learning_rate"),
+        "train/n_updates": counters.updates,
+    }
+
+
+class CsvTracker:
+    """metrics.csv. Rows after `resumed_at` steps, left by a run that was killed, are dropped."""
+
+    def __init__(self, path: Path, resumed_at: int):
+        self._writer: csv.DictWriter[str] | None = None
+        kept = _rows_until(path, resumed_at) if path.is_file() else []
+        if kept:
+            temporary = path.with_suffix(".partial")
+            with open(temporary, "w", newline="") as file:
+                csv.writer(file).writerows(kept)
+            os.replace(temporary, path)
+        self._file = open(path, "a" if kept else "w", newline="")
+        if kept:
+            self._writer = csv.DictWriter(self._file, kept[0])
+
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, list(metrics))
+            self._writer.writeheader()
+        self._writer.writerow(metrics)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _rows_until(path: Path, steps: int) -> list[list[str]]:
+    """The lines of a metrics.csv up to a number of steps, the names first; one that was cut off is left out.
+
+    **Raises:** `LogpiError` where the file is something else.
+    """
+    rows = [row[STEPS] for row in read_metrics(path)]
+    with open(path, newline="") as file:
+        names, *lines = list(csv.reader(file)) or [[]]
+    count = sum(each <= steps for each in rows)
+    return [names, *lines[:count]] if count else []
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Imports of a package that is not loaded yet fail as if it were not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+class TensorBoardTracker:
+    """TensorBoard events in the run folder."""
+
+    def __init__(self, path: Path, resumed_at: int):
+        with _hidden("torch"):  # tensorboardX imports it where it is installed, which takes a second
+            from tensorboardX import SummaryWriter
+        self._writer = SummaryWriter(str(path), purge_step=resumed_at + 1 if resumed_at else None)
+
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
+        for tag, value in metrics.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv; a last line that was cut off is left out.
+
+    **Raises:** `LogpiError` where the file is missing or is something else.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        whole = [r for r in rows if None not in r and None not in r.values() and "" not in r.values()]
+        return [{str(tag): float(value) for tag, value in r.items()} for r in whole]
+    except (OSError, ValueError) as error:
+        raise LogpiError(f"{path} cannot be read as metrics: {error}") from None

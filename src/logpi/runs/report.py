@@ -1,0 +1,145 @@
+"""What a person sees of a run: a progress bar on a terminal, lines elsewhere, a summary at the end."""
+
+import sys
+import time
+from pathlib import Path
+from shlex import quote
+from typing import Protocol, runtime_checkable
+
+from logpi.methods.registry import name_of_method
+from logpi.runs.checkpoint import Counters
+from logpi.runs.settings import Settings
+from logpi.runs.evaluation import Evaluation
+from logpi.runs.metrics import WINDOW
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """What the training program tells."""
+
+    def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
+        """Before the environments are made."""
+        ...
+
+    def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
+        """After every call of the training program."""
+        ...
+
+    def evaluating(self, episodes: int) -> None:
+        """Training is done."""
+        ...
+
+    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
+        """The summary."""
+        ...
+
+    def stopped(self, folder: Path, counters: Counters) -> None:
+        """The run ended before its budget; what it has learned is saved."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Something the user should know."""
+        ...
+
+
+class SilentReporter:
+    """Says nothing, but warns."""
+
+    def start(self, settings: Settings, folder: Path, counters: Counters) -> None: ...
+    def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None: ...
+    def evaluating(self, episodes: int) -> None: ...
+    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None: ...
+    def stopped(self, folder: Path, counters: Counters) -> None: ...
+
+    def warn(self, message: str) -> None:
+        print(f"logpi: warning: {message}", file=sys.stderr)
+
+
+class LineReporter(SilentReporter):
+    """Ten lines a run, and the summary: for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._tenth = 0
+
+    def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
+        self._tenth = 10 * counters.steps // settings.steps
+        resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
+        algorithm = name_of_method(settings.algorithm)
+        what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
+        print(f"{what}{resumed}, in {folder}")
+
+    def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
+        tenth = 10 * counters.steps // settings.steps
+        if tenth > self._tenth:
+            self._tenth = tenth
+            print(_state(counters), flush=True)
+
+    def stopped(self, folder: Path, counters: Counters) -> None:
+        print(f"stopped at step {counters.steps:,}; continue with\n  logpi resume {quote(str(folder))}")
+
+    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
+        count = len(evaluation.returns)
+        solved = (
+            "" if threshold is None else f"; {'reaches' if evaluation.mean >= threshold else 'below'} {threshold:g}"
+        )
+        wall = time.perf_counter() - self._began
+        speed = counters.steps / max(counters.seconds, 1e-9)
+        print(f"return   {evaluation} over {count} fresh episodes (mean, 95 % interval){solved}")
+        print(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
+        print(f"run      {folder}")
+        named = quote(str(folder))
+        print(f"next     logpi evaluate {named}\n         logpi plot {named}")
+        print(f"         logpi resume {named} --steps {2 * counters.steps:.0e}".replace("e+0", "e").replace("e+", "e"))
+
+
+def _state(counters: Counters) -> str:
+    if not counters.recent:
+        return "no episode yet"
+    episode_return, length = counters.recent_means()
+    return (
+        f"step {counters.steps:,}, {counters.episodes:,} episodes, return {episode_return:.1f} and length {length:.1f} "
+        f"over the last {min(WINDOW, counters.episodes)}"
+    )
+
+
+class BarReporter(LineReporter):
+    """A live line with a bar, for terminals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%  step {task.completed:,.0f}  {task.description}"),
+            TimeRemainingColumn(compact=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("compiling")
+
+    def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
+        super().start(settings, folder, counters)
+        self._progress.update(self._task, total=settings.steps, completed=counters.steps)
+        self._progress.start()
+
+    def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
+        episode_return, _ = counters.recent_means()
+        speed = counters.steps / max(counters.seconds, 1e-9)
+        text = f"episodes {counters.episodes:,}  return {episode_return:.1f}  {speed:,.0f} steps/s"
+        self._progress.update(self._task, completed=min(counters.steps, settings.steps), description=text)
+
+    def evaluating(self, episodes: int) -> None:
+        self._progress.update(self._task, description=f"evaluating {episodes} episodes")
+
+    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
+        self.close()
+        super().finish(folder, counters, evaluation, threshold)
+
+    def stopped(self, folder: Path, counters: Counters) -> None:
+        self.close()
+        super().stopped(folder, counters)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()

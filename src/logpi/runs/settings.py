@@ -1,0 +1,122 @@
+"""Every setting of a run as plain data: what the command line shows, a file gives, and a run folder records."""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from logpi.core.checks import as_python_value, is_text, is_whole, require, require_seed, step_count
+from logpi.core.errors import LogpiError
+from logpi.methods.method import Method
+from logpi.methods.registry import METHODS, name_of_method
+from logpi.methods.reinforce import Reinforce
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training run: which environment, which method, how long, from which seed.
+
+    **Raises:** `LogpiError` for a value out of its range.
+    """
+
+    environment: str
+    algorithm: Method = dataclasses.field(default_factory=Reinforce)
+    steps: int = 100_000
+    seed: int = 0
+    max_episode_steps: int | None = None
+    workers: int | None = None
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = as_python_value(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        require(is_text(self.environment), "environment", "a name", self.environment)
+        known = type(self.algorithm) in METHODS.values()
+        require(known, "algorithm", "an options object such as logpi.PPO()", self.algorithm)
+        object.__setattr__(self, "steps", step_count(self.steps))
+        require_seed(self.seed)
+        for name, least in (("max_episode_steps", 1), ("workers", 0), ("checkpoint_every", 1)):
+            value = getattr(self, name)
+            valid = value is None or (is_whole(value) and value >= least)
+            require(valid, name, f"a whole number >= {least}", value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, as `from_json` and `--config` read it."""
+        own = {name: getattr(self, name) for name in _GENERAL}
+        options = dataclasses.asdict(cast(Any, self.algorithm))
+        return {**own, "algorithm": name_of_method(self.algorithm), **options}
+
+    @staticmethod
+    def from_json(fields: Any, source: str) -> "Settings":
+        """Settings from a mapping of flat names to values.
+
+        **Raises:** `LogpiError` that names `source` for a name that does not exist or a value that
+        does not fit.
+        """
+        if not isinstance(fields, Mapping):  # what a file holds may be anything
+            raise LogpiError(f"{source}: settings must be names with values, not {fields!r}")
+        values = {str(name): value for name, value in cast(Mapping[Any, Any], fields).items()}
+        name = values.pop("algorithm", "reinforce")
+        if not is_text(name) or name not in METHODS:
+            known = ", ".join(METHODS)
+            raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {known}")
+        kind = METHODS[name]
+        options = {field.name for field in dataclasses.fields(kind)}
+        _require_known(values, options | {*_GENERAL}, source)
+        if "environment" not in values:
+            raise LogpiError(f"{source}: no environment is named")
+        own = {key: value for key, value in values.items() if key in _GENERAL}
+        try:
+            algorithm = kind(**{key: value for key, value in values.items() if key in options})
+            return Settings(algorithm=algorithm, **own)
+        except (LogpiError, TypeError) as error:
+            raise LogpiError(f"{source}: {error}") from None
+
+
+# The settings that are no options of a method.
+_GENERAL = tuple(
+    field.name for field in dataclasses.fields(Settings) if field.name != "algorithm"
+)
+
+
+def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> None:
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], sorted(known), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise LogpiError(f"{source}: unknown setting {unknown[0]!r}{hint}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The names and values in a YAML or JSON file of settings, or in a run's config.json.
+
+    **Raises:** `LogpiError` where it cannot be read.
+    """
+    import yaml
+
+    is_json = path.suffix == ".json"
+    try:
+        text = path.read_text()
+        fields: Any = json.loads(text) if is_json else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogpiError(f"{path} cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        kind = "JSON" if is_json else "YAML"
+        raise LogpiError(f"{path} is not {kind}: {' '.join(str(error).split())}") from None
+    if isinstance(fields, dict) and "settings" in fields:
+        fields = cast(dict[Any, Any], fields)["settings"]
+    if not isinstance(fields, dict):
+        raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
+    return {key: _as_number(value) for key, value in cast(dict[Any, Any], fields).items()}
+
+
+def _as_number(value: Any) -> Any:
+    """YAML 1.1 reads 3e6 as text; people write it as a number."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]*\d[eE][-+]?\d+", value):
+        return float(value)
+    return value

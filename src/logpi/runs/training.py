@@ -1,0 +1,151 @@
+"""Training in Python: `train` starts a run, `resume` goes on with one, `load` gives its policy."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from logpi.core.checks import step_count
+from logpi.core.errors import LogpiError
+from logpi.environments.registry import EnvironmentLike, make_environment
+from logpi.environments.spec import EnvironmentSpec, space_from_json
+from logpi.methods.learner import Learner, start_from
+from logpi.methods.method import Method
+from logpi.methods.reinforce import Reinforce
+from logpi.networks.policy import Policy
+from logpi.runs.checkpoint import Counters
+from logpi.runs.folder import RunFolder
+from logpi.runs.loop import Run, run
+from logpi.runs.report import Reporter, SilentReporter
+from logpi.runs.settings import Settings
+from logpi.sampling.seam import Sampler
+
+
+def train(
+    environment: EnvironmentLike,
+    algorithm: Method | None = None,
+    *,
+    steps: int | float = 100_000,
+    seed: int = 0,
+    out: str | Path | None = None,
+    max_episode_steps: int | None = None,
+    workers: int | None = None,
+    checkpoint_every: int | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train a policy; stops after the batch with which `steps` environment steps are reached.
+
+    `environment` is an id, `gymnax:ID`, `finite:NAME`, `FILE:NAME`, a factory of Gymnasium
+    environments or a `FiniteMDP`; `out` is the run folder, by default `runs/ENV_N`. Ctrl-C saves a
+    checkpoint and raises `KeyboardInterrupt`.
+
+    **Raises:** `LogpiError` for settings, environments and folders that cannot be used.
+    """
+    made = make_environment(environment, max_episode_steps)
+    settings = Settings(
+        environment=environment if isinstance(environment, str) else made.spec.name,
+        algorithm=algorithm or Reinforce(),
+        steps=step_count(steps),
+        seed=seed,
+        max_episode_steps=max_episode_steps,
+        workers=workers,
+        checkpoint_every=checkpoint_every,
+    )
+    method = settings.algorithm
+    method.require_usable()
+    learner = method.make_learner(made.spec, seed)
+    if method.reference is not None:
+        learner = start_from(learner, load(method.reference), method.reference)
+    path = None if out is None else Path(out)
+    folder = RunFolder.create(path, settings, made.spec.to_json())
+
+    def start(sampler: Sampler) -> tuple[Learner, Counters]:
+        return sampler.begin(method, learner), Counters()
+
+    return run(folder, settings, made, start, reporter or SilentReporter())
+
+
+def resume(
+    folder: str | Path,
+    *,
+    steps: int | float | None = None,
+    environment: EnvironmentLike | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Continue a run from its newest whole checkpoint, to the same parameters as if it had never
+    stopped.
+
+    A run that was stopped in its evaluation is evaluated. `steps` is the new budget, counted from
+    the beginning of the run. `environment` is needed only where the run was started with an object
+    that has no name.
+
+    **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget is
+    spent.
+    """
+    reporter = reporter or SilentReporter()
+    found = RunFolder.open(Path(folder))
+    settings = found.settings()
+    if steps is not None:
+        settings = replace(settings, steps=step_count(steps))
+    method = settings.algorithm
+    made = make_environment(environment or settings.environment, settings.max_episode_steps)
+    _require_unchanged(found.config().get("environment"), made.spec.to_json(), found.path)
+    method.require_usable()
+
+    def start(sampler: Sampler) -> tuple[Learner, Counters]:
+        like = sampler.begin(method, method.make_learner(made.spec, settings.seed))
+        learner, counters, warnings = found.load(like)
+        for warning in warnings:
+            reporter.warn(warning)
+        is_evaluated = steps is not None or found.evaluated() == counters.steps
+        if counters.steps >= settings.steps and is_evaluated:
+            so_far = f"{counters.steps} of {settings.steps} steps"
+            raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
+        found.write_config(settings, made.spec.to_json())
+        return learner, counters
+
+    return run(found, settings, made, start, reporter)
+
+
+def load(folder: str | Path) -> Policy:
+    """The policy of a run, from its newest whole checkpoint; the environment is not made.
+
+    Says on standard error where a newer checkpoint is damaged.
+
+    **Raises:** `LogpiError` where the folder is no run or has no whole checkpoint.
+    """
+    found = RunFolder.open(Path(folder))
+    learner, _, warnings = found.load(_stored_learner(found))
+    for warning in warnings:
+        SilentReporter().warn(warning)
+    return learner.policy.on_host()
+
+
+def _stored_learner(found: RunFolder) -> Learner:
+    """A learner of the run's structure, from what config.json says of the environment."""
+    settings = found.settings()
+    stored = found.config().get("environment", {})
+    try:
+        spec = EnvironmentSpec(
+            name=settings.environment,
+            observation_space=space_from_json(stored["observation_space"]),
+            action_space=space_from_json(stored["action_space"]),
+            max_episode_steps=stored["max_episode_steps"],
+            reward_threshold=None,
+            identity={},
+            masked=stored["masked"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        path = found.path / "config.json"
+        raise LogpiError(f"{path} does not describe its environment: {error!r}") from None
+    return settings.algorithm.make_learner(spec, settings.seed)
+
+
+def _require_unchanged(before: Any, now: dict[str, Any], path: Path) -> None:
+    if not isinstance(before, dict):
+        raise LogpiError(f"{path / 'config.json'} does not describe its environment")
+    for name in {**before, **now}:
+        was = before.get(name)
+        is_now = now.get(name)
+        if was != is_now:
+            what = f"{name} was {was}, is {is_now}"
+            raise LogpiError(f"the environment of {path} has changed: {what}; start a new run")

@@ -1,0 +1,29 @@
+"""The sampler for an environment of either kind."""
+
+from collections.abc import Callable
+
+from logpi.core.errors import LogpiError
+from logpi.environments.spec import CompiledEnvironment, HostEnvironment
+from logpi.sampling.compiled.sampler import CompiledSampler
+from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.seam import Sampler
+
+
+def make_sampler(
+    environment: HostEnvironment | CompiledEnvironment,
+    count: int,
+    seed: int,
+    workers: int | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Sampler:
+    """The sampler of `count` copies of an environment; `interrupted` is asked as often as the sampler can stop.
+
+    **Raises:** `LogpiError` for workers of an environment that is not stepped from Python.
+    """
+    if workers and (isinstance(environment, CompiledEnvironment) or environment.pool is not None):
+        raise LogpiError(
+            f"{environment.spec.name} steps all its copies itself: leave out --workers"
+        )
+    if isinstance(environment, CompiledEnvironment):
+        return CompiledSampler(environment, count, seed, interrupted)
+    return HostSampler(environment, count, seed, workers, interrupted)

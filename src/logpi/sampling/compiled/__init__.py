@@ -1,0 +1,1 @@
+"""Environments in JAX: sampling and update are one compiled program."""

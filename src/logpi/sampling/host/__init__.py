@@ -1,0 +1,1 @@
+"""Environments that Python steps: the policy acts in NumPy, and the update is a compiled program."""

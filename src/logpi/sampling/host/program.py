@@ -1,0 +1,75 @@
+"""The update as a compiled program, which is compiled while the first batch is sampled."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from logpi.core.module import Module
+from logpi.core.programs import compile_program
+from logpi.core.trajectory import Trajectory
+from logpi.methods.learner import Learner
+from logpi.methods.method import Method
+from logpi.methods.update import update
+
+
+class MetricsRow(Module):
+    """Metrics in one array, since each array that is read costs 10 µs; their names are no data."""
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    values: Float[Array, " metrics"]
+
+    def by_name(self) -> dict[str, float]:
+        """The metrics as numbers."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+
+class UpdateProgram:
+    """`update` for learners and trajectories of these shapes."""
+
+    def __init__(self, method: Method, budget: int, learner: Learner, trajectory: Any):
+        def program(learner: Learner, trajectory: Trajectory) -> tuple[Learner, MetricsRow]:
+            learner, metrics = update(method, learner, trajectory, budget)
+            values = jnp.stack([value.astype(float) for value in metrics.values()])
+            return learner, MetricsRow(tuple(metrics), values)
+
+        thread = ThreadPoolExecutor(1)
+        self._compiling = thread.submit(compile_program, program, learner, trajectory)
+        thread.shutdown(wait=False)
+
+    def __call__(
+        self, learner: Learner, trajectory: Trajectory
+    ) -> tuple[Learner, dict[str, float]]:
+        """The learner after the update, and its metrics; waits until the program is compiled."""
+        learner, metrics = self._compiling.result()(learner, trajectory)
+        return learner, metrics.by_name()
+
+
+def trajectory_shapes(policy: Any, observation: Any, time: int, has_paid: bool) -> Any:
+    """The shapes of a trajectory of `time` rows, from the observations of all copies."""
+
+    def example(policy: Any) -> Trajectory:
+        count = len(observation)
+        dtype = jax.dtypes.canonicalize_dtype(observation.dtype)
+        seen = jnp.zeros((time, *observation.shape), dtype)
+        memory = jnp.asarray(policy.initial_memory(count))
+        noise = jnp.zeros((count, policy.head.size))
+        action = policy(seen[0], memory).sample(noise)
+        number = jnp.zeros((time, count))
+        flag = jnp.zeros((time, count), bool)
+        return Trajectory(
+            observation=seen,
+            action=jnp.zeros((time, *action.shape), action.dtype),
+            reward=number,
+            terminated=flag,
+            truncated=flag,
+            mask=flag,
+            step=jnp.zeros((time, count), jnp.int32),
+            memory=memory,
+            paid=number if has_paid else None,
+        )
+
+    return jax.eval_shape(example, policy)

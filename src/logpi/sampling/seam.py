@@ -1,0 +1,66 @@
+"""What a sampler is to a run, whichever kind of environment it samples [D4.1].
+
+For REINFORCE a batch is N episodes that were *started*, one per environment copy; all of them are
+finished and counted, so that which episodes count does not depend on how they end. For the methods
+that play rollouts it is N streams of episodes, cut after a fixed number of rows.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from logpi.methods.learner import Learner
+from logpi.methods.method import Method
+from logpi.networks.policy import Policy
+
+
+class Interrupted(Exception):
+    """The user asked to stop. The batch under way is dropped; after a resume it is sampled again, the
+    same.
+    """
+
+
+class Episodes(NamedTuple):
+    """Sums of rewards and numbers of steps of whole episodes."""
+
+    returns: Float[ndarray, " episode"]
+    lengths: Int[ndarray, " episode"]
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """The training program of a run."""
+
+    def __call__(self, learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
+        """At least one update, and more until about `steps` environment steps are made.
+
+        Returns the learner after the updates, and the metrics of each.
+
+        **Raises:** `LogpiError` that names environment, episode and step where an environment fails
+        or gives a value that is not finite; `Interrupted`.
+        """
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Episodes of an environment under a policy."""
+
+    def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
+        """Fresh episodes, from seeds that training never uses."""
+        ...
+
+    def begin(self, method: Method, learner: Learner) -> Learner:
+        """The learner before the first step, with the episodes under way if a batch leaves them
+        unfinished.
+        """
+        ...
+
+    def advance(self, method: Method, learner: Learner, budget: int) -> Advance:
+        """The program for learners like `learner`, which a run of `budget` steps goes on from."""
+        ...
+
+    def close(self) -> None:
+        """Release the environments."""
+        ...
