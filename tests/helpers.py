@@ -82,6 +82,13 @@ def as_trajectory(enumeration, mdp) -> Trajectory:
     )
 
 
+def columns_of(trajectory, columns) -> Trajectory:
+    """Some of the trajectories side by side."""
+    by_time = trajectory._replace(memory=None)
+    chosen = jax.tree.map(lambda x: x[:, columns], by_time)
+    return chosen._replace(memory=trajectory.memory[columns])
+
+
 class FiniteEnv(gym.Env):
     """A finite MDP as a Gymnasium environment; truncation is left to a TimeLimit."""
 

@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from logpi import LogpiError, derivation, derivation_lines
+from logpi import LogpiError
 from logpi.core.differences import derivative
+from logpi.theory.derivation import lines as derivation_lines, sides as derivation
 from logpi.theory.derivation.sides import derive
 from logpi.theory.derivation.text import as_text
 from logpi.theory.processes import random_mdp, short_corridor, stay_or_leave

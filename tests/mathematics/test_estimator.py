@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import as_trajectory, plain_networks, random_mdp, tabular_policy
+from helpers import as_trajectory, columns_of, plain_networks, random_mdp, tabular_policy
 from hypothesis import Phase, given, settings, strategies as st
 
 from logpi import Reinforce, exact_gradient
@@ -46,7 +46,7 @@ def expected(mdp, logits, episodes, gradient_of_batch):
     batches = jnp.stack([x.ravel() for x in jnp.meshgrid(*[jnp.arange(count)] * episodes)], axis=1)
     probability = jnp.prod(one[batches], axis=1)
     gradients = jax.lax.map(
-        lambda batch: gradient_of_batch(jax.tree.map(lambda x: x[:, batch], all_trajectories)),
+        lambda batch: gradient_of_batch(columns_of(all_trajectories, batch)),
         batches,
         batch_size=4096,
     )

@@ -11,7 +11,8 @@ import pytest
 from helpers import BOX, TWO, compiled_update as update, plain_networks, random_trajectory
 from hypothesis import given, settings, strategies as st
 
-from logpi import Reinforce, trajectory as trajectory_module
+from logpi import Reinforce
+from logpi.core import trajectory as trajectory_module
 from logpi.core.trajectory import Trajectory, map_over_time, sum_over_time
 from logpi.environments.spec import EnvironmentSpec
 from logpi.estimators.baselines import leave_one_out, value_baseline
@@ -29,12 +30,16 @@ seeds = st.integers(0, 2**32 - 1)
 def test_chunks_sum_to_the_whole(seed, time, env, rows):
     """Whatever the chunk length, with rows left over or not."""
     trajectory = random_trajectory(np.random.default_rng(seed), time, env)
+    rows_of = (trajectory.mask, trajectory.reward)
+
+    def summed(chunk):
+        mask, reward = chunk
+        return jnp.sum(jnp.where(mask, reward, 0))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trajectory_module, "ROWS_PER_CHUNK", rows)
-        total = sum_over_time(
-            lambda c: jnp.sum(jnp.where(c.mask, c.reward, 0)), trajectory, trajectory.used
-        )
-        mapped = map_over_time(lambda c: 2 * c.reward, trajectory, trajectory.used)
+        total = sum_over_time(summed, rows_of, trajectory.used)
+        mapped = map_over_time(lambda chunk: 2 * chunk[1], rows_of, trajectory.used)
     assert total == pytest.approx(
         float(jnp.sum(jnp.where(trajectory.mask, trajectory.reward, 0))), abs=1e-12
     )

@@ -121,7 +121,7 @@ def test_memories_are_their_equations(random, kind):
         c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
         expected = np.concatenate([sigmoid(o) * np.tanh(c), c], axis=1)
     np.testing.assert_allclose(
-        memory.step(jnp.asarray(gates), jnp.asarray(state)), expected, atol=1e-12
+        memory.cell(jnp.asarray(gates), jnp.asarray(state)), expected, atol=1e-12
     )
 
 

@@ -12,10 +12,11 @@ from helpers import small_policy
 
 from logpi import LogpiError, Reinforce
 from logpi.core.randomness import Stream, batch_key
+from logpi.environments.host.choice import make_group
 from logpi.environments.registry import make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
-from logpi.sampling.compiled.sampler import CompiledSampler
-from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.compiled.episodes import sample_episodes
+from logpi.sampling.host.episodes import HostEpisodes
 
 
 class Faulty(gym.Env):
@@ -81,12 +82,13 @@ def test_faults_are_named(fault, message):
     environment = make_environment(type("Faulty", (Faulty,), {"fault": fault}))
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
-    sampler = HostSampler(environment, 3, 0, 0, lambda: False)
+    group = make_group(environment, 3, workers=0, cores=1)
+    player = HostEpisodes(environment.spec, group, 0, lambda: False)
     if message is None:
-        assert sampler.sample(policy, Stream.TRAINING, 4).mask.sum() == 18
+        assert player.sample(policy, 4)[0].mask.sum() == 18
     else:
         with pytest.raises(LogpiError, match=message):
-            sampler.sample(policy, Stream.TRAINING, 4)
+            player.sample(policy, 4)
 
 
 def test_a_discrete_observation_outside_its_space_is_named():
@@ -102,8 +104,10 @@ def test_a_discrete_observation_outside_its_space_is_named():
     environment = make_environment(Outside, max_episode_steps=5)
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
+    group = make_group(environment, 3, workers=0, cores=1)
+    player = HostEpisodes(environment.spec, group, 0, lambda: False)
     with pytest.raises(LogpiError, match=r"step 1: observation lies outside Discrete\(3\): 3"):
-        HostSampler(environment, 3, 0, 0, lambda: False).sample(policy, Stream.TRAINING, 0)
+        player.sample(policy, 0)
 
 
 FILE = """
@@ -117,7 +121,7 @@ class Dies(gym.Env):
         return np.zeros(1, np.float32), {}
     def step(self, action):
         self.t += 1
-        if self.t == 2 and MODE == "raise":
+        if self.t == 2 and MODE == "raise" and os.getpid() != TRAINING:
             raise ValueError("inside the worker")
         if self.t == 2 and MODE == "die" and os.getpid() != TRAINING:
             os._exit(7)
@@ -128,7 +132,7 @@ class Dies(gym.Env):
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("raise", "environment 0, episode 0, step 1: step raised ValueError: inside the worker"),
+        ("raise", "environment 1, episode 0, step 1: step raised ValueError: inside the worker"),
         ("die", "environment 1, episode 0, step 1: its worker process ended with exit status 7"),
         ("", None),
     ],
@@ -139,15 +143,16 @@ def test_workers_report_as_the_process_itself(tmp_path, mode, message):
     environment = make_environment(f"{path}:Dies")
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
-    sampler = HostSampler(environment, 4, 0, 2, lambda: False)
+    group = make_group(environment, 4, workers=2, cores=2)
+    player = HostEpisodes(environment.spec, group, 0, lambda: False)
     try:
         if message is None:
-            assert sampler.sample(policy, Stream.TRAINING, 0).mask.sum() == 12
+            assert player.sample(policy, 0)[0].mask.sum() == 12
         else:
             with pytest.raises(LogpiError, match=message):
-                sampler.sample(policy, Stream.TRAINING, 0)
+                player.sample(policy, 0)
     finally:
-        sampler.close()
+        group.close()
 
 
 def not_an_environment():
@@ -180,11 +185,8 @@ def test_what_lies_beyond_an_end_is_not_learned_from():
         return (*step_that_overflows(*a)[:3], jnp.bool_(False), jnp.bool_(False))
 
     for environment, finite in ((ends, True), (CompiledEnvironment(spec, overflowing, on), False)):
-        sampler, config = (
-            CompiledSampler(environment, 3, 0, lambda: False),
-            Reinforce(episodes=3, baseline="none"),
-        )
-        batch = sampler.sample(config.make_learner(spec, 0).policy, key)
+        policy = Reinforce(episodes=3, baseline="none").make_learner(spec, 0).policy
+        batch = sample_episodes(environment, policy, key, 3)
         assert bool(jnp.isfinite(batch.observation).all()) is finite
 
 

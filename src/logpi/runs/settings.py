@@ -60,7 +60,7 @@ class Settings:
         """
         if not isinstance(fields, Mapping):  # what a file holds may be anything
             raise LogpiError(f"{source}: settings must be names with values, not {fields!r}")
-        values = {str(name): value for name, value in cast(Mapping[Any, Any], fields).items()}
+        values = {str(name): _as_option(x) for name, x in cast(Mapping[Any, Any], fields).items()}
         name = values.pop("algorithm", "reinforce")
         if not is_text(name) or name not in METHODS:
             known = ", ".join(METHODS)
@@ -90,6 +90,11 @@ def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> N
         near = difflib.get_close_matches(unknown[0], sorted(known), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise LogpiError(f"{source}: unknown setting {unknown[0]!r}{hint}")
+
+
+def _as_option(value: Any) -> Any:
+    """Files have lists where options are tuples."""
+    return tuple(cast(list[Any], value)) if isinstance(value, list) else value
 
 
 def read_settings(path: Path) -> dict[str, Any]:
