@@ -1,18 +1,22 @@
-"""`logpi.check`: the exact expectation and variance of an estimator, against the exact gradient."""
+"""`logpi.check`: the exact expectation and variance of an estimator, against the exact gradient.
+
+The stages stand in a row, and each returns what it adds: measure, judge, match, explain, report.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from logpi.checking.credit import Credit, credit_matrix
-from logpi.checking.diagnosis import Cause, Evidence, diagnose
 from logpi.checking.expectation import Critic, NotFinite, Situation, all_cases, least_variance
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
-from logpi.checking.measuring import Measured, Trial
+from logpi.checking.measuring import Measurement, Trial
+from logpi.checking.mistakes.forms import Cause
+from logpi.checking.mistakes.search import diagnose
+from logpi.checking.mistakes.verdict_causes import by_law, by_verdict, entropy_sign, value_leak
 from logpi.checking.probes import Probes, batch_of, make_probes
-from logpi.checking.remarks import by_law, by_target, entropy_sign, value_leak
 from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
@@ -34,221 +38,265 @@ def check(
     entropy_coefficient: float = 0.01,
     framework: FrameworkName | None = None,
 ) -> CheckReport:
-    """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient of `target`.
+    """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient of
+    `target`.
 
-    `estimator`'s parameter names select what it gets (`logpi.contract.NAMES`); it returns the loss that its author
-    would minimise (an objective with `maximize`), or an array shaped as `log_prob`: weights of ∇ log π. `sampler` is a
-    function of `logits` that returns the probabilities with which actions are really drawn. `exact_critic` gives V^π as
-    `value`, instead of numbers that are wrong on purpose.
+    `estimator`'s parameter names select what it gets (`logpi.estimators.contract.NAMES`). It returns
+    the loss that its author would minimise (an objective with `maximize`), or an array shaped as
+    `log_prob`: weights of ∇ log π. `sampler` is a function of `logits` that returns the
+    probabilities with which actions are really drawn. `exact_critic` gives V^π as `value`, instead of
+    numbers that are wrong on purpose.
 
-    **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an unknown name, a wrong
-    return type, no gradient, NaN, randomness, changed inputs, an exception.
+    **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an
+    unknown name, a wrong return type, no gradient, NaN, randomness, changed inputs, an exception.
     """
     require(layout in get_args(Layout), "layout", " or ".join(get_args(Layout)), layout)
     known = get_args(FrameworkName)
     require(framework is None or framework in known, "framework", " or ".join(known), framework)
     require(target in TARGETS, "target", " or ".join(TARGETS), target)
-    valid = is_real(entropy_coefficient) and abs(entropy_coefficient) < float("inf")
-    require(valid, "entropy_coefficient", "a number", entropy_coefficient)
-    require(is_real(discount) and 0 <= discount <= 1, "discount", "a number in [0, 1]", discount)
-    names = requested_names(estimator, NAMES)
-    made = make_framework(framework or find_framework(estimator), estimator)
-    law = None if sampler is None else sampled_law(sampler)
-    trial = Trial(made, names, layout, -1.0 if maximize else 1.0, law, entropy_coefficient)
-    return _Check(trial, target, discount, exact_critic).report()
+    is_number = is_real(entropy_coefficient) and abs(entropy_coefficient) < float("inf")
+    require(is_number, "entropy_coefficient", "a number", entropy_coefficient)
+    in_range = is_real(discount) and 0 <= discount <= 1
+    require(in_range, "discount", "a number in [0, 1]", discount)
+    trial = Trial(
+        framework=make_framework(framework or find_framework(estimator), estimator),
+        names=requested_names(estimator, NAMES),
+        layout=layout,
+        sign=-1.0 if maximize else 1.0,
+        sampler=None if sampler is None else sampled_law(sampler),
+        entropy_coefficient=entropy_coefficient,
+    )
+    critic = Critic(exact_critic, "continuing" in target)
+    return Check(trial, target, critic, make_probes(discount)).report()
 
 
-@dataclass
-class _Check:
+class Judged(NamedTuple):
+    """A judgement, the tolerance with which it was made, and why that one."""
+
+    judgement: Judgement
+    tolerance: float
+    notes: tuple[str, ...]
+
+
+class Matches(NamedTuple):
+    """The targets for which the estimator is exact, and for which it nearly is."""
+
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question: is this estimator, with this critic, that of this target?"""
+
     trial: Trial
     target: str
-    discount: float
-    exact_critic: bool
+    critic: Critic
+    probes: Probes
 
     def report(self) -> CheckReport:
-        probes = make_probes(self.discount)
-        self.trial.must_be_a_function(probes)
-        measured = self.trial.measure(probes, self._critic)
-        if self.target not in measured[0].targets:
-            raise LogpiError(
-                f"target {self.target!r} needs what the estimator does not ask for: {TARGETS[self.target]}"
-            )
-        single = any(m.moments.single_precision for m in measured) or self.trial.single_precision
-        tolerance = SINGLE_TOLERANCE if single else TOLERANCE
-        if single:
-            self.trial.notes.append("computed in single precision: exact to 1e-5 counts as exact")
-        leak = self.trial.leak(measured[0])
-        alone, measured = measured, [*leak, *measured]
-        evidence = [self._evidence(m, self.target) for m in measured]
-        judgement = judge(evidence, tolerance)
-        if judgement.verdict == "biased":
-            judgement = self._usual(evidence, tolerance) or judgement
-            rounded = judge(evidence, ROUNDED_INSIDE)
-            if rounded.verdict == "exact":
-                judgement, tolerance = rounded, ROUNDED_INSIDE
-                self.trial.notes.append(
-                    "exact to what single precision inside of the function leaves"
-                )
-            elif judgement.relative_bias < SINGLE_TOLERANCE:
-                self.trial.notes.append(
-                    "a bias as small as this may come from single precision inside the function"
-                )
-        matches = self._matches(probes, measured, tolerance)
-        if judgement.verdict in ("biased", "zero") and matches and not leak:
+        """All stages.
+
+        **Raises:** `LogpiError` for an estimator that cannot be checked.
+        """
+        trial = self.trial
+        trial.require_function(self.probes)
+        measured = trial.measure(self.probes, self.critic)
+        alone = measured.measurements
+        self._require_target(alone[0])
+        leak = trial.leak(alone[0])
+        everything = [*leak.measurements, *alone]
+        is_single = trial.single_precision or any(m.moments.single_precision for m in everything)
+        judged = self._judge(everything, is_single)
+        matches = self._match(everything, measured.least_episodes, judged.tolerance)
+        judgement = judged.judgement
+        if judgement.verdict in ("biased", "zero") and matches.targets and not leak.measurements:
             judgement = replace(judgement, verdict="other-target")
-        diagnosis = self._diagnosis(judgement, alone, matches, bool(leak))
-        credit = self._credit(probes)
-        worst = [judge([e], tolerance).relative_bias for e in evidence]
+        precision = ("computed in single precision: exact to 1e-5 counts as exact",)
         return CheckReport(
-            verdict=judgement.verdict,
-            scale=judgement.scale,
-            scale_name=judgement.scale_name,
-            relative_bias=judgement.relative_bias,
-            residual_after_scale=judgement.residual_after_scale,
-            cosine=judgement.cosine,
+            **vars(judgement),
             target=self.target,
-            matches=matches,
-            diagnosis=diagnosis,
+            matches=matches.targets,
+            diagnosis=self._explain(judgement, alone, matches.targets, bool(leak.measurements)),
             variance=self._variance(alone),
-            credit=credit,
-            framework=self.trial.framework.name,
-            layout=self.trial.layout,
-            notes=tuple(self.trial.notes),
-            probes=tuple((e.situation.name, bias) for e, bias in zip(evidence, worst, strict=True)),
+            credit=self._credit(),
+            framework=trial.framework.name,
+            layout=trial.layout,
+            notes=(
+                *measured.notes,
+                *(precision if is_single else ()),
+                *leak.notes,
+                *judged.notes,
+                *matches.notes,
+            ),
+            probes=tuple(self._biases(everything, judged.tolerance)),
         )
 
-    def _usual(self, evidence: Sequence[Evidence], tolerance: float) -> Judgement | None:
-        """The bias without the probe of the rare action, whose figures are of no common size, if there is one."""
-        found = judge([e for e in evidence if e.situation.probe.name != "rare"], tolerance)
-        return found if found.verdict == "biased" else None
+    def _require_target(self, measurement: Measurement) -> None:
+        if self.target not in measurement.targets:
+            what = TARGETS[self.target]
+            raise LogpiError(
+                f"target {self.target!r} needs what the estimator does not ask for: {what}"
+            )
 
-    @property
-    def _critic(self) -> Critic:
-        return Critic(self.exact_critic, "continuing" in self.target)
+    def _judge(self, measurements: Sequence[Measurement], is_single: bool) -> Judged:
+        """A bias is looked at again: it may be the rare action's, or single precision inside."""
+        tolerance = SINGLE_TOLERANCE if is_single else TOLERANCE
+        judgement = judge(measurements, self.target, tolerance)
+        if judgement.verdict != "biased":
+            return Judged(judgement, tolerance, ())
+        rounded = judge(measurements, self.target, ROUNDED_INSIDE)
+        if rounded.verdict == "exact":
+            note = "exact to what single precision inside of the function leaves"
+            return Judged(rounded, ROUNDED_INSIDE, (note,))
+        # the figures of the probe with the rare action are of no common size
+        usual = [m for m in measurements if m.situation.probe.name != "rare"]
+        without_rare = judge(usual, self.target, tolerance)
+        if without_rare.verdict == "biased":
+            judgement = without_rare
+        if judgement.relative_bias < SINGLE_TOLERANCE:
+            note = "a bias as small as this may come from single precision inside the function"
+            return Judged(judgement, tolerance, (note,))
+        return Judged(judgement, tolerance, ())
 
-    def _evidence(self, measured: Measured, target: str) -> Evidence:
-        found = measured.moments
-        return Evidence(
-            measured.situation,
-            measured.columns,
-            measured.cases,
-            found.mean,
-            measured.targets[target],
-            found.rounding,
-        )
+    def _biases(
+        self, measurements: Sequence[Measurement], tolerance: float
+    ) -> list[tuple[str, float]]:
+        """(situation, relative bias)."""
+        return [
+            (m.situation.name, judge([m], self.target, tolerance).relative_bias)
+            for m in measurements
+        ]
 
-    def _matches(
-        self, probes: Probes, measured: Sequence[Measured], tolerance: float
-    ) -> tuple[str, ...]:
-        """Every target for which the estimator is exact, with the critic that such an estimator would have."""
-        found = [name for name in measured[0].targets if self._fits(measured, name, tolerance)]
+    def _match(
+        self, measurements: Sequence[Measurement], least_episodes: int, tolerance: float
+    ) -> Matches:
+        """Every target for which the estimator is exact, with the critic that such an estimator
+        would have.
+        """
+        found = self._exact_targets(measurements, tolerance)
+        notes: list[str] = []
         if not found and set(CRITIC) & set(self.trial.names):
-            other = self._critic._replace(continuing=not self._critic.continuing)
-            going_on = self.trial.measure(probes, other)
-            found += [name for name in going_on[0].targets if self._fits(going_on, name, tolerance)]
-            if not found and not self.exact_critic:
-                exact = self.trial.measure(probes, self._critic._replace(exact=True))
-                exact_for = [
-                    name for name in exact[0].targets if self._fits(exact, name, tolerance)
-                ]
-                if exact_for:
-                    self.trial.notes.append(
-                        f"with an exact critic it is exact for {', '.join(exact_for)}: what is wrong is the critic's"
-                        " part in it, as with λ < 1"
+            continuing = not self.critic.continuing
+            other = self.critic._replace(continuing=continuing)
+            going_on = self.trial.measure_from(self.probes, other, least_episodes)
+            found = self._exact_targets(going_on, tolerance)
+            if not found and not self.critic.exact:
+                exact = self.critic._replace(exact=True)
+                known = self.trial.measure_from(self.probes, exact, least_episodes)
+                names = ", ".join(self._exact_targets(known, tolerance))
+                if names:
+                    notes.append(
+                        f"with an exact critic it is exact for {names}: what is wrong is the"
+                        " critic's part in it, as with λ < 1"
                     )
         if not found and "old_log_prob" in self.trial.names:
-            fresh = [m for m in measured if m.situation.probe.behaviour is None]
-            exact_for = [name for name in fresh[0].targets if self._fits(fresh, name, tolerance)]
-            if exact_for:
-                self.trial.notes.append(
-                    f"on the first step after sampling (old policy = policy) exact for {', '.join(exact_for)}"
+            fresh = [m for m in measurements if m.situation.probe.behaviour is None]
+            names = ", ".join(self._exact_targets(fresh, tolerance))
+            if names:
+                notes.append(
+                    f"on the first step after sampling (old policy = policy) exact for {names}"
                 )
-        return tuple(found)
+        return Matches(tuple(found), tuple(notes))
 
-    def _fits(self, measured: Sequence[Measured], target: str, tolerance: float) -> bool:
-        if not all(target in m.targets and np.any(m.targets[target]) for m in measured):
+    def _exact_targets(self, measurements: Sequence[Measurement], tolerance: float) -> list[str]:
+        return [
+            target
+            for target in measurements[0].targets
+            if self._is_exact_for(measurements, target, tolerance)
+        ]
+
+    def _is_exact_for(
+        self, measurements: Sequence[Measurement], target: str, tolerance: float
+    ) -> bool:
+        """Another target is met by a multiple of its gradient too."""
+        if not all(target in m.targets and np.any(m.targets[target]) for m in measurements):
             return False
-        verdict = judge([self._evidence(m, target) for m in measured], tolerance).verdict
+        verdict = judge(measurements, target, tolerance).verdict
         return verdict == "exact" or (verdict == "scaled" and target != self.target)
 
-    def _diagnosis(
+    def _explain(
         self,
         judgement: Judgement,
-        measured: Sequence[Measured],
+        measurements: Sequence[Measurement],
         matches: tuple[str, ...],
-        leak: bool,
+        leaks: bool,
     ) -> tuple[Cause, ...]:
+        """Causes, most likely first, each once."""
         if judgement.verdict == "exact":
             return ()
-        evidence = [self._evidence(m, self.target) for m in measured]
-        causes = [value_leak()] if leak else []
+        names = self.trial.names
+        causes: list[Cause] = []
+        if leaks:
+            causes.append(value_leak())
         bonuses = ("entropy-bonus", "entropy-regularised")
-        causes += (
-            [entropy_sign()]
-            if any(self._entropy_taken_off(measured, bonus) for bonus in bonuses)
-            else []
-        )
-        silent = all(m.moments.second == 0 for m in measured)
-        about = by_target(judgement, self.target, matches, self.trial.names, silent)
+        if any(self._takes_off(measurements, bonus) for bonus in bonuses):
+            causes.append(entropy_sign())
+        silent = all(m.moments.second == 0 for m in measurements)
+        about = by_verdict(judgement, self.target, matches, names, silent)
         if judgement.verdict == "other-target" and about:
             return tuple(about)  # it explains all that there is
-        causes += by_law(evidence, self.trial.names) if self.trial.sampler is not None else []
+        if self.trial.sampler is not None:
+            causes += by_law(measurements, names)
         causes += about
-        causes += (
-            diagnose(evidence, self.trial.names, self.target) if judgement.verdict != "zero" else []
-        )
-        unique = {cause.name: cause for cause in reversed(causes)}
-        return tuple(unique[name] for name in dict.fromkeys(cause.name for cause in causes))
+        if judgement.verdict != "zero":
+            causes += diagnose(measurements, names, self.target)
+        unique: dict[str, Cause] = {}
+        for cause in causes:
+            unique.setdefault(cause.name, cause)
+        return tuple(unique.values())
 
-    def _entropy_taken_off(self, measured: Sequence[Measured], bonus: str) -> bool:
+    def _takes_off(self, measurements: Sequence[Measurement], bonus: str) -> bool:
         """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""
+        if self.trial.entropy_coefficient == 0:
+            return False
+        for m in measurements:
+            if not {"discounted", bonus} <= m.targets.keys():
+                return False
+            mirrored = 2 * m.targets["discounted"] - m.targets[bonus]
+            if not np.allclose(m.moments.mean, mirrored, rtol=1e-6, atol=1e-9):
+                return False
+        return True
 
-        def mirrored(m):
-            return 2 * m.targets["discounted"] - m.targets[bonus]
-
-        known = (
-            all({"discounted", bonus} <= m.targets.keys() for m in measured)
-            and self.trial.entropy_coefficient != 0
-        )
-        return known and all(
-            np.allclose(m.moments.mean, mirrored(m), rtol=1e-6, atol=1e-9) for m in measured
-        )
-
-    def _variance(self, measured: Sequence[Measured]) -> Variance | None:
-        pairs = [
-            m
-            for m in measured
-            if m.situation.probe.name == "stop" and m.situation.probe.episodes == 2
-        ]
-        first = (pairs or measured)[0]
-        episodes = first.situation.probe.episodes
+    def _variance(self, measurements: Sequence[Measurement]) -> Variance | None:
+        """Of batches of two where there are any, beside the least that a state baseline reaches."""
+        pairs = [m for m in measurements if _is_pair(m)]
+        first = (pairs or measurements)[0]
+        probe = first.situation.probe
         trace = first.moments.variance
-        own = self.discount
-        discounts = {
-            "discounted": (own, own),
-            "conventional": (1.0, own),
+        discount = probe.mdp.discount
+        powers = {
+            "discounted": (discount, discount),
+            "conventional": (1.0, discount),
             "undiscounted": (1.0, 1.0),
         }
-        whole = self.trial.layout != "rollout" and first.situation.law.jacobian is None
-        if not whole or self.target not in discounts or "reward" not in self.trial.names:
-            return Variance(trace, None, None, episodes)
-        least = least_variance(first.situation, first.columns, *discounts[self.target]) / episodes
-        return Variance(trace, least, trace / least if least > 0 else None, episodes)
+        plays_episodes = self.trial.layout != "rollout" and first.situation.law.jacobian is None
+        comparable = plays_episodes and "reward" in self.trial.names
+        if not comparable or self.target not in powers:
+            return Variance(trace, None, None, probe.episodes)
+        least = least_variance(first.situation, first.columns, *powers[self.target])
+        least = least / probe.episodes
+        ratio = trace / least if least > 0 else None
+        return Variance(trace, least, ratio, probe.episodes)
 
-    def _credit(self, probes: Probes) -> Credit | None:
-        if (
-            "reward" not in self.trial.names
-            or self.trial.layout == "rollout"
-            or self.trial.sampler is not None
-        ):
+    def _credit(self) -> Credit | None:
+        """The credit matrix; None where there are no rewards, or no expectation of them is finite."""
+        trial = self.trial
+        if "reward" not in trial.names or trial.layout == "rollout" or trial.sampler is not None:
             return None
-        chain = replace(probes.chain, designs=batch_of(1 if self.trial.layout == "episode" else 2))
+        designs = batch_of(1 if trial.layout == "episode" else 2)
+        chain = replace(self.probes.chain, designs=designs)
+
+        def mean(situation: Situation) -> np.ndarray:
+            return trial.moments(situation, all_cases(situation, situation.columns())).mean
+
         try:
-            situation = Situation(chain, self.trial.layout, self.trial.law(chain))
-
-            def mean(paid):
-                return self.trial.moments(paid, all_cases(paid, paid.columns())).mean
-
-            return credit_matrix(mean, situation)
+            return credit_matrix(mean, Situation(chain, trial.layout, trial.law(chain)))
         except NotFinite:
             return None  # such as a division by the deviation of equal returns
+
+
+def _is_pair(measurement: Measurement) -> bool:
+    """Whether it is of the probe `stop` in batches of two episodes."""
+    probe = measurement.situation.probe
+    return probe.name == "stop" and probe.episodes == 2

@@ -1,8 +1,9 @@
 """An estimator in every situation that the check puts it into."""
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -19,6 +20,7 @@ from logpi.checking.expectation import (
     make_request,
     moments,
 )
+from logpi.checking.fitting import Size
 from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour
 from logpi.checking.request import Framework, Request
 from logpi.checking.targets import Law, law_of, targets
@@ -27,9 +29,9 @@ from logpi.estimators.contract import Layout
 from logpi.theory.exact import softmax
 
 
-@dataclass
-class Measured:
-    """One situation and what the estimator does in it."""
+@dataclass(frozen=True)
+class Measurement:
+    """One situation, what the estimator does in it, and the gradients of all targets."""
 
     situation: Situation
     columns: Columns
@@ -37,10 +39,32 @@ class Measured:
     moments: Moments
     targets: dict[str, ndarray]
 
+    @property
+    def size(self) -> Size:
+        """N, the steps of a rollout or 0, and the size of a group."""
+        starts = self.situation.probe.designs[0].starts
+        steps = self.situation.steps if self.situation.layout == "rollout" else 0
+        return len(starts), steps, len(starts) // len(set(starts))
 
-@dataclass
+
+class Measured(NamedTuple):
+    """All situations, the episodes that a batch must have at least, and what was noticed."""
+
+    measurements: list[Measurement]
+    least_episodes: int
+    notes: tuple[str, ...]
+
+
+class Leak(NamedTuple):
+    """The first situation again with a critic that shares parameters, if the loss reaches it."""
+
+    measurements: list[Measurement]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Trial:
-    """An estimator, how it is called, and what was noticed on the way."""
+    """An estimator, and how it is called."""
 
     framework: Framework
     names: tuple[str, ...]
@@ -49,38 +73,40 @@ class Trial:
     """-1 where the function returns an objective."""
     sampler: Callable[[ndarray], ndarray] | None
     entropy_coefficient: float
-    notes: list[str] = field(default_factory=list)
-    least_episodes: int = 1
 
     @property
     def single_precision(self) -> bool:
         """Whether the sampler's law is."""
         return self.sampler is not None and self.sampler(np.zeros((8, 3))).dtype == np.float32
 
-    def situations(self, probes: Probes, critic: Critic) -> list[Situation]:
-        """Where the estimator is tried; the first is the one whose variance is reported."""
-        least = self.least_episodes
+    def situations(self, probes: Probes, critic: Critic, least: int) -> list[Situation]:
+        """Where the estimator is tried, in batches of `least` episodes and more.
 
-        def of(probe, n):
-            return replace(probe, designs=batch_of(n))
-
-        if self.layout == "episode":
-            tried = [probes.stop, of(probes.short, 1), probes.offset, probes.rare]
-        elif self.layout == "rollout":
-            tried = [of(probes.short, n) for n in (1, 2) if n >= least]
-        else:
-            tried = [*(of(probes.stop, n) for n in (1, 2) if n >= least), probes.short]
-            tried += [of(probe, least) for probe in (probes.offset, probes.rare)]
-            if "group" in self.names and self.sampler is None:
-                tried += [probes.prompts, probes.answers]
+        The first is the one whose variance is reported.
+        """
+        tried = self._probes(probes, least)
         if self.sampler is not None:
             tried = [probe for probe in tried if probe.name != "rare"]
         elif "old_log_prob" in self.names:
-            tried += [with_behaviour(probe) for probe in tried if probe.name in ("stop", "short")]
+            acted = [probe for probe in tried if probe.name in ("stop", "short")]
+            tried += [with_behaviour(probe) for probe in acted]
         made = [Situation(probe, self.layout, self.law(probe), critic) for probe in tried]
         if self.layout == "rollout":
             made.append(replace(made[0], steps=4))
         return made
+
+    def _probes(self, probes: Probes, least: int) -> list[Probe]:
+        sizes = [size for size in (1, 2) if size >= least]
+        if self.layout == "episode":
+            return [probes.stop, _in_batches(probes.short, 1), probes.offset, probes.rare]
+        if self.layout == "rollout":
+            return [_in_batches(probes.short, size) for size in sizes]
+        tried = [_in_batches(probes.stop, size) for size in sizes]
+        tried.append(probes.short)
+        tried += [_in_batches(probe, least) for probe in (probes.offset, probes.rare)]
+        if "group" in self.names and self.sampler is None:
+            tried += [probes.prompts, probes.answers]
+        return tried
 
     def law(self, probe: Probe) -> Law:
         """What actions are drawn from."""
@@ -90,43 +116,37 @@ class Trial:
             return Law(probe.policy)
         return law_of(probe.logits, self.sampler)
 
-    def measure(self, probes: Probes, critic: Critic) -> list[Measured]:
+    def measure(self, probes: Probes, critic: Critic) -> Measured:
         """Every situation; batches of one are left out for estimators that need two."""
-        if self.layout != "episode" and self.least_episodes == 1:
-            first = self.situations(probes, critic)[0]
-            try:
-                self.measure_one(first)
-            except LogpiError as error:
-                self.least_episodes = 2
-                why = (
-                    "its loss or gradient is not finite"
-                    if isinstance(error, NotFinite)
-                    else str(error)
-                )
-                measured = [
-                    self.measure_one(situation) for situation in self.situations(probes, critic)
-                ]
-                self.notes.append(f"batches of one episode are left out: {why}")
-                return measured
-        return [self.measure_one(situation) for situation in self.situations(probes, critic)]
+        first, *rest = self.situations(probes, critic, 1)
+        try:
+            measured = [self.measure_one(first)]
+        except LogpiError as error:
+            if self.layout == "episode":
+                raise
+            why = (
+                "its loss or gradient is not finite" if isinstance(error, NotFinite) else str(error)
+            )
+            note = f"batches of one episode are left out: {why}"
+            return Measured(self.measure_from(probes, critic, 2), 2, (note,))
+        measured += [self.measure_one(situation) for situation in rest]
+        return Measured(measured, 1, ())
 
-    def measure_one(self, situation: Situation) -> Measured:
+    def measure_from(self, probes: Probes, critic: Critic, least: int) -> list[Measurement]:
+        """Every situation with batches of `least` episodes and more."""
+        return [self.measure_one(each) for each in self.situations(probes, critic, least)]
+
+    def measure_one(self, situation: Situation) -> Measurement:
         """E[ĝ], E[|ĝ|²] and all targets."""
         columns = situation.columns()
         cases = all_cases(situation, columns)
-        law, trained = situation.law, Law(situation.probe.policy)
-        fixed = situation.probe.behaviour is not None or (
-            law.jacobian is not None and not np.any(law.jacobian)
-        )
-        possible = targets(
-            situation.probe,
-            self.layout,
-            trained if fixed else law,
-            columns,
-            self.names,
-            self.entropy_coefficient,
-        )
-        return Measured(situation, columns, cases, self.moments(situation, cases), possible)
+        law = situation.law
+        is_fixed = law.jacobian is not None and not np.any(law.jacobian)
+        if situation.probe.behaviour is not None or is_fixed:
+            law = Law(situation.probe.policy)
+        coefficient = self.entropy_coefficient
+        possible = targets(situation.probe, self.layout, law, columns, self.names, coefficient)
+        return Measurement(situation, columns, cases, self.moments(situation, cases), possible)
 
     def moments(self, situation: Situation, cases: list[Cases]) -> Moments:
         """Those of ĝ, an ascent direction."""
@@ -138,63 +158,73 @@ class Trial:
         request = make_request(situation, cases[-1], self.names)
         return self.framework.output(request, 0).shape == request.shape
 
-    def must_be_a_function(self, probes: Probes) -> None:
-        """The same batch must give the same answer, also when another has been seen in between.
+    def require_function(self, probes: Probes) -> None:
+        """Refuse what is no function: the same batch must give the same answer, also when another
+        has been seen in between.
 
-        **Raises:** `LogpiError` for an estimator that is random or keeps a state, and for a sampler that is random.
+        **Raises:** `LogpiError` for an estimator that is random or keeps a state, and for a sampler
+        that is random.
         """
-        probe = replace(probes.short, designs=batch_of(1 if self.layout == "episode" else 2))
+        probe = _in_batches(probes.short, 1 if self.layout == "episode" else 2)
         situation = Situation(probe, self.layout, self.law(probe))
-        request = make_request(situation, all_cases(situation, situation.columns())[-1], self.names)
+        cases = all_cases(situation, situation.columns())
+        request = make_request(situation, cases[-1], self.names)
         again = request.some([0, request.count - 1] * 4)
         with np.errstate(all="ignore"):
-            outputs = [self.framework.output(again, index) for index in range(again.count)]
+            outputs = np.stack([self.framework.output(again, i) for i in range(again.count)])
             answer = self.framework.evaluate(again)
-        parts = [
-            part
-            for part in (answer.loss, answer.weights, *answer.cotangents.values())
-            if part is not None
-        ]
-        if any(
-            not np.array_equal(part[i], part[i - 2], equal_nan=True)
-            for part in (outputs, *parts)
-            for i in range(2, 8)
-        ):
+        parts = (outputs, answer.loss, answer.weights, *answer.cotangents.values())
+        if not all(_repeats(part) for part in parts if part is not None):
             raise LogpiError(
-                "two calls with the same batch gave different results: the estimator consumes randomness, or keeps a"
-                " state between calls. Draw outside of it, or freeze its statistics"
+                "two calls with the same batch gave different results: the estimator consumes"
+                " randomness, or keeps a state between calls. Draw outside of it, or freeze its"
+                " statistics"
             )
-        if self.sampler is not None and not np.array_equal(
-            self.sampler(probe.logits), self.sampler(probe.logits)
-        ):
+        if self.sampler is None:
+            return
+        if not np.array_equal(self.sampler(probe.logits), self.sampler(probe.logits)):
             raise LogpiError(
-                "the sampler gave two laws for the same logits: it must return probabilities, not draw"
+                "the sampler gave two laws for the same logits: it must return probabilities, not"
+                " draw"
             )
 
-    def leak(self, measured: Measured) -> list[Measured]:
-        """The same situation with a critic that shares parameters, if the policy's loss reaches the critic; or none."""
-        situation = measured.situation
-        if self._gives_weights(situation, measured.cases):
-            return []
-        requests = [make_request(situation, case, self.names) for case in measured.cases]
+    def leak(self, measurement: Measurement) -> Leak:
+        """The same situation with a critic that shares parameters, if the policy's loss reaches the
+        critic.
+        """
+        situation = measurement.situation
+        if self._gives_weights(situation, measurement.cases):
+            return Leak([], ())
+        requests = [make_request(situation, case, self.names) for case in measurement.cases]
         with contextlib.suppress(LogpiError):  # what cannot be differentiated twice
             if any(self.framework.moves_critic(request) for request in requests):
-                return [self._shared(measured, requests)]
-        return []
+                note = (
+                    "the critic is taken to share parameters with the policy, since the loss"
+                    " reaches it"
+                )
+                return Leak([self._shared(measurement, requests)], (note,))
+        return Leak([], ())
 
-    def _shared(self, measured: Measured, requests: list[Request]) -> Measured:
-        situation, mean, second = measured.situation, np.zeros_like(measured.moments.mean), 0.0
-        for case, request in zip(measured.cases, requests, strict=True):
+    def _shared(self, measurement: Measurement, requests: Sequence[Request]) -> Measurement:
+        situation = measurement.situation
+        mean = np.zeros_like(measurement.moments.mean)
+        second = 0.0
+        for case, request in zip(measurement.cases, requests, strict=True):
             answer = self.framework.evaluate(request)
-            gradient = self.sign * (
-                ascent(situation, case, answer) + critic_share(situation, case, answer)
-            )
+            share = critic_share(situation, case, answer)
+            gradient = self.sign * (ascent(situation, case, answer) + share)
             mean += np.tensordot(case.probability, gradient, axes=1)
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
-        self.notes.append(
-            "the critic is taken to share parameters with the policy, since the loss reaches it"
-        )
-        shared = replace(
-            situation, probe=replace(situation.probe, name=f"{situation.probe.name}, shared critic")
-        )
-        return replace(measured, situation=shared, moments=Moments(mean, second, False, 0.0))
+        name = f"{situation.probe.name}, shared critic"
+        shared = replace(situation, probe=replace(situation.probe, name=name))
+        return replace(measurement, situation=shared, moments=Moments(mean, second, False, 0.0))
+
+
+def _in_batches(probe: Probe, episodes: int) -> Probe:
+    """The probe with batches of so many independent episodes."""
+    return replace(probe, designs=batch_of(episodes))
+
+
+def _repeats(answers: ndarray) -> bool:
+    """Whether two batches that are seen in turn get the same answers again and again."""
+    return np.array_equal(answers[2:], answers[:-2], equal_nan=True)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from logpi.checking.credit import Credit
-from logpi.checking.diagnosis import Cause
+from logpi.checking.mistakes.forms import Cause
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
-from logpi.checking.verdict import VerdictName
+from logpi.checking.verdict import Judgement
 from logpi.estimators.contract import Layout
 
 _WORDS = {
@@ -34,15 +34,12 @@ class Variance:
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """What `logpi.check` found. Relative figures are those of the probe on which the estimator does worst."""
+class CheckReport(Judgement):
+    """What `logpi.check` found: a judgement, and what explains it.
 
-    verdict: VerdictName
-    scale: float | None
-    scale_name: str | None
-    relative_bias: float
-    residual_after_scale: float
-    cosine: float
+    Relative figures are those of the probe on which the estimator does worst.
+    """
+
     target: str
     matches: tuple[str, ...]
     """Targets for which the estimator is exact."""

@@ -1,18 +1,23 @@
 """From expected gradients to a verdict."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from logpi.checking.diagnosis import Evidence, fitted
+from logpi.checking.fitting import Size, fit
+from logpi.checking.measuring import Measurement
 
 VerdictName: TypeAlias = Literal["exact", "scaled", "other-target", "biased", "zero", "reversed"]
 # Relative: rounding leaves 1e-15 to 1e-12 in double precision, 1e-7 in single.
-TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
+TOLERANCE = 1e-9
+SINGLE_TOLERANCE = 1e-5
 # What single precision inside a function leaves of a loss in double precision.
 ROUNDED_INSIDE = 4 * float(np.finfo(np.float32).eps)
+# A factor is that of a formula to this precision.
+SAME_FACTOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,68 +33,111 @@ class Judgement:
     cosine: float
 
 
-def judge(evidence: Sequence[Evidence], tolerance: float) -> Judgement:
-    """Exact, exact but for a factor, reversed, zero, or biased, to a relative `tolerance` and what rounding leaves."""
-    found, target = [e.found for e in evidence], [e.target for e in evidence]
-    sizes = [e.size for e in evidence]
-    allowed = [max(tolerance, _relative(np.asarray(e.rounding), e.target)) for e in evidence]
-    biases = [_relative(f - t, t) for f, t in zip(found, target, strict=True)]
-    bias = max(biases)
-    factors, _ = fitted(found, target, sizes)
+def judge(measurements: Sequence[Measurement], target: str, tolerance: float) -> Judgement:
+    """Exact, exact but for a factor, reversed, zero, or biased.
 
-    def below(values, factor=1.0):
-        return all(v < factor * a for v, a in zip(values, allowed, strict=True))
-
-    lengths = [_relative(f, t) for f, t in zip(found, target, strict=True)]
-    usual = [
-        (f, t) for f, t, length in zip(found, target, lengths, strict=True) if length > tolerance
+    To a relative `tolerance`, and what rounding leaves.
+    """
+    found = [m.moments.mean for m in measurements]
+    wanted = [m.targets[target] for m in measurements]
+    sizes = [m.size for m in measurements]
+    rounding = [
+        _relative(np.asarray(m.moments.rounding), w)
+        for m, w in zip(measurements, wanted, strict=True)
     ]
-    cosine = min((_cosine(f, t) for f, t in usual), default=0.0)
-    residuals = [
-        _relative(f - factors[s] * t, t) for f, t, s in zip(found, target, sizes, strict=True)
-    ]
-    residual = max(residuals)
-    size = 2 if any(key[0] == 2 for key in factors) else max(key[0] for key in factors)
-    scale = next(k for key, k in sorted(factors.items()) if key[0] == size)
-    name = scale_name(factors, evidence[0].situation.probe.mdp.discount)
-    if below(biases):
-        return Judgement("exact", 1.0, None, bias, residual, cosine)
-    if below(lengths):
-        return Judgement("zero", 0.0, "0", bias, residual, 0.0)
-    if below(residuals, max(1.0, *map(abs, factors.values()))):
-        if all(k > -tolerance for k in factors.values()):
-            return Judgement("scaled", scale, name, bias, residual, cosine)
-        if all(k < tolerance for k in factors.values()):
-            return Judgement("reversed", scale, name, bias, residual, cosine)
-    return Judgement("biased", None, None, bias, residual, cosine)
-
-
-def scale_name(factors: Mapping[tuple[int, int, int], float], discount: float) -> str:
-    """The formula that gives these factors, N being the episodes of a batch, T the steps of a rollout, G a group."""
-    sign = "-" if any(k < 0 for k in factors.values()) else ""
-    formulas = {
-        "1": lambda n, t, g: 1.0,
-        "γ": lambda n, t, g: discount,
-        "1/γ": lambda n, t, g: 1 / discount if discount else np.inf,
-        "1/N": lambda n, t, g: 1 / n,
-        "N": lambda n, t, g: n,
-        "(N-1)/N": lambda n, t, g: (n - 1) / n,
-        "(G-1)/G": lambda n, t, g: (g - 1) / g,
-        "N/(N-1)": lambda n, t, g: n / (n - 1) if n > 1 else np.inf,
-        "1/T": lambda n, t, g: 1 / t if t else np.inf,
-        "T": lambda n, t, g: t or np.inf,
-        "N T": lambda n, t, g: n * t or np.inf,
-        "1/(N T)": lambda n, t, g: 1 / (n * t) if t else np.inf,
-    }
-    for name, formula in formulas.items():
-        if all(abs(abs(k) - formula(*key)) < 1e-6 for key, k in factors.items()):
-            return f"{sign}{name}"
-    values = {round(k, 6) for k in factors.values()}
-    return (
-        f"{values.pop():g}"
-        if len(values) == 1
-        else "a factor that depends on the size of the batch"
+    allowed = np.maximum(tolerance, rounding)
+    pairs = list(zip(found, wanted, strict=True))
+    biases = np.array([_relative(f - w, w) for f, w in pairs])
+    lengths = np.array([_relative(f, w) for f, w in pairs])
+    factors = fit(found, wanted, sizes).factors
+    residuals = np.array(
+        [_relative(f - factors[size] * w, w) for (f, w), size in zip(pairs, sizes, strict=True)]
     )
+    cosines = [
+        _cosine(f, w) for (f, w), length in zip(pairs, lengths, strict=True) if length > tolerance
+    ]
+    name = scale_name(factors, measurements[0].situation.probe.mdp.discount)
+    scale: float | None = _scale_of_pairs(factors)
+    verdict = _verdict(factors, biases, lengths, residuals, allowed, tolerance)
+    if verdict == "exact":
+        scale = 1.0
+    if verdict == "zero":
+        scale = 0.0
+    return Judgement(
+        verdict=verdict,
+        scale=None if verdict == "biased" else scale,
+        scale_name={"exact": None, "zero": "0", "biased": None}.get(verdict, name),
+        relative_bias=float(biases.max()),
+        residual_after_scale=float(residuals.max()),
+        cosine=0.0 if verdict == "zero" else min(cosines, default=0.0),
+    )
+
+
+def _verdict(
+    factors: Mapping[Size, float],
+    biases: np.ndarray,
+    lengths: np.ndarray,
+    residuals: np.ndarray,
+    allowed: np.ndarray,
+    tolerance: float,
+) -> VerdictName:
+    if (biases < allowed).all():
+        return "exact"
+    if (lengths < allowed).all():
+        return "zero"
+    largest = max(1.0, *map(abs, factors.values()))
+    if (residuals < largest * allowed).all():
+        if all(k > -tolerance for k in factors.values()):
+            return "scaled"
+        if all(k < tolerance for k in factors.values()):
+            return "reversed"
+    return "biased"
+
+
+def _scale_of_pairs(factors: Mapping[Size, float]) -> float:
+    """The factor of batches of two, if there are any; else of the largest."""
+    episodes = {size[0] for size in factors}
+    shown = 2 if 2 in episodes else max(episodes)
+    return next(k for size, k in sorted(factors.items()) if size[0] == shown)
+
+
+def scale_name(factors: Mapping[Size, float], discount: float) -> str:
+    """The formula that gives these factors.
+
+    N is the number of episodes of a batch, T the steps of a rollout, G the size of a group.
+    """
+    sign = "-" if any(k < 0 for k in factors.values()) else ""
+    values = {size: _formulas(size, discount) for size in factors}
+    for name in next(iter(values.values())):
+        if all(abs(abs(k) - values[size][name]) < SAME_FACTOR for size, k in factors.items()):
+            return f"{sign}{name}"
+    different = {round(k, 6) for k in factors.values()}
+    if len(different) == 1:
+        return f"{different.pop():g}"
+    return "a factor that depends on the size of the batch"
+
+
+def _formulas(size: Size, discount: float) -> dict[str, float]:
+    """The known factors for batches of one size, the commonest first."""
+    n, t, g = size
+    return {
+        "1": 1.0,
+        "γ": discount,
+        "1/γ": _quotient(1, discount),
+        "1/N": 1 / n,
+        "N": n,
+        "(N-1)/N": (n - 1) / n,
+        "(G-1)/G": (g - 1) / g,
+        "N/(N-1)": _quotient(n, n - 1),
+        "1/T": _quotient(1, t),
+        "T": t or math.inf,
+        "N T": n * t or math.inf,
+        "1/(N T)": _quotient(1, n * t),
+    }
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else math.inf
 
 
 def _relative(difference: np.ndarray, reference: np.ndarray) -> float:

@@ -1,12 +1,14 @@
 """Causes that show in the verdict or in the sampler's law, rather than in the weights."""
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.checking.diagnosis import Cause, Evidence
+from logpi.checking.measuring import Measurement
+from logpi.checking.mistakes.forms import Cause
 from logpi.checking.verdict import Judgement
 
 _BY_SCALE = {
@@ -121,7 +123,10 @@ def entropy_sign() -> Cause:
     )
 
 
-def by_target(
+Kind: TypeAlias = Literal["kl", "entropy", "policy"]
+
+
+def by_verdict(
     judgement: Judgement,
     target: str,
     matches: tuple[str, ...],
@@ -129,32 +134,48 @@ def by_target(
     silent: bool,
 ) -> list[Cause]:
     """What the verdict itself says; `silent`: the gradient is 0 whatever happens."""
-    kl, entropy = "kl" in target and "reference_log_prob" in names, target.startswith("entropy")
+    kind = _kind(target, names)
     match judgement.verdict:
         case "reversed":
-            name = "kl-sign" if kl else "entropy-sign" if entropy else "policy-sign"
             said = "the sign is wrong: the loss rises where the objective does"
-            return [Cause(name, said, "minimise minus the objective, or --maximize", 0.0)]
-        case "scaled" if judgement.scale_name in _BY_SCALE:
-            return [Cause(*_BY_SCALE[judgement.scale_name], 0.0)]
+            remedy = "minimise minus the objective, or --maximize"
+            return [Cause(f"{kind}-sign", said, remedy, 0.0)]
         case "scaled":
-            said = f"exact but for the factor {judgement.scale_name}"
-            return [Cause("constant-factor", said, "harmless with a tuned step size", 0.0)]
+            return [_scaled(judgement.scale_name)]
         case "zero":
             return [_zero(names, silent)]
-        case "other-target" if (kl or entropy) and matches[0] in _REWARD:
-            name = "kl-coef-ignored" if kl else "entropy-no-grad"
-            said = "the term has no gradient: the rest of the loss is all there is"
-            return [Cause(name, said, "differentiate the term", 0.0)]
-        case "other-target" if target in _REWARD and matches[0] not in (*_REWARD, "policy"):
-            said = f"this is the gradient of another term, {matches[0]}"
-            return [
-                Cause("another-term", said, f"--target {matches[0]} says that it is meant", 0.0)
-            ]
-        case "other-target" if target not in matches:
-            return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
+        case "other-target":
+            return _other_target(target, matches, kind)
         case _:
             return []
+
+
+def _kind(target: str, names: tuple[str, ...]) -> Kind:
+    """What the target is about."""
+    if "kl" in target and "reference_log_prob" in names:
+        return "kl"
+    return "entropy" if target.startswith("entropy") else "policy"
+
+
+def _scaled(name: str | None) -> Cause:
+    if name in _BY_SCALE:
+        return Cause(*_BY_SCALE[name], 0.0)
+    said = f"exact but for the factor {name}"
+    return Cause("constant-factor", said, "harmless with a tuned step size", 0.0)
+
+
+def _other_target(target: str, matches: tuple[str, ...], kind: Kind) -> list[Cause]:
+    first = matches[0]
+    if kind != "policy" and first in _REWARD:
+        name = "kl-coef-ignored" if kind == "kl" else "entropy-no-grad"
+        said = "the term has no gradient: the rest of the loss is all there is"
+        return [Cause(name, said, "differentiate the term", 0.0)]
+    if target in _REWARD and first not in (*_REWARD, "policy"):
+        said = f"this is the gradient of another term, {first}"
+        return [Cause("another-term", said, f"--target {first} says that it is meant", 0.0)]
+    if target in matches:
+        return []
+    return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
 
 
 def _zero(names: tuple[str, ...], silent: bool) -> Cause:
@@ -216,17 +237,18 @@ _BY_LAW = {
 }
 
 
-def by_law(evidence: Sequence[Evidence], names: tuple[str, ...]) -> list[Cause]:
+def by_law(measurements: Sequence[Measurement], names: tuple[str, ...]) -> list[Cause]:
     """How the sampler's law differs from the policy's."""
-    first = evidence[0].situation
-    law, policy = first.law.table, first.probe.policy
+    first = measurements[0].situation
+    law = first.law.table
+    policy = first.probe.policy
     if np.allclose(law, policy):
         return []
     jacobian = first.law.jacobian
-    fixed = jacobian is None or not np.any(jacobian)
-    if fixed and "old_log_prob" in names:
+    is_fixed = jacobian is None or not np.any(jacobian)
+    if is_fixed and "old_log_prob" in names:
         return []
-    name = "stale-no-ratio" if fixed else _difference(law, policy)
+    name = "stale-no-ratio" if is_fixed else _difference(law, policy)
     return [Cause(name, *_BY_LAW[name])]
 
 

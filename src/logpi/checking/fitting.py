@@ -1,0 +1,54 @@
+"""How much of what was found is a multiple of something else."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy import ndarray
+
+# N, the steps of a rollout or 0, and the size of a group: what a factor such as 1/N depends on.
+Size: TypeAlias = tuple[int, int, int]
+# No length is divided by less.
+TINY = 1e-300
+
+
+class Fit(NamedTuple):
+    """The factor k of each size for which found ≈ k · expected, and what is left in each situation,
+    relative to the larger of the two.
+    """
+
+    factors: Mapping[Size, float]
+    left: list[float]
+
+
+def fit(
+    found: Sequence[ndarray],
+    expected: Sequence[ndarray],
+    sizes: Sequence[Size],
+    floor: Sequence[float] | None = None,
+) -> Fit:
+    """The best factor for all situations of one size; lengths below `floor` count as rounding."""
+    least = floor or [0.0] * len(found)
+    lengths = [
+        max(_length(f), _length(e), smallest, TINY)
+        for f, e, smallest in zip(found, expected, least, strict=True)
+    ]
+    factors: dict[Size, float] = {}
+    for size in set(sizes):
+        # every situation weighs alike, whatever the size of its gradient
+        alike = [i for i, each in enumerate(sizes) if each == size]
+        unit_found = [found[i] / lengths[i] for i in alike]
+        unit_expected = [expected[i] / lengths[i] for i in alike]
+        square = sum(float(np.sum(e * e)) for e in unit_expected)
+        product = sum(float(np.sum(f * e)) for f, e in zip(unit_found, unit_expected, strict=True))
+        factors[size] = product / square if square > 0 else 0.0
+    left = []
+    for f, e, size, smallest in zip(found, expected, sizes, least, strict=True):
+        scaled = factors[size] * e
+        length = max(_length(f), _length(scaled), smallest)
+        left.append(_length(f - scaled) / length if length > 0 else 0.0)
+    return Fit(factors, left)
+
+
+def _length(x: ndarray) -> float:
+    return float(np.linalg.norm(x))

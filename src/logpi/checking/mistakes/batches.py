@@ -1,0 +1,177 @@
+"""All batches of one shape, and the parts of right and wrong weights that can be made of them.
+
+Weights of ∇ log π are arrays [batch, episode, time].
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+Weight: TypeAlias = Float[ndarray, "batch episode time"]
+
+
+class Batches:
+    """The fields of all batches of one shape, and what most forms need of them."""
+
+    def __init__(
+        self, fields: Mapping[str, ndarray], discount: float, log_prob: ndarray, rollout: bool
+    ):
+        self.fields = fields
+        self.discount = discount
+        self.log_prob = log_prob
+        self.rollout = rollout
+        self.mask = fields["mask"].astype(float)
+        self.reward = fields["reward"]
+        self.value = fields["value"]
+        self.next_value = fields["next_value"]
+        self.terminated = fields["terminated"]
+        self.truncated = fields["truncated"]
+        self.done = fields["done"]
+        self.length = fields["length"][:, :, None]
+
+    @cached_property
+    def returns(self) -> Weight:
+        """R_t; in a rollout with the critic's value of the state that it goes on from."""
+        return self.returns_of(self.reward, self.discount)
+
+    @cached_property
+    def advantage(self) -> Weight:
+        """R_t - V(s_t)."""
+        return self.returns - self.value
+
+    @cached_property
+    def whole(self) -> Float[ndarray, "batch episode 1"]:
+        """R(τ) of each episode."""
+        return self.returns[:, :, :1]
+
+    def returns_of(self, reward: ndarray, discount: float) -> Weight:
+        """R_t of other rewards or another discount."""
+        return self.scan(self.bootstrapped(reward, discount), discount, self.done)
+
+    def bootstrapped(self, reward: ndarray, discount: float) -> Weight:
+        """Rewards, with γ V(s_K) added to the last row of a rollout where it is cut."""
+        if not self.rollout:
+            return reward
+        extra = np.zeros_like(reward)
+        ended = self.done[:, :, -1]
+        extra[:, :, -1] = discount * np.where(ended, 0.0, self.next_value[:, :, -1])
+        return reward + extra
+
+    def scan(
+        self,
+        delta: ndarray,
+        decay: float,
+        cut: Bool[ndarray, "batch episode time"],
+        across: bool = False,
+    ) -> Weight:
+        """x_t = delta_t + decay x_{t+1} from the end, x_{t+1} left out after a `cut`.
+
+        With `across` the sum runs on into the next episode of the batch.
+        """
+        out = np.zeros_like(delta)
+        later = np.zeros(len(delta))
+        for n in reversed(range(delta.shape[1])):
+            if not across:
+                later = np.zeros(len(delta))
+            for t in reversed(range(delta.shape[2])):
+                now = delta[:, n, t] + decay * np.where(cut[:, n, t], 0.0, later)
+                later = np.where(self.mask[:, n, t] > 0, now, later)
+                out[:, n, t] = later
+        return out * self.mask
+
+    def gae(
+        self,
+        decay: float,
+        boot: ndarray | None = None,
+        cut: ndarray | None = None,
+        across: bool = False,
+    ) -> Weight:
+        """Generalised advantages.
+
+        `boot` marks steps whose next value counts, `cut` those after which the sum ends: by default
+        where the episode goes on, and where it has ended.
+        """
+        counts = ~self.done if boot is None else boot
+        ends = self.done if cut is None else cut
+        future = self.discount * np.where(counts, self.next_value, 0.0)
+        return self.scan(self.reward + future - self.value, self.discount * decay, ends, across)
+
+    @property
+    def never(self) -> Bool[ndarray, "batch episode time"]:
+        """False at every step."""
+        return np.zeros_like(self.done)
+
+    def over_steps(self, x: ndarray) -> ndarray:
+        """Mean over the steps of each episode, kept as [batch, episode, 1]."""
+        total = np.sum(x * self.mask, axis=2, keepdims=True)
+        return total / np.sum(self.mask, axis=2, keepdims=True)
+
+    def over_batch(self, x: ndarray) -> ndarray:
+        """Mean over all steps of the batch, kept as [batch, 1, 1]."""
+        total = np.sum(x * self.mask, axis=(1, 2), keepdims=True)
+        return total / np.sum(self.mask, axis=(1, 2), keepdims=True)
+
+    def over_time_step(self, x: ndarray) -> ndarray:
+        """Mean over the episodes that are running at t, kept as [batch, 1, time]."""
+        total = np.sum(x * self.mask, axis=1, keepdims=True)
+        return total / np.maximum(np.sum(self.mask, axis=1, keepdims=True), 1)
+
+    def over_group(self, x: Float[ndarray, "batch episode #time"]) -> ndarray:
+        """Mean over the episodes with the same prompt."""
+        same = self.same_group.astype(float)
+        return np.einsum("bij,bjk->bik", same / same.sum(2, keepdims=True), x)
+
+    @cached_property
+    def same_group(self) -> Bool[ndarray, "batch episode episode"]:
+        """Whether two episodes have the same prompt."""
+        group = self.fields["group"]
+        return group[:, :, None] == group[:, None, :]
+
+    @cached_property
+    def ratio(self) -> Weight:
+        """ρ_t = π(a_t|s_t) / law that a_t was drawn from."""
+        log_ratio = self.log_prob - self.fields["old_log_prob"]
+        return np.where(self.mask > 0, np.exp(log_ratio), 1.0)
+
+    @cached_property
+    def ratio_of_episode(self) -> Float[ndarray, "batch episode 1"]:
+        """Π_t ρ_t."""
+        return np.prod(self.ratio, axis=2, keepdims=True)
+
+    @cached_property
+    def log_ratio_of_reference(self) -> Weight:
+        """log(π_ref(a_t|s_t) / π(a_t|s_t))."""
+        return self.fields["reference_log_prob"] - self.log_prob
+
+
+Mean: TypeAlias = Callable[[Batches, ndarray], ndarray]
+
+
+def whitened(
+    batches: Batches, x: ndarray, mean: Mean, centred: bool = True, ddof: int = 0
+) -> ndarray:
+    """(x - mean) / (deviation + 1e-8), both taken over the same sample; `ddof` as in NumPy's std."""
+    x = x * np.ones_like(batches.mask)
+    middle = mean(batches, x)
+    variance = mean(batches, (x - middle) ** 2)
+    if ddof:
+        size = sample_size(batches, mean)
+        variance = variance * size / (size - 1)
+    shifted = x - middle if centred else x
+    return shifted / (np.sqrt(variance) + 1e-8)
+
+
+def sample_size(batches: Batches, mean: Mean) -> ndarray:
+    """How many numbers a mean is over."""
+    mask = batches.mask
+    if mean is Batches.over_steps:
+        return mask.sum(axis=2, keepdims=True)
+    if mean is Batches.over_batch:
+        return mask.sum(axis=(1, 2), keepdims=True)
+    if mean is Batches.over_time_step:
+        return np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return batches.same_group.sum(2)[:, :, None]

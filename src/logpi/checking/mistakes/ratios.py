@@ -1,0 +1,148 @@
+"""How data of an older policy are weighted: importance ratios, and the known ways to get them wrong."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy import ndarray
+
+from logpi.checking.mistakes.batches import Batches
+from logpi.checking.mistakes.forms import Factor
+
+Apply: TypeAlias = Callable[[Batches, ndarray], ndarray]
+RATIOS: Factor[Apply] = Factor()
+
+PRODUCT = "multiply by the product of the ratios up to the reward (per decision)"
+MINIMUM = "min(ρ A, clip(ρ) A)"
+
+
+@RATIOS.right("per-decision importance weights")
+def per_decision(batches: Batches, advantage: ndarray) -> ndarray:
+    """Σ_{k≥t} γ^{k-t} r_k Π_{j≤k} ρ_j for the advantage that is R_t; else the whole product."""
+    if advantage is batches.returns:
+        reached = np.cumprod(batches.ratio, axis=2)
+        return batches.returns_of(batches.reward * reached, batches.discount)
+    return advantage * batches.ratio_of_episode
+
+
+@RATIOS.mistake(
+    "old-logp-recomputed",
+    "the ratio is 1 whatever policy acted: old_log_prob is not used, or computed anew",
+    PRODUCT,
+)
+def no_ratio(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage
+
+
+@RATIOS.mistake(
+    "per-step-ratio",
+    "only the ratio of the step itself (PPO, GRPO; deliberate): right on the first step after"
+    " sampling only",
+    PRODUCT,
+)
+def ratio_of_the_step(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage * batches.ratio
+
+
+def _clipped(epsilon: float) -> Apply:
+    """Derivative of PPO's surrogate by log π: ρ A, or 0 where the clipped branch is taken."""
+
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        too_high = batches.ratio > 1 + epsilon
+        too_low = batches.ratio < 1 - epsilon
+        stopped = np.where(advantage > 0, too_high, too_low)
+        return advantage * batches.ratio * ~stopped
+
+    return apply
+
+
+for _epsilon in (0.1, 0.2, 0.25, 0.3):
+    RATIOS.mistake(
+        "ppo-clip",
+        f"clipped ratios with ε = {_epsilon:g} (deliberate): right on the first step after sampling"
+        " only",
+        PRODUCT,
+    )(_clipped(_epsilon))
+
+
+def geometric_mean(batches: Batches) -> ndarray:
+    """(Π_t ρ_t)^{1/T} of each episode."""
+    return batches.ratio_of_episode ** (1 / batches.length)
+
+
+@RATIOS.mistake("gspo-ratio", "the geometric mean of the ratios (GSPO; deliberate)", PRODUCT)
+def geometric_ratio(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage * geometric_mean(batches)
+
+
+@RATIOS.mistake(
+    "gspo-ratio",
+    "the geometric mean of the ratios, and its derivative shared by length (GSPO; deliberate)",
+    PRODUCT,
+)
+def geometric_ratio_by_length(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage * geometric_mean(batches) / batches.length
+
+
+def _truncated_product(limit: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        return advantage * np.minimum(batches.ratio_of_episode, limit)
+
+    return apply
+
+
+def _truncated_step(limit: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        return advantage * np.minimum(batches.ratio, limit)
+
+    return apply
+
+
+for _limit in (1.0, 1.5, 2.0, 5.0):
+    RATIOS.mistake(
+        "truncated-is",
+        f"the product of ratios is cut at {_limit:g} (deliberate: less variance)",
+        PRODUCT,
+    )(_truncated_product(_limit))
+
+for _limit in (1.0, 1.5, 2.0, 5.0):
+    RATIOS.mistake(
+        "truncated-is",
+        f"the ratio of the step is cut at {_limit:g} (deliberate: less variance)",
+        PRODUCT,
+    )(_truncated_step(_limit))
+
+
+def _clipped_alone(epsilon: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        return advantage * batches.ratio * (np.abs(batches.ratio - 1) < epsilon)
+
+    return apply
+
+
+def _minimum_alone(epsilon: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        return advantage * batches.ratio * (batches.ratio < 1 + epsilon)
+
+    return apply
+
+
+for _epsilon in (0.1, 0.2, 0.3):
+    RATIOS.mistake(
+        "clip-wrong",
+        f"the ratio is clipped to 1 ± {_epsilon:g} before it meets the advantage: no pessimistic"
+        " minimum",
+        MINIMUM,
+    )(_clipped_alone(_epsilon))
+
+for _epsilon in (0.1, 0.2, 0.3):
+    RATIOS.mistake(
+        "clip-wrong",
+        f"min(ρ, clip(ρ)) × A with ε = {_epsilon:g}: the minimum is taken before the advantage",
+        MINIMUM,
+    )(_minimum_alone(_epsilon))
+
+
+@RATIOS.mistake("inverse-ratio", "the ratio is upside down", "π over the law that acted")
+def inverse_ratio(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage / batches.ratio
