@@ -1,11 +1,13 @@
-"""Side by side with other libraries: the same work in the same run, in turn (A B A B …), medians and ratios.
+"""Side by side with other libraries: the same work in the same run, in turn (A B A B …), medians
+and ratios.
 
 python benchmarks/compare.py                      # every comparison, written to docs/benchmarks.md
 python benchmarks/compare.py a2c-8x5 --repeat 3   # some of them, printed
 
-The work is in comparisons.toml. Each peer has a virtual environment of its own, made once from pinned versions and kept
-in the user's cache folder. A rate is that of the second half of a training run, which leaves compilation out; seconds
-are those of the whole process. Those that compare returns take a quarter of an hour a run, and are made by name only.
+The work is in comparisons.toml. Each peer has a virtual environment of its own, made once from
+pinned versions and kept in the user's cache folder. A rate is that of the second half of a training
+run, which leaves compilation out; seconds are those of the whole process. Those that compare
+returns take a quarter of an hour a run, and are made by name only.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""What training costs as one thing grows: environments, network width, episode length, steps, runs side by side.
+"""What training costs as one thing grows: environments, network width, episode length, steps, runs
+side by side.
 
 python benchmarks/curves.py cost_curves.png
 

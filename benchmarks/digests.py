@@ -1,11 +1,13 @@
-"""Digests of short runs: two versions of the code that give the same line trained the same parameters, bit for bit.
+"""Digests of short runs: two versions of the code that give the same line trained the same
+parameters, bit for bit.
 
     python benchmarks/digests.py > before.txt     # one version
     python benchmarks/digests.py > after.txt      # the other, on the same machine
     diff before.txt after.txt
 
-A digest is of every array in the last checkpoint and of every number in metrics.csv that is no time. It depends on the
-processor, whose products of matrices have their own last bits, so it is no constant that a test could hold.
+A digest is of every array in the last checkpoint and of every number in metrics.csv that is no
+time. It depends on the processor, whose products of matrices have their own last bits, so it is no
+constant that a test could hold.
 """
 
 import argparse
@@ -23,7 +25,8 @@ from logpi import A2C, NPG, PPO, TRPO, Reinforce
 
 
 class Image(gym.Env):
-    """A bright square on the left or on the right, which is the right action; three choices of steps of 5."""
+    """A bright square on the left or on the right, which is the right action; three choices of
+    steps of 5."""
 
     observation_space = gym.spaces.Box(0, 255, (6, 6, 1), np.uint8)
     action_space = gym.spaces.MultiDiscrete([2, 3])
@@ -110,7 +113,8 @@ def runs(folder: Path):
 
 
 def digest(folder: Path) -> str:
-    """Of the arrays of the last checkpoint, whatever their names, and of the numbers of metrics.csv."""
+    """Of the arrays of the last checkpoint, whatever their names, and of the numbers of
+    metrics.csv."""
     newest = max((folder / "checkpoints").glob("step_*.npz"))
     with np.load(newest) as arrays:
         found = [arrays[name] for name in arrays.files if name != "counters"]

@@ -2,7 +2,8 @@
 
 python benchmarks/limits.py
 
-Matrix products, memory, environments stepped alone with random actions, and the start of the program; medians.
+Matrix products, memory, environments stepped alone with random actions, and the start of the
+program; medians.
 """
 
 import itertools
@@ -23,7 +24,8 @@ import numpy as np
 
 
 def seconds(work: Callable[[], object], least: float = 0.5) -> float:
-    """Median time of one call, over calls for `least` seconds; the first, which compiles, is left out."""
+    """Median time of one call, over calls for `least` seconds; the first, which compiles, is left
+    out."""
     jax.block_until_ready(work())
     times, start = [], time.perf_counter()
     while time.perf_counter() - start < least or len(times) < 5:

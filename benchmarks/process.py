@@ -15,7 +15,8 @@ SECONDS = "time/time_elapsed"
 
 
 def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
-    """Return of 100 fresh episodes, steps, seconds and most resident memory of the process in MB, and the rate.
+    """Return of 100 fresh episodes, steps, seconds and most resident memory of the process in MB,
+    and the rate.
 
     The rate is in steps a second in the second half of training.
     """

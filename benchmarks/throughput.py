@@ -1,10 +1,11 @@
-"""Environment steps a second end to end, once compiled, and resident memory, of one run as a process.
+"""Environment steps a second end to end, once compiled, and resident memory, of one run as a
+process.
 
 python benchmarks/throughput.py CartPole-v1 --steps 1e6 --episodes 32
 python benchmarks/throughput.py gymnax:CartPole-v1 --steps 2e7 --episodes 256
 
-The first quarter of the run, which holds the compilation and the short episodes, is left out of the speed. Memory is
-that at a tenth of the steps and at the end.
+The first quarter of the run, which holds the compilation and the short episodes, is left out of the
+speed. Memory is that at a tenth of the steps and at the end.
 """
 
 import argparse

@@ -3,8 +3,8 @@
 python benchmarks/training.py CartPole-v1 --seeds 20
 python benchmarks/training.py HalfCheetah-v5 --seeds 5 --algorithm ppo --whiten --steps 1e6
 
-IQM is the mean of the middle half of the seeds, with a 95 % interval by bootstrap over the seeds (Agarwal et al. 2021;
-with one environment there is one stratum).
+IQM is the mean of the middle half of the seeds, with a 95 % interval by bootstrap over the seeds
+(Agarwal et al. 2021; with one environment there is one stratum).
 """
 
 import argparse

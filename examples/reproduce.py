@@ -1,7 +1,9 @@
-"""Published figures, with the library's own functions: numbers with standard errors, and a picture of each.
+"""Published figures, with the library's own functions: numbers with standard errors, and a picture
+of each.
 
-python examples/reproduce.py bandit      # Sutton & Barto, Figure 2.5: gradient bandits with and without a baseline
-python examples/reproduce.py corridor    # Figures 13.1 and 13.2: REINFORCE on the short corridor
+python examples/reproduce.py bandit      # Sutton & Barto, Figure 2.5: gradient bandits with and
+without a baseline python examples/reproduce.py corridor    # Figures 13.1 and 13.2: REINFORCE on
+the short corridor
 """
 
 import sys
@@ -67,7 +69,8 @@ def gradient_bandit(key, step_size, baseline, runs=2000, steps=1000):
 
 @partial(jax.jit, static_argnames=("baseline_step_size", "runs", "episodes", "cap"))
 def corridor(key, step_size, baseline_step_size, runs=100, episodes=1000, cap=2000):
-    """Returns `[runs, episodes]` on the short corridor, updated after each episode step by step as in the book [D4.3].
+    """Returns `[runs, episodes]` on the short corridor, updated after each episode step by step as
+    in the book [D4.3].
 
     Two preferences, at the start 5 % right. Episodes are cut after `cap` steps.
     """
@@ -145,7 +148,8 @@ def bandit_figure(seed=0):
 
 
 def corridor_figure(seed=0):
-    """Return of the last 100 of 1,000 episodes, 100 runs; runs with an episode that was cut are counted apart."""
+    """Return of the last 100 of 1,000 episodes, 100 runs; runs with an episode that was cut are
+    counted apart."""
     rows, curves = [], []
     for name, step_size, baseline_step_size in CORRIDORS:
         returns = np.asarray(corridor(jax.random.key(seed), step_size, baseline_step_size)).astype(

@@ -4,7 +4,8 @@ import zlib
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What one test has compiled no other compiles again; apart from the user's cache, `pytest --cache-clear` empties it.
+# What one test has compiled no other compiles again; apart from the user's cache, `pytest
+# --cache-clear` empties it.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
@@ -24,9 +25,11 @@ if not FRESH:
 
 @pytest.fixture
 def random(request):
-    """Random numbers that are the test's own at every run, so that what makes a test fail is a change, not luck.
+    """Random numbers that are the test's own at every run, so that what makes a test fail is a
+    change, not luck.
 
-    `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows the seed that replays it.
+    `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows the seed that
+    replays it.
     """
     own = zlib.crc32(request.node.nodeid.encode())
     seed = secrets.randbits(32) if FRESH else int(os.environ.get(SEED_VARIABLE, own))
@@ -45,7 +48,8 @@ def user(tmp_path_factory):
 
 @pytest.fixture
 def compiled_quickly():
-    """For programs that run once, on a handful of numbers: compiling them takes three quarters of such a test."""
+    """For programs that run once, on a handful of numbers: compiling them takes three quarters of
+    such a test."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -53,7 +57,8 @@ def compiled_quickly():
 
 @pytest.fixture
 def unchecked():
-    """For what calls small functions a million times: other tests check their shapes, at several times the cost."""
+    """For what calls small functions a million times: other tests check their shapes, at several
+    times the cost."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -14,7 +14,8 @@ from logpi.networks.policy import Policy, make_policy
 from logpi.theory.mdp import FiniteMDP, RewardLaw
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
-# How many samples a law is tested with; a correct sampler fails a test at this level once in a million runs.
+# How many samples a law is tested with; a correct sampler fails a test at this level once in a
+# million runs.
 SAMPLES, LEVEL = 20_000, 1e-6
 # Compiled, as runs call it: called as it is, its loops are compiled again every time.
 compiled_update = jax.jit(update, static_argnames=("method", "budget"))
@@ -60,7 +61,8 @@ def plain_networks(hidden, **options) -> NetworkOptions:
 
 
 def tabular_policy(logits) -> Policy:
-    """π(a|o) = softmax(logits[o])_a as a policy of the library: a linear network on one-hot observations."""
+    """π(a|o) = softmax(logits[o])_a as a policy of the library: a linear network on one-hot
+    observations."""
     observations, actions = logits.shape
     spaces = gym.spaces.Discrete(observations), gym.spaces.Discrete(actions)
     policy = small_policy(*spaces, (), np.random.default_rng(0))

@@ -1,7 +1,9 @@
-"""CleanRL's PPO for discrete actions, by its published settings and in its structure; it has no package to install.
+"""CleanRL's PPO for discrete actions, by its published settings and in its structure; it has no
+package to install.
 
-Plain PyTorch in one file, as CleanRL is: `gym.vector.SyncVectorEnv`, a forward pass for each step of the copies, GAE,
-clipped surrogate and clipped value loss, Adam annealed to 0 (cleanrl/ppo.py; Huang et al. 2022).
+Plain PyTorch in one file, as CleanRL is: `gym.vector.SyncVectorEnv`, a forward pass for each step
+of the copies, GAE, clipped surrogate and clipped value loss, Adam annealed to 0 (cleanrl/ppo.py;
+Huang et al. 2022).
 """
 
 import json

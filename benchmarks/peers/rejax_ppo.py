@@ -1,4 +1,5 @@
-"""Train with rejax's PPO on a gymnax environment as the JSON argument says; print steps a second and the return."""
+"""Train with rejax's PPO on a gymnax environment as the JSON argument says; print steps a second
+and the return."""
 
 import json
 import sys

@@ -1,4 +1,5 @@
-"""Train PPO or Reinforce with Tianshou as the JSON argument says, and print what came of it as JSON."""
+"""Train PPO or Reinforce with Tianshou as the JSON argument says, and print what came of it as
+JSON."""
 
 import json
 import sys

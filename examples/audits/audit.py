@@ -1,4 +1,5 @@
-"""One table of estimators as public libraries and tutorials compute them: `python examples/audits/audit.py`.
+"""One table of estimators as public libraries and tutorials compute them: `python
+examples/audits/audit.py`.
 
     python -m venv audits && . audits/bin/activate
     pip install torch==2.13.0 stable-baselines3==2.9.2 torchrl==0.14.1 rlax==0.1.9 '.[torch]'

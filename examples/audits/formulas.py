@@ -1,4 +1,5 @@
-"""Estimators re-implemented from what public code and papers describe; the cited code itself is not run."""
+"""Estimators re-implemented from what public code and papers describe; the cited code itself is not
+run."""
 
 import torch
 
@@ -21,7 +22,8 @@ def pytorch_examples_reinforce(log_prob, reward, discount):
 
 
 def gymnasium_tutorial(log_prob, reward, discount):
-    """Gymnasium's REINFORCE tutorial before #1336 was mended: mean of log-probabilities times sum of returns."""
+    """Gymnasium's REINFORCE tutorial before #1336 was mended: mean of log-probabilities times sum
+    of returns."""
     return -log_prob.mean() * to_go(reward, discount).sum()
 
 
@@ -53,13 +55,15 @@ def cleanrl_ppo(log_prob, reward, value, last_value, done, discount):
 
 
 def tianshou_reinforce(log_prob, reward, discount, mask):
-    """Tianshou, Reinforce without return standardisation: rewards to go, mean over the steps of the batch."""
+    """Tianshou, Reinforce without return standardisation: rewards to go, mean over the steps of the
+    batch."""
     returns = torch.stack([to_go(row, discount) for row in reward])
     return -(log_prob[mask] * returns[mask]).mean()
 
 
 def trl_rloo(log_prob, reward, group, mask):
-    """TRL, RLOO: whole-sequence reward minus the mean of the group's other samples, sum of log-probabilities."""
+    """TRL, RLOO: whole-sequence reward minus the mean of the group's other samples, sum of
+    log-probabilities."""
     whole = reward.sum(1)
     advantage = torch.zeros_like(whole)
     for prompt in group.unique():
@@ -70,7 +74,8 @@ def trl_rloo(log_prob, reward, group, mask):
 
 
 def trl_grpo(log_prob, reward, group, mask):
-    """TRL, GRPO as first published: group mean and deviation, mean over the tokens of each sequence."""
+    """TRL, GRPO as first published: group mean and deviation, mean over the tokens of each
+    sequence."""
     whole = reward.sum(1)
     advantage = torch.zeros_like(whole)
     for prompt in group.unique():

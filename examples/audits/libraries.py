@@ -1,7 +1,8 @@
 """Estimators as public libraries compute them, called through the libraries' own code.
 
-Each function gets what `logpi check` gives it and lets the library make its loss of it. Where a library steps its own
-optimiser, the gradient by `log_prob` is read off and returned as weights. None of this runs an environment.
+Each function gets what `logpi check` gives it and lets the library make its loss of it. Where a
+library steps its own optimiser, the gradient by `log_prob` is read off and returned as weights.
+None of this runs an environment.
 """
 
 from types import SimpleNamespace
@@ -46,7 +47,8 @@ def sb3_buffer(
 
 
 def sb3(kind: Any, buffer: Any, log_prob: Any, **settings: Any) -> Any:
-    """Run the library's `train` on a policy that answers with the given log-probabilities; return the weights."""
+    """Run the library's `train` on a policy that answers with the given log-probabilities; return
+    the weights."""
     leaf = log_prob.detach().clone().requires_grad_()
     # the buffer hands out its rows env by env
     flat = leaf.T.reshape(-1)
@@ -102,7 +104,8 @@ def sb3_a2c(log_prob, reward, value, last_value, done, discount):
 
 
 def sb3_ppo(log_prob, reward, value, last_value, done, discount):
-    """PPO with its defaults, first epoch: λ = 0.95, advantages normalised over the minibatch, old policy = policy."""
+    """PPO with its defaults, first epoch: λ = 0.95, advantages normalised over the minibatch, old
+    policy = policy."""
     from stable_baselines3 import PPO
 
     buffer = sb3_buffer(reward, value, last_value, done, log_prob, discount, 0.95)
@@ -221,7 +224,8 @@ def torchrl_a2c_lambda_one(
 def torchrl_clip_ppo(
     logits, action, log_prob, reward, value, next_value, done, terminated, discount
 ):
-    """ClipPPOLoss with its defaults, first epoch: λ = 0.95, advantages as they are, old policy = policy."""
+    """ClipPPOLoss with its defaults, first epoch: λ = 0.95, advantages as they are, old policy =
+    policy."""
     from torchrl.objectives import ClipPPOLoss
 
     found = torchrl_advantage(reward, value, next_value, done, terminated, discount, 0.95)

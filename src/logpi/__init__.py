@@ -1,7 +1,7 @@
 """logpi: policy gradients done exactly and fast.
 
-The public names are imported when they are first used, so that `import logpi` costs nothing. No module has the name of
-a public function: importing it would put the module in the function's place.
+The public names are imported when they are first used, so that `import logpi` costs nothing. No
+module has the name of a public function: importing it would put the module in the function's place.
 """
 
 from importlib import import_module

@@ -42,9 +42,9 @@ Steps = Annotated[
 class Train:
     """Train a policy, evaluate it, and leave everything in a run folder.
 
-    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID, brax:ID or jumanji:ID (compiled), vector:ID or envpool:ID
-    (stepped as one), finite:NAME or finite:FILE.json (a finite MDP), or FILE.py:NAME (your own: an Env class, a
-    factory, a FiniteMDP or a CompiledEnvironment).
+    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID, brax:ID or jumanji:ID (compiled),
+    vector:ID or envpool:ID (stepped as one), finite:NAME or finite:FILE.json (a finite MDP), or
+    FILE.py:NAME (your own: an Env class, a factory, a FiniteMDP or a CompiledEnvironment).
     """
 
     environment: tyro.conf.Positional[str]
@@ -58,11 +58,13 @@ class Train:
     out: Path | None = None
     """The run folder; by default runs/ENVIRONMENT_N."""
     config: Path | None = None
-    """A YAML or JSON file of settings by these names, or a run's config.json; options given here win."""
+    """A YAML or JSON file of settings by these names, or a run's config.json; options given here
+    win."""
     max_episode_steps: int | None = None
     """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
     workers: int | None = None
-    """Processes that step the environment beside this one; by default what the measured step time favours."""
+    """Processes that step the environment beside this one; by default what the measured step time
+    favours."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
 
@@ -87,7 +89,8 @@ class Train:
 class Resume:
     """Continue a run, to the same parameters as if it had never stopped.
 
-    With other --steps than before, options that are annealed over the budget go on along another line.
+    With other --steps than before, options that are annealed over the budget go on along another
+    line.
     """
 
     run_folder: tyro.conf.Positional[Path]
@@ -160,7 +163,8 @@ class Derive:
     mdp: str | None = None
     """A JSON file that describes a finite MDP, or the name of one; by default stay-or-leave."""
     random: int | None = None
-    """Draw a small MDP from this seed instead, and the policy too; otherwise the policy is drawn from seed 0."""
+    """Draw a small MDP from this seed instead, and the policy too; otherwise the policy is drawn
+    from seed 0."""
     json: bool = False
     """Print tag, equation, both sides and their difference as JSON."""
 
@@ -185,27 +189,31 @@ class Derive:
 
 @dataclass
 class Check:
-    """The exact expectation and variance of a policy-gradient estimator, against the exact gradient.
+    """The exact expectation and variance of a policy-gradient estimator, against the exact
+    gradient.
 
-    ESTIMATOR is FILE.py:NAME, a function whose parameter names select what it gets and which returns the loss that its
-    author would minimise (PyTorch, JAX or NumPy), or an array of weights of ∇ log π shaped as log_prob. Exit status: 0
-    for exact, 1 for any other verdict, 2 for what cannot be checked.
+    ESTIMATOR is FILE.py:NAME, a function whose parameter names select what it gets and which
+    returns the loss that its author would minimise (PyTorch, JAX or NumPy), or an array of weights
+    of ∇ log π shaped as log_prob. Exit status: 0 for exact, 1 for any other verdict, 2 for what
+    cannot be checked.
     """
 
     estimator: tyro.conf.Positional[str]
     layout: Literal["batch", "episode", "rollout"] = "batch"
-    """Arrays [episodes, time] with a mask; 1-D arrays, one call per episode; [time, env] streams with auto-reset."""
+    """Arrays [episodes, time] with a mask; 1-D arrays, one call per episode; [time, env] streams
+    with auto-reset."""
     target: str = "discounted"
-    """What the gradient should be of: discounted, undiscounted, conventional (no γ^t), continuing (beyond the time
-    limit), conventional-continuing, policy, reverse-kl, forward-kl, reverse-kl-per-step, forward-kl-per-step, entropy,
-    entropy-objective, entropy-regularised, entropy-bonus."""
+    """What the gradient should be of: discounted, undiscounted, conventional (no γ^t), continuing
+    (beyond the time limit), conventional-continuing, policy, reverse-kl, forward-kl,
+    reverse-kl-per-step, forward-kl-per-step, entropy, entropy-objective, entropy-regularised,
+    entropy-bonus."""
     discount: float = 0.9
     """γ of the decision processes, and `discount` of the estimator."""
     maximize: bool = False
     """The function returns an objective to maximise, not a loss."""
     sampler: str | None = None
-    """FILE.py:FUNCTION from logits to the probabilities with which actions are really drawn: ε-greedy, masks,
-    temperature, clipping."""
+    """FILE.py:FUNCTION from logits to the probabilities with which actions are really drawn:
+    ε-greedy, masks, temperature, clipping."""
     exact_critic: bool = False
     """Give the exact V as `value`, instead of numbers that are wrong on purpose."""
     entropy_coefficient: float = 0.01
@@ -245,7 +253,8 @@ class Check:
 
 @dataclass
 class Doctor:
-    """Is an environment what it says it is, and what will be made of it? Random actions, compared with its spaces.
+    """Is an environment what it says it is, and what will be made of it? Random actions, compared
+    with its spaces.
 
     Exit status: 0, 1 where something is wrong, 2 for an environment that cannot be made or fails.
     """
@@ -361,7 +370,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; exit status 0, 1 for a check that is not exact, 2 for unusable input, 130 after Ctrl-C."""
+    """Run one command; exit status 0, 1 for a check that is not exact, 2 for unusable input, 130
+    after Ctrl-C."""
     command = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇

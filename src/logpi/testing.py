@@ -7,9 +7,11 @@ from logpi.estimators.contract import Estimator
 
 
 def assert_exact(estimator: Estimator, **options: Any) -> None:
-    """Fail unless the expected gradient of `estimator` is exactly that of the target; `options` as in `logpi.check`.
+    """Fail unless the expected gradient of `estimator` is exactly that of the target; `options` as
+    in `logpi.check`.
 
-    **Raises:** `AssertionError` with the whole report; `LogpiError` for an estimator that cannot be checked.
+    **Raises:** `AssertionError` with the whole report; `LogpiError` for an estimator that cannot be
+    checked.
     """
     report = check(estimator, **options)
     if report.verdict != "exact":

@@ -100,7 +100,8 @@ def test_differences_do_not_reach_across_a_clip(clip):
 
 
 def test_rounding_of_a_numpy_loss_is_no_bias():
-    """Of a large constant beside it, and of single precision. Controls: a bias of one millionth; one of 1e-4."""
+    """Of a large constant beside it, and of single precision. Controls: a bias of one millionth;
+    one of 1e-4."""
 
     def with_critic(log_prob, reward, value, discount, step, mask, bias=0.0):
         returns = to_go(np, reward, discount)
@@ -161,7 +162,8 @@ def test_single_precision_inside_of_a_function_is_no_bias():
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_a_critic_that_is_trained_beside_the_policy_is_no_leak(framework):
-    """Its targets and weights move with the policy, but carry no gradient. Control: the advantage is not detached."""
+    """Its targets and weights move with the policy, but carry no gradient. Control: the advantage
+    is not detached."""
     torch = pytest.importorskip("torch")
     detached = jax.lax.stop_gradient if framework == "jax" else lambda x: x.detach()
     xp = jnp if framework == "jax" else torch

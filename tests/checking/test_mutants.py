@@ -1,4 +1,5 @@
-"""Biases that nobody listed: random mutants of correct estimators, judged by an expectation written out here."""
+"""Biases that nobody listed: random mutants of correct estimators, judged by an expectation written
+out here."""
 
 import ast
 import copy

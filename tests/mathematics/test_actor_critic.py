@@ -31,7 +31,8 @@ SMALL = dict(environments=4, rollout_steps=12, hidden=(8,), anneal=())
 
 
 def random_stream(random, rows=12, env=4, terminated=0.2, truncated=0.2):
-    """A rollout whose episodes end at random, with the row of the reached observation after each end."""
+    """A rollout whose episodes end at random, with the row of the reached observation after each
+    end."""
     shape = (rows + 1, env)
     mask, ends, cuts = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
     for t in range(rows):
@@ -80,7 +81,8 @@ def test_advantages_are_their_sums(seed, discount, trace_decay):
 
 
 def test_a_truncation_is_valued_and_a_termination_is_not(random):
-    """The control of the sums: with the two exchanged every stretch that ends inside the rollout changes."""
+    """The control of the sums: with the two exchanged every stretch that ends inside the rollout
+    changes."""
     stream, value = random_stream(random), jnp.asarray(1 + random.random((13, 4)))
     exchanged = stream._replace(terminated=stream.truncated, truncated=stream.terminated)
     assert (
@@ -126,7 +128,8 @@ def test_with_trust_in_rewards_alone_the_advantage_is_the_return_less_the_baseli
 
 
 def test_v_trace_by_hand(random):
-    """v_t - V_t = Σ_k γ^k (Π_{j<k} c_{t+j}) ρ_{t+k} δ_{t+k}, ρ = c = min(ratio, 1): the definition, as loops."""
+    """v_t - V_t = Σ_k γ^k (Π_{j<k} c_{t+j}) ρ_{t+k} δ_{t+k}, ρ = c = min(ratio, 1): the definition,
+    as loops."""
     stream, value = random_stream(random), jnp.asarray(random.normal(size=(13, 4)))
     ratio = np.minimum(np.exp(random.normal(size=(13, 4))), 1.0)
     found = advantages(stream, value, 0.9, 1.0, jnp.asarray(ratio))
@@ -284,7 +287,8 @@ def test_a2c_is_ppo_with_one_epoch_and_no_clip(random):
 
 
 def test_a_shared_trunk_is_moved_by_both_losses(random):
-    """By the policy's alone as if it were its own; by the critic's alone with the policy's last layer at rest."""
+    """By the policy's alone as if it were its own; by the critic's alone with the policy's last
+    layer at rest."""
     stream = random_stream(random)
     nothing, something = (
         jnp.zeros(stream.mask.shape),
@@ -327,7 +331,8 @@ CUT = [
 )
 @pytest.mark.parametrize("terminated", [True, False])
 def test_a_cut_inside_equals_the_two_trajectories_apart(config, terminated, random):
-    """Two episodes in one stream move every parameter as the two in streams of their own do; not so without the cut."""
+    """Two episodes in one stream move every parameter as the two in streams of their own do; not so
+    without the cut."""
     end = (np.arange(9) == 2)[:, None]
     mask = np.array([1, 1, 1, 0, 1, 1, 1, 1, 0], bool)[:, None]
     whole = Trajectory(
@@ -360,7 +365,8 @@ def test_a_cut_inside_equals_the_two_trajectories_apart(config, terminated, rand
     "config", [A2C(**SMALL), PPO(**SMALL, minibatches=4), NPG(**SMALL, value_minibatches=4)]
 )
 def test_rows_that_are_no_steps_change_nothing(config, random):
-    """What stands in the rows between episodes is seen by the critic alone, as the state that was reached."""
+    """What stands in the rows between episodes is seen by the critic alone, as the state that was
+    reached."""
     stream = random_stream(random)
     junk = jnp.where(stream.mask, stream.action, 1 - stream.action)
     one, _ = updated(config, stream)
@@ -372,7 +378,8 @@ def test_rows_that_are_no_steps_change_nothing(config, random):
     "config", [A2C(**SMALL), PPO(**SMALL, minibatches=4), TRPO(**SMALL, value_minibatches=4)]
 )
 def test_a_rollout_without_a_step_is_no_fault(config, random):
-    """As when every copy begins another episode: the parameters stay numbers, the statistics stay what they were."""
+    """As when every copy begins another episode: the parameters stay numbers, the statistics stay
+    what they were."""
     spec = EnvironmentSpec("test", BOX, TWO, 100, None, {})
     learner, _ = update(config, config.make_learner(spec, 0), random_stream(random))
     empty = random_stream(random)
@@ -388,7 +395,8 @@ def test_a_rollout_without_a_step_is_no_fault(config, random):
 
 
 def test_a_reference_counts_in_every_row_of_a_stream(random, monkeypatch):
-    """Rows in the middle in which no copy makes a step do not end the stream, however it is divided into chunks."""
+    """Rows in the middle in which no copy makes a step do not end the stream, however it is divided
+    into chunks."""
     monkeypatch.setattr("logpi.core.trajectory.ROWS_PER_CHUNK", 8)
     stream = random_stream(random, rows=12, terminated=0, truncated=0)
     stream = stream._replace(mask=stream.mask.at[jnp.array([1, 3, 5, 7, 9])].set(False))
@@ -427,7 +435,8 @@ def test_trpo_keeps_its_limit_and_npg_may_not(random):
 
 @pytest.mark.parametrize("kind", [A2C, PPO, TRPO])
 def test_a_rollout_is_weighed_in_units_that_have_not_seen_it(kind, random):
-    """Its own scale would depend on its actions. Control: whitened, the weights are of one size whatever is paid."""
+    """Its own scale would depend on its actions. Control: whitened, the weights are of one size
+    whatever is paid."""
     stream = random_stream(random)
     paid = stream._replace(reward=100 * stream.reward)
     scale = jnp.asarray(3.0)

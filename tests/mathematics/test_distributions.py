@@ -1,4 +1,5 @@
-"""Every distribution against the definition of what it claims: density, law of the samples, entropy, KL, score."""
+"""Every distribution against the definition of what it claims: density, law of the samples,
+entropy, KL, score."""
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,8 @@ def test_entropy_and_kl_are_their_integrals(kind, low, high):
     [(0.0, -1.0, 1e-7), (0.5, 0.0, 1e-7), (-2.0, 1.0, 1e-7), (0.5, 1.5, 1e-5), (0.0, 2.0, 1e-3)],
 )
 def test_squashed_entropy_of_narrow_and_wide_gaussians(mean, log_std, error):
-    """H(tanh u) = H(u) + E[log(1 - tanh²u)] by an adaptive integral, and the derivative of an entropy bonus."""
+    """H(tanh u) = H(u) + E[log(1 - tanh²u)] by an adaptive integral, and the derivative of an
+    entropy bonus."""
 
     def gauss(log_std):
         return stats.norm(mean, np.exp(log_std))

@@ -1,4 +1,5 @@
-"""Every estimator by its exact expected gradient: Σ over batches of p(batch) ĝ(batch), against ∇J [D4.4].
+"""Every estimator by its exact expected gradient: Σ over batches of p(batch) ĝ(batch), against ∇J
+[D4.4].
 
 What is tested is what is trained: the functions are those of the update.
 """
@@ -178,7 +179,8 @@ def test_the_same_test_finds_mistakes(probe, mistake):
 
 
 def test_the_weight_is_not_differentiated():
-    """A critic that shares parameters with the policy must not receive the policy's gradient through the weight."""
+    """A critic that shares parameters with the policy must not receive the policy's gradient
+    through the weight."""
     mask = jnp.ones((2, 1), bool)
     gradient = jax.grad(lambda w: score_function_surrogate(jnp.ones((2, 1)), w, mask))(
         jnp.ones((2, 1))

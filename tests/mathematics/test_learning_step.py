@@ -1,4 +1,5 @@
-"""The pieces of the update: sums over chunks, returns, baselines, the value function's fit, the limited step."""
+"""The pieces of the update: sums over chunks, returns, baselines, the value function's fit, the
+limited step."""
 
 from dataclasses import replace
 
@@ -51,7 +52,8 @@ def test_chunks_sum_to_the_whole(seed, time, env, rows):
 @given(seeds, st.sampled_from([0.0, 0.3, 0.99, 1.0]))
 @settings(max_examples=30, deadline=None)
 def test_returns_are_their_sums(seed, discount):
-    """R_t = Σ_k γ^{k-t} r_{k+1} by two loops over the steps of each trajectory [D4.2], R(τ) = R_0 [D0.3]."""
+    """R_t = Σ_k γ^{k-t} r_{k+1} by two loops over the steps of each trajectory [D4.2], R(τ) = R_0
+    [D0.3]."""
     trajectory = random_trajectory(np.random.default_rng(seed))
     reward, mask = np.asarray(trajectory.reward), np.asarray(trajectory.mask)
     expected = np.zeros_like(reward)
@@ -68,7 +70,8 @@ def test_returns_are_their_sums(seed, discount):
 @given(seeds, st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.0, 0.6, 1.0]))
 @settings(max_examples=20, deadline=None)
 def test_lambda_returns_mix_the_returns_of_all_lengths(seed, discount, trace_decay):
-    """(1 - λ) Σ_n λ^{n-1} G^{(n)}, G^{(n)} being n rewards and then V, nothing beyond the end; R_t where λ = 1."""
+    """(1 - λ) Σ_n λ^{n-1} G^{(n)}, G^{(n)} being n rewards and then V, nothing beyond the end; R_t
+    where λ = 1."""
     random = np.random.default_rng(seed)
     trajectory = random_trajectory(random)
     reward, mask = np.asarray(trajectory.reward), np.asarray(trajectory.mask)
@@ -178,7 +181,8 @@ def test_value_function_learns_what_can_be_known(random):
 
 
 def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
-    """Over many batches: nothing but the network is trained, or weights grow without bound as scales come and go."""
+    """Over many batches: nothing but the network is trained, or weights grow without bound as
+    scales come and go."""
     import optax
 
     value = make_value(random, 30)
@@ -250,7 +254,8 @@ def test_statistics_are_frozen_within_a_batch_and_then_hold_its_steps_alone(rand
 
 
 def test_update_is_the_equation_for_a_table():
-    """θ + α/√(ĝ²) ĝ for Adam's first step, ĝ = 1/N Σ γ^t R_t ∇ log π by hand for two one-step episodes [D4.3]."""
+    """θ + α/√(ĝ²) ĝ for Adam's first step, ĝ = 1/N Σ γ^t R_t ∇ log π by hand for two one-step
+    episodes [D4.3]."""
     config = Reinforce(hidden=(), baseline="none", kl_limit=np.inf, learning_rate=0.1, episodes=2)
     one_state = EnvironmentSpec("bandit", gym.spaces.Discrete(1), TWO, 1, None, {})
     learner = config.make_learner(one_state, seed=0)
@@ -279,7 +284,8 @@ def test_update_is_the_equation_for_a_table():
 
 
 def test_episodes_that_are_all_paid_alike_move_nothing(random):
-    """While V explains nothing, its errors must not become a direction; control: a V that is trusted."""
+    """While V explains nothing, its errors must not become a direction; control: a V that is
+    trusted."""
     trajectory = random_trajectory(random)
     trajectory = eqx.tree_at(lambda x: x.reward, trajectory, jnp.where(trajectory.mask, -1.0, 0.0))
     ended = trajectory.mask & (trajectory.step == trajectory.mask.sum(0).min() - 1)
@@ -302,7 +308,8 @@ def test_episodes_that_are_all_paid_alike_move_nothing(random):
 
 
 def test_the_baseline_is_used_before_it_is_fitted(random):
-    """b must not have seen the batch: the gradient is the one with the old V. Control: with the one fitted to it."""
+    """b must not have seen the batch: the gradient is the one with the old V. Control: with the one
+    fitted to it."""
     trajectory = random_trajectory(random)
     config = Reinforce(value_learning_rate=0.1)
     learner = config.make_learner(spec(TWO), seed=1)

@@ -51,7 +51,8 @@ def test_objective_is_the_expected_return(mdp, seed):
 
 
 def finite_differences(mdp, logits, epsilon=1e-5):
-    """Central differences of J: the error is of order epsilon², 1e-10, times third derivatives of order one."""
+    """Central differences of J: the error is of order epsilon², 1e-10, times third derivatives of
+    order one."""
     gradient = np.zeros_like(logits)
     for index in np.ndindex(*logits.shape):
         shift = np.zeros_like(logits)
@@ -71,7 +72,8 @@ def test_gradient_is_the_derivative_of_the_objective(mdp, seed):
 
 
 def test_finite_differences_see_a_missing_discount_power(random):
-    """The control: the gradient of the undiscounted process with discounted values differs from the derivative."""
+    """The control: the gradient of the undiscounted process with discounted values differs from the
+    derivative."""
     mdp, logits = random_mdp(random, discount=0.5), random.normal(size=(3, 2))
     undiscounted = FiniteMDP(
         mdp.initial, mdp.transition, mdp.reward, mdp.terminal, mdp.horizon, 1.0

@@ -439,7 +439,8 @@ def readme_commands():
 
 
 def test_the_commands_of_the_readme_run(logpi, tmp_path):
-    """Word for word, but that budgets are cut, and that CartPole stands for the environment of another extra."""
+    """Word for word, but that budgets are cut, and that CartPole stands for the environment of
+    another extra."""
     commands = [command.split()[1:] for command in readme_commands()]
     assert [words[0] for words in commands] == (
         ["train"] * 5

@@ -1,4 +1,5 @@
-"""`logpi doctor`: sound environments have nothing wrong, and each fault is found by its own finding."""
+"""`logpi doctor`: sound environments have nothing wrong, and each fault is found by its own
+finding."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""Run folders in the hands of people: stopped late, damaged, without their files, asked for what they are not."""
+"""Run folders in the hands of people: stopped late, damaged, without their files, asked for what
+they are not."""
 
 import json
 import os
@@ -252,7 +253,8 @@ def test_options_that_would_be_ignored_are_refused(options, message):
 
 
 def test_arguments_of_other_types(tmp_path):
-    """As people run it, without the types that tests check: each is one line, and numbers of NumPy are numbers."""
+    """As people run it, without the types that tests check: each is one line, and numbers of NumPy
+    are numbers."""
     lines = {
         "logpi.Reinforce(hidden=64)": "hidden must be a list, got 64",
         "logpi.PPO(anneal='learning_rate')": "anneal must be a list, got 'learning_rate'",

@@ -1,4 +1,5 @@
-"""The architecture as a test: imports run downward, nothing heavy is imported early, names are unambiguous."""
+"""The architecture as a test: imports run downward, nothing heavy is imported early, names are
+unambiguous."""
 
 import ast
 import graphlib
@@ -36,7 +37,8 @@ def modules():
 
 
 def imported(tree):
-    """Modules of logpi imported when the module is; imports inside functions are the seams that load on demand."""
+    """Modules of logpi imported when the module is; imports inside functions are the seams that
+    load on demand."""
     return imports_of(tree.body)
 
 

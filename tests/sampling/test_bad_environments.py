@@ -175,7 +175,8 @@ def step_that_overflows(key, state, action):
 
 
 def test_what_lies_beyond_an_end_is_not_learned_from():
-    """Compiled copies that have ended are stepped on. Control: the same observation while an episode runs."""
+    """Compiled copies that have ended are stepped on. Control: the same observation while an
+    episode runs."""
     box, two = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
     key = batch_key(jnp.uint32(0), Stream.TRAINING, jnp.int32(0))
     spec = EnvironmentSpec("overflowing", box, two, 5, None, {})

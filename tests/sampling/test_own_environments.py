@@ -1,4 +1,5 @@
-"""Environments as people write them: limits, bounds, numbers, files, and what is wrong with them in one line."""
+"""Environments as people write them: limits, bounds, numbers, files, and what is wrong with them in
+one line."""
 
 import gymnasium as gym
 import jax.numpy as jnp

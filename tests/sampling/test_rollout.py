@@ -1,4 +1,5 @@
-"""Samplers against the law that they must follow: the enumerated trajectories of a finite MDP [D3.1]."""
+"""Samplers against the law that they must follow: the enumerated trajectories of a finite MDP
+[D3.1]."""
 
 import dataclasses
 
@@ -60,7 +61,8 @@ def draw(request):
 
 
 def p_value(mdp, logits, batches):
-    """χ² of the sampled trajectories against p(τ|θ), trajectories expected fewer than 10 times taken together."""
+    """χ² of the sampled trajectories against p(τ|θ), trajectories expected fewer than 10 times
+    taken together."""
     every = enumerate_trajectories(mdp)
 
     def key(state, action, reward, mask):
@@ -108,7 +110,8 @@ def test_trajectories_follow_their_law(draw, random):
 
 
 def test_every_started_episode_is_finished_and_counted(draw, random):
-    """Short episodes are not over-represented: the mean length is the exact one, within 5 standard errors."""
+    """Short episodes are not over-represented: the mean length is the exact one, within 5 standard
+    errors."""
     mdp, logits = random_mdp(random, horizon=6, discount=1.0), np.zeros((3, 2))
     batches = draw(mdp, logits, seed=int(random.integers(2**32)))
     lengths = np.concatenate([batch.mask.sum(0) for batch in batches])

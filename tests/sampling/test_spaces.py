@@ -1,4 +1,5 @@
-"""Spaces beyond Box and Discrete: what environments receive, what policies see, and which actions are allowed."""
+"""Spaces beyond Box and Discrete: what environments receive, what policies see, and which actions
+are allowed."""
 
 import dataclasses
 
@@ -198,7 +199,8 @@ def test_several_choices_are_a_product(random):
 
 
 class Nested(Match):
-    """A choice, bits and a number, each paid where it matches what was seen; refuses what is not in its space."""
+    """A choice, bits and a number, each paid where it matches what was seen; refuses what is not in
+    its space."""
 
     action_space = gym.spaces.Dict(
         choice=gym.spaces.Discrete(3, start=1),

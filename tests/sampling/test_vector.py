@@ -1,4 +1,5 @@
-"""`vector:ID`, and the rows of a stream against the three ways in which Gymnasium's vector environments reset."""
+"""`vector:ID`, and the rows of a stream against the three ways in which Gymnasium's vector
+environments reset."""
 
 import dataclasses
 
@@ -32,7 +33,8 @@ def copies_of(name):
 
 
 def test_whole_episodes_have_the_law_of_single_environments():
-    """Lengths under an untrained policy, two samples of 512; the control is a policy that always pushes right."""
+    """Lengths under an untrained policy, two samples of 512; the control is a policy that always
+    pushes right."""
     lengths = {}
     for name in (NAME, "CartPole-v1"):
         spec, group = copies_of(name)
@@ -105,7 +107,8 @@ def test_what_does_not_fit_is_named():
 
 
 def test_a_vector_environment_is_cut_by_itself_alone(monkeypatch):
-    """Its copies cannot be reset one by one: what was cut by another would go on in the middle of an episode."""
+    """Its copies cannot be reset one by one: what was cut by another would go on in the middle of
+    an episode."""
     assert make_environment("vector:ALE/Pong-v5").spec.max_episode_steps == 27_000
     unlimited = dataclasses.replace(
         gym.spec("CartPole-v1"), id="Endless-v0", max_episode_steps=None
@@ -121,7 +124,8 @@ LENGTH, ROWS = 20, 65
 
 
 def stream_of(mode, copies=8):
-    """Acrobot, cut after 20 steps of each episode, as rows of a stream; actions are a function of what is seen."""
+    """Acrobot, cut after 20 steps of each episode, as rows of a stream; actions are a function of
+    what is seen."""
 
     def make():
         return gym.make("Acrobot-v1", max_episode_steps=LENGTH, disable_env_checker=True)
@@ -155,7 +159,8 @@ def stream_of(mode, copies=8):
 
 
 def test_the_three_ways_to_reset_give_the_same_advantages():
-    """With V of the true final observation; the control takes the next episode's first observation for it."""
+    """With V of the true final observation; the control takes the next episode's first observation
+    for it."""
 
     def value(observation):
         return jnp.asarray(np.sin(observation @ np.arange(1.0, 7.0)))

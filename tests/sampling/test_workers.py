@@ -33,7 +33,8 @@ class Slow(CartPoleEnv):
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """An environment that is slow in this process, or in workers alone; workers are preferred at first."""
+    """An environment that is slow in this process, or in workers alone; workers are preferred at
+    first."""
     monkeypatch.setattr(group, "measure_step", lambda environment: 1.0)
     monkeypatch.setattr("logpi.sampling.host.sampler.usable_cores", lambda: 2)
     monkeypatch.setattr(workers, "WINDOW", 0.1)
@@ -48,7 +49,8 @@ def slow(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("here", [False, True])
 def test_workers_are_judged_by_the_copies_of_this_process(slow, here):
-    """Hindered where the workers are the slow ones, not where this process is; and not before two windows."""
+    """Hindered where the workers are the slow ones, not where this process is; and not before two
+    windows."""
     group = WorkerGroup(slow(here), 4, 1)
     try:
         group.reset(range(4), range(4))
@@ -85,7 +87,8 @@ def trained(environment, config, workers):
     ],
 )
 def test_workers_that_are_kept_waiting_are_given_up(slow, config):
-    """Episodes under way go on as they would have, bit for bit. Control: workers that were asked for stay."""
+    """Episodes under way go on as they would have, bit for bit. Control: workers that were asked
+    for stay."""
     alone, _ = trained(slow(here=False), config, workers=0)
     for asked, expected in ((None, LocalGroup), (1, WorkerGroup)):
         learner, stepped_by = trained(slow(here=False), config, asked)
@@ -101,5 +104,6 @@ def test_workers_that_are_kept_waiting_are_given_up(slow, config):
     ],
 )
 def test_workers_stay_where_their_environments_remember(slow, config):
-    """What an episode is depends on those before it: copies made anew would not be where the workers are."""
+    """What an episode is depends on those before it: copies made anew would not be where the
+    workers are."""
     assert trained(slow(here=False, remembers=1), config, None)[1] is WorkerGroup

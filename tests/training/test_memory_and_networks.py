@@ -1,4 +1,5 @@
-"""Memories, images, own networks and annealing in training, against a number and against their control."""
+"""Memories, images, own networks and annealing in training, against a number and against their
+control."""
 
 import dataclasses
 
@@ -14,7 +15,8 @@ from logpi.theory.processes import discount_trap
 
 
 class Recall(gym.Env):
-    """Shows a sign once, then nothing; the last of four actions is paid if it repeats the sign. By chance 0."""
+    """Shows a sign once, then nothing; the last of four actions is paid if it repeats the sign. By
+    chance 0."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -138,7 +140,8 @@ def networks(tmp_path):
 
 @pytest.mark.parametrize("own", [False, True])
 def test_images_are_learned_from(own, networks, tmp_path):
-    """With the library's convolutions, and with a network of the user's own on the pixels; 2.5 by chance."""
+    """With the library's convolutions, and with a network of the user's own on the pixels; 2.5 by
+    chance."""
     algorithm = logpi.PPO(network=f"{networks}:pixels" if own else None, **STREAMS)
     run = logpi.train(Spot, algorithm, steps=2e4, seed=1, out=tmp_path / "run")
     assert run.evaluation.mean > 4.5
@@ -190,7 +193,8 @@ def test_any_option_may_change_over_the_budget():
 
 
 def test_the_discount_power_decides_between_the_best_and_the_worst(tmp_path):
-    """Nota & Thomas (2020): with γ^t the optimum of both objectives, without it the worst policy of both."""
+    """Nota & Thomas (2020): with γ^t the optimum of both objectives, without it the worst policy of
+    both."""
     mdp = discount_trap()
     for right in (0.1, 0.5, 0.9):
         logits = np.log([[1 - right, right]])

@@ -1,4 +1,5 @@
-"""What is checked is what is trained: `--estimator` and the library's own estimators under `logpi check`."""
+"""What is checked is what is trained: `--estimator` and the library's own estimators under `logpi
+check`."""
 
 import jax
 import numpy as np
@@ -162,7 +163,8 @@ def test_options_that_say_biased_are_named(options, verdict, name):
 
 @pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO])
 def test_the_family_is_exact_where_lambda_is_one(algorithm):
-    """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1 trusts the critic."""
+    """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1
+    trusts the critic."""
     exact = logpi.check(
         as_estimator(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing"
     )
@@ -172,7 +174,8 @@ def test_the_family_is_exact_where_lambda_is_one(algorithm):
 
 
 def test_per_decision_importance_weights_are_exact():
-    """Episodes of an older policy, a baseline that is wrong on purpose [D1.3]; cutting the ratios is what biases."""
+    """Episodes of an older policy, a baseline that is wrong on purpose [D1.3]; cutting the ratios
+    is what biases."""
     exact = logpi.check(off_policy_estimator(0.9))
     assert (exact.verdict, exact.target) == ("exact", "discounted")
     biased = logpi.check(off_policy_estimator(0.9, ratio_limit=1.0))

@@ -34,7 +34,8 @@ def layered(random):
 
 
 def side_by_side(processes):
-    """One environment: each episode is of one of the processes, whose number is part of what is seen."""
+    """One environment: each episode is of one of the processes, whose number is part of what is
+    seen."""
 
     def stacked(name):
         return jnp.asarray(np.stack([getattr(mdp, name) for mdp in processes]))

@@ -35,7 +35,8 @@ def reference(tmp_path_factory):
 
 
 def test_the_optimum_is_the_tilted_reference(reference, tmp_path):
-    """max J - β KL(π, π_ref) is at π ∝ π_ref e^{r/β}: π converges to it, and not without the coefficient."""
+    """max J - β KL(π, π_ref) is at π ∝ π_ref e^{r/β}: π converges to it, and not without the
+    coefficient."""
     folder, start = reference
     tilted = start * np.exp(REWARD / 2)
     near = Reinforce(**TABLE, reference=str(folder), reference_coefficient=2.0)

@@ -43,7 +43,8 @@ def test_a_policy_that_cannot_learn_does_not_solve_cartpole(tmp_path):
 
 
 class Follow(gym.Env):
-    """Answer each observation with itself: -(a - o)² a step, 5 steps; doing nothing costs 5/3 an episode."""
+    """Answer each observation with itself: -(a - o)² a step, 5 steps; doing nothing costs 5/3 an
+    episode."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Box(-2, 2, (1,), np.float32)
@@ -91,7 +92,8 @@ def test_short_corridor_approaches_the_best_stochastic_policy(tmp_path):
 
 @pytest.mark.parametrize("baseline", ["value", "leave-one-out", "none"])
 def test_random_processes_reach_their_optimum(tmp_path, baseline):
-    """Stationary policies of a process whose optimum is stationary: within 1 % of the exact optimal value."""
+    """Stationary policies of a process whose optimum is stationary: within 1 % of the exact optimal
+    value."""
     random = np.random.default_rng(4)
     mdp = random_mdp(random, states=3, horizon=1, discount=1.0)
     algorithm = logpi.Reinforce(hidden=(), baseline=baseline, kl_limit=0.05, learning_rate=0.1)
@@ -120,7 +122,8 @@ def test_random_processes_reach_their_optimum(tmp_path, baseline):
 def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
     """As above, from streams; the control is a step that is too small to matter.
 
-    Every episode terminates: beyond a truncation these methods look at V, and their optimum is another.
+    Every episode terminates: beyond a truncation these methods look at V, and their optimum is
+    another.
     """
     mdp = contextual_bandit()
     run = logpi.train(mdp, algorithm, steps=4e4, seed=0, out=tmp_path / "run")
@@ -244,7 +247,8 @@ def test_every_program_is_compiled_once(tmp_path, environment, caplog):
 
 
 def test_a_gymnasium_factory_trains_to_the_same_value_as_the_compiled_process(tmp_path):
-    """One algorithm, two samplers: host and compiled runs of a process agree within 5 standard errors."""
+    """One algorithm, two samplers: host and compiled runs of a process agree within 5 standard
+    errors."""
     mdp = random_mdp(np.random.default_rng(8), horizon=4, discount=1.0)
     algorithm = logpi.Reinforce(hidden=(), learning_rate=0.05)
     host = logpi.train(
@@ -277,7 +281,8 @@ class Living(SilentReporter):
     "algorithm", [logpi.Reinforce(episodes=4), logpi.A2C(environments=4, rollout_steps=8)]
 )
 def test_a_run_keeps_nothing_of_its_past(tmp_path, algorithm):
-    """A learner of each batch kept alive would be 100 kB an update. The control keeps an array of each."""
+    """A learner of each batch kept alive would be 100 kB an update. The control keeps an array of
+    each."""
     living, keeping = Living(), Living(keep=True)
     for name, reporter in (("run", living), ("control", keeping)):
         logpi.train(

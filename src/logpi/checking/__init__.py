@@ -1,1 +1,2 @@
-"""The exact check of a policy-gradient estimator: expectations as finite sums, a verdict, the likely bug."""
+"""The exact check of a policy-gradient estimator: expectations as finite sums, a verdict, the
+likely bug."""

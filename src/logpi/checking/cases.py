@@ -1,4 +1,5 @@
-"""All batches of a probe as arrays, each with its probability: the finite sum that an expectation is."""
+"""All batches of a probe as arrays, each with its probability: the finite sum that an expectation
+is."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ MOST_BATCHES = 200_000
 
 @dataclass(frozen=True)
 class Cases:
-    """Batches of one shape: fields [batch, episode, time] or [batch, episode], and what they were made from."""
+    """Batches of one shape: fields [batch, episode, time] or [batch, episode], and what they were
+    made from."""
 
     probability: Float[ndarray, " batch"]
     fields: dict[str, ndarray]
@@ -54,7 +56,8 @@ def trajectories(probe: Probe, law: Float[ndarray, "O A"]) -> Columns:
 
 
 def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
-    """`steps` steps of an environment that resets itself: the row after an end belongs to the next episode."""
+    """`steps` steps of an environment that resets itself: the row after an end belongs to the next
+    episode."""
     mdp = probe.mdp
     running: list[tuple[float, int, list[tuple[Any, ...]]]] = [
         (mdp.initial[s], int(s), []) for s in np.flatnonzero(mdp.initial)
@@ -101,7 +104,8 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
 def _columns(
     probe: Probe, probability: ndarray, start: ndarray, raw: dict[str, ndarray]
 ) -> Columns:
-    """What an estimator may ask for, from what happened; critics come later, they depend on the target."""
+    """What an estimator may ask for, from what happened; critics come later, they depend on the
+    target."""
     state, action = raw["state"], raw["action"]
     seen = probe.mdp.observation[state]
     fields = {
@@ -122,7 +126,8 @@ def _columns(
 
 
 def add_law(columns: Columns, law: Float[ndarray, "O A"]) -> None:
-    """`old_log_prob`: of the law that the actions were drawn from; 0 where padding has an impossible action."""
+    """`old_log_prob`: of the law that the actions were drawn from; 0 where padding has an
+    impossible action."""
     probability = law[columns.fields["observation"], columns.fields["action"]]
     columns.fields["old_log_prob"] = np.log(np.where(probability > 0, probability, 1.0))
 

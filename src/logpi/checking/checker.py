@@ -38,14 +38,14 @@ def check(
     entropy_coefficient: float = 0.01,
     framework: FrameworkName | None = None,
 ) -> CheckReport:
-    """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient of
-    `target`.
+    """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient
+    of `target`.
 
-    `estimator`'s parameter names select what it gets (`logpi.estimators.contract.NAMES`). It returns
-    the loss that its author would minimise (an objective with `maximize`), or an array shaped as
-    `log_prob`: weights of ∇ log π. `sampler` is a function of `logits` that returns the
-    probabilities with which actions are really drawn. `exact_critic` gives V^π as `value`, instead of
-    numbers that are wrong on purpose.
+    `estimator`'s parameter names select what it gets (`logpi.estimators.contract.NAMES`). It
+    returns the loss that its author would minimise (an objective with `maximize`), or an array
+    shaped as `log_prob`: weights of ∇ log π. `sampler` is a function of `logits` that returns the
+    probabilities with which actions are really drawn. `exact_critic` gives V^π as `value`, instead
+    of numbers that are wrong on purpose.
 
     **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an
     unknown name, a wrong return type, no gradient, NaN, randomness, changed inputs, an exception.

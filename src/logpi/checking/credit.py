@@ -1,7 +1,8 @@
-"""The credit matrix: C[t, k] = how much the reward at k counts for the action at t. Right is γ^k for k ≥ t.
+"""The credit matrix: C[t, k] = how much the reward at k counts for the action at t. Right is γ^k
+for k ≥ t.
 
-On a process of fixed length whose steps have their own parameters, with rewards at step k only, an estimator that is
-linear in rewards has E[ĝ_t] = C[t, k] E[r_k ∇ log π(a_t|s_t)].
+On a process of fixed length whose steps have their own parameters, with rewards at step k only, an
+estimator that is linear in rewards has E[ĝ_t] = C[t, k] E[r_k ∇ log π(a_t|s_t)].
 """
 
 from collections.abc import Callable
@@ -23,7 +24,8 @@ class Credit:
     """NaN below the diagonal: a reward before t has no part in E[r_k ∇ log π(a_t)] = 0."""
     correct: Float[ndarray, "time time"]
     residual: float
-    """Largest part of E[ĝ], relative to it, that no matrix explains: zero for an estimator linear in rewards."""
+    """Largest part of E[ĝ], relative to it, that no matrix explains: zero for an estimator linear
+    in rewards."""
 
     def to_json(self) -> dict[str, object]:
         """Rows by t; null below the diagonal."""
@@ -41,7 +43,8 @@ class Credit:
 def credit_matrix(
     mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation
 ) -> Credit:
-    """The matrix of an estimator whose expectation is `mean` on `situation`, whose probe is the chain."""
+    """The matrix of an estimator whose expectation is `mean` on `situation`, whose probe is the
+    chain."""
     probe, horizon = situation.probe, situation.probe.mdp.horizon
     matrix = np.full((horizon, horizon), np.nan)
     correct = np.where(

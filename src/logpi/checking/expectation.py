@@ -37,7 +37,8 @@ class Moments(NamedTuple):
 class Critic(NamedTuple):
     """What an estimator gets as V: numbers that are wrong on purpose, or `exact`.
 
-    If `continuing`, V where the time limit cuts, which is always right, is that of the task without it.
+    If `continuing`, V where the time limit cuts, which is always right, is that of the task without
+    it.
     """
 
     exact: bool = False
@@ -74,7 +75,8 @@ class Situation:
         return columns
 
     def _add_critic(self, columns: Columns) -> None:
-        """V(s_t), V(s_{t+1}) and the last one; right where no correct estimator could do without it."""
+        """V(s_t), V(s_{t+1}) and the last one; right where no correct estimator could do without
+        it."""
         fields, probe = columns.fields, self.probe
         limited, endless = self._exact_values()
         goes_on = endless if self.critic.continuing else limited
@@ -117,7 +119,8 @@ def moments(
 ) -> Moments:
     """Σ_batch p(batch) ĝ(batch), exactly.
 
-    **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not finite.
+    **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not
+    finite.
     """
     mean, second, single, rounding = np.zeros_like(situation.probe.logits), 0.0, False, 0.0
     for case in cases:
@@ -179,7 +182,8 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
 
 
 def _as_layout(layout: Layout, array: ndarray) -> ndarray:
-    """[batch, episodes, time, …] → [batch, time, …] for one episode, [batch, time, env, …] for a rollout."""
+    """[batch, episodes, time, …] → [batch, time, …] for one episode, [batch, time, env, …] for a
+    rollout."""
     if layout == "episode":
         return array[:, 0]
     return np.swapaxes(array, 1, 2) if layout == "rollout" and array.ndim > 2 else array
@@ -222,7 +226,8 @@ def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, 
 
 
 def critic_share(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, "batch O A"]:
-    """What a critic that shares parameters with the policy would add: ∂V(s)/∂θ is a fixed table here."""
+    """What a critic that shares parameters with the policy would add: ∂V(s)/∂θ is a fixed table
+    here."""
     probe, states = situation.probe, situation.probe.mdp.states
     where = {"value": "state", "next_value": "next_state", "last_value": "going_on"}
     by_state = np.zeros((len(case.probability), states))

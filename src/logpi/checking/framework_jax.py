@@ -15,7 +15,8 @@ CHUNK = 64
 
 
 class JaxFramework:
-    """JAX in double precision: compiled over many batches where the function can be traced, else called one by one."""
+    """JAX in double precision: compiled over many batches where the function can be traced, else
+    called one by one."""
 
     name: FrameworkName = "jax"
 

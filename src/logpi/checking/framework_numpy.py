@@ -1,4 +1,5 @@
-"""Estimators in NumPy or plain Python: losses are differentiated by differences, weights are taken as they are."""
+"""Estimators in NumPy or plain Python: losses are differentiated by differences, weights are taken
+as they are."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,8 @@ from logpi.theory.exact import log_softmax
 
 
 class NumpyFramework:
-    """Plain NumPy or plain Python. A loss is differentiated by differences, weights are taken as they are."""
+    """Plain NumPy or plain Python. A loss is differentiated by differences, weights are taken as
+    they are."""
 
     name: FrameworkName = "numpy"
 
@@ -66,7 +68,8 @@ class NumpyFramework:
         return replace(Answer.of_batches(outputs, gradients, losses, single), rounding=rounding)
 
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, step: float) -> Arrays:
-        """Large steps where the loss is in single precision, whose rounding a small step would blow up."""
+        """Large steps where the loss is in single precision, whose rounding a small step would blow
+        up."""
 
         def by(name: str) -> ndarray:
             def loss(x):

@@ -15,7 +15,8 @@ from logpi.estimators.contract import CRITIC, Estimator, blame, call, shape_of
 
 @contextlib.contextmanager
 def torch_settings() -> Iterator[None]:
-    """Double precision for tensors that the user's code makes (0.9 ** step is single otherwise), and one thread.
+    """Double precision for tensors that the user's code makes (0.9 ** step is single otherwise),
+    and one thread.
 
     The arrays are tiny: with several threads each operation waits for them to wake up.
     """
@@ -52,7 +53,8 @@ class TorchFramework:
     def inputs(
         self, request: Request, constant: Arrays, leaves: Arrays
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What one call gets, and the leaves to differentiate by. Not leaves themselves: networks give none either."""
+        """What one call gets, and the leaves to differentiate by. Not leaves themselves: networks
+        give none either."""
         torch = self.torch
         roots = {
             name: torch.tensor(array, dtype=torch.float64, requires_grad=True)
@@ -85,7 +87,8 @@ class TorchFramework:
     def _call(
         self, request: Request, constant: Arrays, leaves: Arrays
     ) -> tuple[Any, dict[str, Any]]:
-        """Flags are bool as environments give them; code that computes 1 - done gets numbers instead."""
+        """Flags are bool as environments give them; code that computes 1 - done gets numbers
+        instead."""
         given, roots = self.inputs(request, constant, leaves)
         try:
             output = call(self.function, given)

@@ -26,7 +26,8 @@ def _inner(function: Any) -> Any:
 
 
 def _packages(function: Any, seen: set[int]) -> set[str]:
-    """Top-level packages that a function's code refers to, its own helpers included, wherever they stand."""
+    """Top-level packages that a function's code refers to, its own helpers included, wherever they
+    stand."""
     inner = _inner(function)
     code = getattr(inner, "__code__", None)
     if code is None or id(code) in seen:
@@ -77,7 +78,8 @@ def _package(value: Any) -> str:
 
 
 def find_framework(function: Callable[..., Any]) -> FrameworkName:
-    """The framework that a function's code refers to; where it refers to none, that of its module; else NumPy.
+    """The framework that a function's code refers to; where it refers to none, that of its module;
+    else NumPy.
 
     **Raises:** `LogpiError` where the code refers to both PyTorch and JAX.
     """
@@ -112,7 +114,8 @@ SAMPLER_NAMES = {"logits": "[observations, actions]", "observation": "[observati
 
 
 def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
-    """logits [observations, actions] → probabilities of the same shape, by the user's sampler in its own framework.
+    """logits [observations, actions] → probabilities of the same shape, by the user's sampler in
+    its own framework.
 
     **Raises:** `LogpiError` here for unknown names, and when called where the result is no law.
     """

@@ -1,8 +1,8 @@
 """The finite MDPs on which estimators are checked, each named by the mistake that it exposes.
 
-What hides a mistake, and so is avoided: episodes of fixed length hide every mistake at their ends; an exact critic
-hides leaks across them; one state or two actions make every bias look like a scale; a single episode hides what a batch
-mixes.
+What hides a mistake, and so is avoided: episodes of fixed length hide every mistake at their ends;
+an exact critic hides leaks across them; one state or two actions make every bias look like a scale;
+a single episode hides what a batch mixes.
 """
 
 from dataclasses import dataclass, replace
@@ -83,9 +83,11 @@ def batch_of(episodes: int) -> tuple[Design, ...]:
 
 
 def _stopping(random: Generator, horizon: int, discount: float, chance: float) -> FiniteMDP:
-    """Action 0 ends the episode, 1 and 2 choose between places A and B; states are (t, place) and the end.
+    """Action 0 ends the episode, 1 and 2 choose between places A and B; states are (t, place) and
+    the end.
 
-    With `chance` action 1 of the first step misses A. Beyond the time limit the process goes on from t = 1.
+    With `chance` action 1 of the first step misses A. Beyond the time limit the process goes on
+    from t = 1.
     """
     states = 2 * horizon + 2  # start, (1, A), (1, B), …, (horizon, A), (horizon, B), end
     transition = np.zeros((states, 3, states))
@@ -142,7 +144,8 @@ def _prompts(random: Generator, discount: float) -> Probe:
 
 
 def _answers(random: Generator, discount: float) -> Probe:
-    """Two prompts; action 0 ends the answer at once, 1 goes on for one more action. Rewards of many sizes."""
+    """Two prompts; action 0 ends the answer at once, 1 goes on for one more action. Rewards of many
+    sizes."""
     transition = np.zeros((5, 2, 5))
     transition[:, :, 4] = 1.0
     for prompt in (0, 1):

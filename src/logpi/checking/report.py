@@ -24,7 +24,8 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Variance:
-    """Trace of the covariance of ĝ for `episodes` episodes, and the least that a state baseline could reach."""
+    """Trace of the covariance of ĝ for `episodes` episodes, and the least that a state baseline
+    could reach."""
 
     trace: float
     least: float | None

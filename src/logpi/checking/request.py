@@ -39,7 +39,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """∂loss/∂leaf of every batch, [batch, …]; or `weights` [batch, …] of ∇ log π, if those were returned."""
+    """∂loss/∂leaf of every batch, [batch, …]; or `weights` [batch, …] of ∇ log π, if those were
+    returned."""
 
     cotangents: Arrays
     weights: ndarray | None = None
@@ -116,5 +117,6 @@ class Framework(Protocol):
         ...
 
     def moves_critic(self, request: Request) -> bool:
-        """Whether what moves the policy also moves the critic: ∂²loss/∂value ∂log_prob is not 0 in some batch."""
+        """Whether what moves the policy also moves the critic: ∂²loss/∂value ∂log_prob is not 0 in
+        some batch."""
         ...

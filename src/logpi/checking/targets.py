@@ -1,6 +1,8 @@
-"""What an expected gradient may be the gradient of: the named targets, each computed without trajectories.
+"""What an expected gradient may be the gradient of: the named targets, each computed without
+trajectories.
 
-All are written as Σ_{t,s} (visits of s at t) × ∂/∂π(a|s), pulled through the softmax, or through the sampler's law.
+All are written as Σ_{t,s} (visits of s at t) × ∂/∂π(a|s), pulled through the softmax, or through
+the sampler's law.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +50,8 @@ Measure = Callable[[ndarray], ndarray]  # π(a|s) → visits [time, S]
 
 
 def visits(probe: Probe, layout: Layout, columns: Columns | None) -> Float[ndarray, "time S"]:
-    """How often state s at its step t is met: P(s_t = s) in an episode, the share of the rows of a rollout."""
+    """How often state s at its step t is met: P(s_t = s) in an episode, the share of the rows of a
+    rollout."""
     mdp = probe.mdp
     if layout != "rollout" or columns is None:
         return occupancy(mdp, probe.policy[mdp.observation])
@@ -119,7 +122,8 @@ class _Gradients:
         return self.pull(self.weighted(process, process.discount if power else 1.0, q))
 
     def kl(self) -> dict[str, ndarray]:
-        """Of whole trajectories by dynamic programming on log π/reference as a reward, and state by state."""
+        """Of whole trajectories by dynamic programming on log π/reference as a reward, and state by
+        state."""
         mdp, policy = self.mdp, self.policy
         reference = softmax(self.probe.reference)[mdp.observation]
         ratio = np.log(np.maximum(policy, 1e-300) / reference)
@@ -159,7 +163,8 @@ class _Gradients:
 
 
 def law_of(logits: Float[ndarray, "O A"], sampler: Callable[[ndarray], ndarray]) -> Law:
-    """The sampler's law at these logits, and its derivative: in small steps, since laws with argmax have jumps.
+    """The sampler's law at these logits, and its derivative: in small steps, since laws with argmax
+    have jumps.
 
     Steps are large where the law is in single precision, whose rounding a small step would blow up.
     """

@@ -1,4 +1,5 @@
-"""Arrays of JAX and of NumPy alike: their types, their precision, and sums over the steps that a mask marks."""
+"""Arrays of JAX and of NumPy alike: their types, their precision, and sums over the steps that a
+mask marks."""
 
 from typing import TypeAlias
 
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-# Trajectories are of JAX arrays in compiled programs, and of NumPy arrays where Python steps the environment.
+# Trajectories are of JAX arrays in compiled programs, and of NumPy arrays where Python steps the
+# environment.
 AnyArray: TypeAlias = Array | np.ndarray
 
 
@@ -45,6 +47,7 @@ def explained_variance(
     predicted: Float[AnyArray, "*steps"],
     mask: Bool[AnyArray, "*steps"],
 ) -> Float[Array, ""]:
-    """1 - Var(target - predicted) / Var(target) over the steps that belong to a trajectory; NaN for equal targets."""
+    """1 - Var(target - predicted) / Var(target) over the steps that belong to a trajectory; NaN for
+    equal targets."""
     spread = masked_variance(target, mask)
     return jnp.where(spread > 0, 1 - masked_variance(target - predicted, mask) / spread, jnp.nan)

@@ -11,14 +11,16 @@ from numpy import ndarray
 COEFFICIENTS = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 # The remainder h^8 / 630 and the rounding ε / h are both near 1e-14 here.
 STEP = 2.0**-5
-# For functions with kinks and jumps: within 1/64 of a point there is seldom one, and rounding is still near 1e-13.
+# For functions with kinks and jumps: within 1/64 of a point there is seldom one, and rounding is
+# still near 1e-13.
 FINE_STEP = 2.0**-8
 
 
 def derivative(
     function: Callable[[ndarray], Any], x: Float[ndarray, "*shape"], step: float = STEP
 ) -> ndarray:
-    """∂f/∂x of shape [*f(x).shape, *x.shape]; 8 calls per entry of x. Exact to rounding where f is linear."""
+    """∂f/∂x of shape [*f(x).shape, *x.shape]; 8 calls per entry of x. Exact to rounding where f is
+    linear."""
     columns = []
     for index in np.ndindex(*x.shape):
         shift = np.zeros_like(x)

@@ -3,7 +3,8 @@
     clip: Number = option(0.2, LIMIT)
     \"""ε: how far ρ may move before a step gains nothing.\"""
 
-One loop checks every field when the options are made. A field of type bool or Literal needs no range: its type is one.
+One loop checks every field when the options are made. A field of type bool or Literal needs no
+range: its type is one.
 """
 
 import copy
@@ -76,7 +77,8 @@ RUN_FOLDER = Range("a run folder", is_text)
 
 
 def option(default: T, values: Range | None = None) -> T:
-    """A field with its default and the range of its values; None is always allowed where it is the default.
+    """A field with its default and the range of its values; None is always allowed where it is the
+    default.
 
     An option of type `Number` can change over the budget of a run.
     """
@@ -155,7 +157,8 @@ def options_at(options: Annealing, progress: Number) -> Annealing:
 
 
 def last_value(text: str) -> tuple[str, float]:
-    """The name and the last value in NAME=VALUE, or in NAME for 0. Text of another form is all name."""
+    """The name and the last value in NAME=VALUE, or in NAME for 0. Text of another form is all
+    name."""
     name, _, value = text.partition("=")
     try:
         return name, float(value or 0)

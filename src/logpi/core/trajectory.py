@@ -20,15 +20,15 @@ class Trajectory(NamedTuple):
     """Arrays `[time, env, ...]`; column i is one trajectory, padded after its end.
 
     Action `action[t]` is taken on `observation[t]` and answered by `reward[t]`, the r_{t+1} of the
-    derivation. `terminated` and `truncated` mark the last step of an episode and are never merged: a
-    terminated episode has no future, a truncated one was cut. `mask` is True where a step belongs to
-    the trajectory, `step` is t within its episode. `memory` is what the policy remembers before row
-    0, `[env, 0]` for a policy without a memory.
+    derivation. `terminated` and `truncated` mark the last step of an episode and are never merged:
+    a terminated episode has no future, a truncated one was cut. `mask` is True where a step belongs
+    to the trajectory, `step` is t within its episode. `memory` is what the policy remembers before
+    row 0, `[env, 0]` for a policy without a memory.
 
     In a *stream* a column holds one episode after another, cut into rollouts of fixed length. After
-    the last step of an episode, and of the rollout, one extra row (mask False) holds the observation
-    that was reached. `paid` is the return of the current episode so far; the episode may have begun
-    in an earlier rollout.
+    the last step of an episode, and of the rollout, one extra row (mask False) holds the
+    observation that was reached. `paid` is the return of the current episode so far; the episode
+    may have begun in an earlier rollout.
     """
 
     observation: AnyArray

@@ -24,7 +24,8 @@ LARGE = 100.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `ok`, `note` (allowed, but know it) or `wrong` (training would go astray)."""
+    """One thing that was looked at: `ok`, `note` (allowed, but know it) or `wrong` (training would
+    go astray)."""
 
     what: str
     status: Literal["ok", "note", "wrong"]
@@ -160,7 +161,8 @@ def _action(spec: EnvironmentSpec, observation: ndarray) -> Any:
 
 
 def _play(copy: Copy, spec: EnvironmentSpec, steps: int) -> Iterator[tuple[int, ndarray, Step]]:
-    """(t, observation acted on, answer) of episodes one after the other, seeds and actions the same at every call."""
+    """(t, observation acted on, answer) of episodes one after the other, seeds and actions the same
+    at every call."""
     spec.action_space.seed(0)
     episode, t, observation = 0, 0, copy.reset(0)
     for _ in range(steps):
@@ -206,7 +208,8 @@ def _observations(
             largest = np.abs(values).max()
             text = f"up to {largest:.3g}: standardise them, as training does by default"
             yield Finding("observations", "note", text)
-    elif not (values >= space.start).all() or not (values < space.start + space.n).all():  # type: ignore[attr-defined]
+    # type: ignore[attr-defined]
+    elif not (values >= space.start).all() or not (values < space.start + space.n).all():
         yield Finding("observations", "wrong", f"lie outside {space}")
 
 

@@ -1,4 +1,5 @@
-"""From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a FiniteMDP."""
+"""From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a
+FiniteMDP."""
 
 import contextlib
 import hashlib
@@ -51,11 +52,11 @@ def make_environment(
 ) -> HostEnvironment | CompiledEnvironment:
     """The environment that `source` names or is.
 
-    `max_episode_steps` replaces the time limit, except of a finite MDP and of what is made already. A Gymnasium
-    environment that declares none gets `UNDECLARED_LIMIT`.
+    `max_episode_steps` replaces the time limit, except of a finite MDP and of what is made already.
+    A Gymnasium environment that declares none gets `UNDECLARED_LIMIT`.
 
-    **Raises:** `LogpiError` with the near names for an unknown one, the extra to install for a missing package, and
-    where a time limit cannot be replaced.
+    **Raises:** `LogpiError` with the near names for an unknown one, the extra to install for a
+    missing package, and where a time limit cannot be replaced.
     """
     limit = max_episode_steps
     require(
@@ -235,7 +236,8 @@ def _register_package(name: str) -> None:
 
 
 def _atari(environment: gym.Env) -> gym.Env:
-    """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the start.
+    """84 × 84 grey, four frames a step and four steps stacked, up to 30 steps of nothing at the
+    start.
 
     The time limit counts steps, so it stands outside of what makes a step of four frames.
     """
@@ -247,7 +249,8 @@ def _make_registered(name: str) -> gym.Env:
     """gymnasium.make with errors for people; Atari with its standard wrappers."""
     try:
         _register_package(name)
-        # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for every step here.
+        # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for
+        # every step here.
         if name.startswith("ALE/"):
             return _atari(gym.make(name, frameskip=1, disable_env_checker=True))
         return gym.make(name, disable_env_checker=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from logpi.core.errors import LogpiError
 
-# Time limit of an environment that declares none: a whole-episode method needs every episode to end.
+# Time limit of an environment that declares none: a whole-episode method needs every episode to
+# end.
 UNDECLARED_LIMIT = 1000
 # 108,000 frames of four a step, as Atari is played (Machado et al. 2018).
 ATARI_LIMIT = 27_000
@@ -48,8 +49,9 @@ class EnvironmentSpec:
 class HostEnvironment:
     """A Gymnasium environment, stepped from Python. `make()` gives a fresh copy.
 
-    `source` names it so that another process can make it too; None for a factory that lives in this process only.
-    `pool(count)` gives many copies at once, as a `Group`, where a package steps them together itself.
+    `source` names it so that another process can make it too; None for a factory that lives in this
+    process only. `pool(count)` gives many copies at once, as a `Group`, where a package steps them
+    together itself.
     """
 
     spec: EnvironmentSpec
@@ -62,8 +64,8 @@ class HostEnvironment:
 class CompiledEnvironment:
     """An environment of two pure JAX functions for one episode; the sampler batches them.
 
-    `reset(key) -> (state, observation)`,
-    `step(key, state, action) -> (state, observation, reward, terminated, truncated)`; never resets by itself.
+    `reset(key) -> (state, observation)`, `step(key, state, action) -> (state, observation, reward,
+    terminated, truncated)`; never resets by itself.
     """
 
     spec: EnvironmentSpec

@@ -15,7 +15,8 @@ MASK = "action_mask"
 
 
 class MaskFirst(gym.ObservationWrapper):
-    """[action mask, flattened observation]; the mask comes from `info["action_mask"]` or a Dict observation."""
+    """[action mask, flattened observation]; the mask comes from `info["action_mask"]` or a Dict
+    observation."""
 
     def __init__(self, environment: gym.Env):
         super().__init__(environment)
@@ -60,7 +61,8 @@ class MaskFirst(gym.ObservationWrapper):
 
 
 class NestedAction(gym.ActionWrapper):
-    """Takes the numbers of a Tuple or Dict action in one row, in the order in which Gymnasium flattens."""
+    """Takes the numbers of a Tuple or Dict action in one row, in the order in which Gymnasium
+    flattens."""
 
     def action(self, action: Any) -> Any:
         return (
@@ -85,8 +87,8 @@ def _nested(space: gym.Space, numbers: Iterator[Any]) -> Any:
 def policy_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     """The wrappers through which policies look at environments like this one, and act on them.
 
-    A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened, without the parts of a Dict that it
-    cannot; an action mask is put in front.
+    A Box or a Discrete stays as it is; whatever Gymnasium can flatten is flattened, without the
+    parts of a Dict that it cannot; an action mask is put in front.
 
     **Raises:** `LogpiError` for a mask of other than Discrete actions.
     """

@@ -1,4 +1,5 @@
-"""∇J from samples: returns, baselines, the score-function surrogate, and what an estimator may ask for.
+"""∇J from samples: returns, baselines, the score-function surrogate, and what an estimator may ask
+for.
 
 Each function is one equation, with its tag. Imports core and networks.
 """

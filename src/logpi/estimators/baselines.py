@@ -1,4 +1,5 @@
-"""b(s_t): what may be subtracted from a return without changing the expectation of ∇ log π times it.
+"""b(s_t): what may be subtracted from a return without changing the expectation of ∇ log π times
+it.
 
 E[b ∇ log π(a_t|s_t)] = 0 for every b that does not depend on a_t or on what follows it.
 """
@@ -14,9 +15,11 @@ from logpi.networks.critic import ValueFunction
 def leave_one_out(
     return_: Float[Array, "time env"], mask: Bool[AnyArray, "time env"]
 ) -> Float[Array, "time env"]:
-    """b_{t,i} = mean of R_{t,j} over the other trajectories j ≠ i that are still running at t; 0 where there are none.
+    """b_{t,i} = mean of R_{t,j} over the other trajectories j ≠ i that are still running at t; 0
+    where there are none.
 
-    Own returns stay out: with them the gradient would shrink by (N-1)/N (Kool, van Hoof & Welling 2019).
+    Own returns stay out: with them the gradient would shrink by (N-1)/N (Kool, van Hoof & Welling
+    2019).
     """
     running = jnp.where(mask, return_, 0.0)
     others = jnp.sum(mask, axis=1, keepdims=True) - mask
@@ -32,8 +35,8 @@ def shrunk_value(
 ) -> Float[Array, "time env"]:
     """b_t = c V(s_t, t) + (1 - c) leave-one-out mean, c being the `trust` in V.
 
-    While V explains nothing, trajectories that are all paid the same weigh exactly 0, where V's error would weigh them
-    at random and Adam would take that noise for a direction.
+    While V explains nothing, trajectories that are all paid the same weigh exactly 0, where V's
+    error would weigh them at random and Adam would take that noise for a direction.
     """
     return trust * value + (1 - trust) * leave_one_out(return_, mask)
 
@@ -43,7 +46,8 @@ def measure_trust(
     return_: Float[Array, "time env"],
     mask: Bool[AnyArray, "time env"],
 ) -> Float[Array, ""]:
-    """c in [0, 1], the slope of R on V, both as differences to the other trajectories at the same t.
+    """c in [0, 1], the slope of R on V, both as differences to the other trajectories at the same
+    t.
 
     It is for the next batch: measured on other samples than those it is used on, it leaves the
     baseline independent of the action.

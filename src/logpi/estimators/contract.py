@@ -1,7 +1,7 @@
 """What an estimator may ask for: the names of its parameters, in checking and in training alike.
 
-An estimator is a function whose parameter names select what it gets. It returns the scalar loss that its author would
-minimise, or an array shaped as `log_prob`: the weights of ∇ log π.
+An estimator is a function whose parameter names select what it gets. It returns the scalar loss
+that its author would minimise, or an array shaped as `log_prob`: the weights of ∇ log π.
 """
 
 import inspect
@@ -46,7 +46,8 @@ DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", *CRITIC)
 
 
 def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str, ...]:
-    """The names that an estimator asks for; what a partial gives, and defaults of other names, stay as they are.
+    """The names that an estimator asks for; what a partial gives, and defaults of other names, stay
+    as they are.
 
     **Raises:** `LogpiError` for a name that does not exist.
     """

@@ -1,4 +1,5 @@
-"""R(τ), reward-to-go [D0.2, D0.3, D4.2]; beyond the end of a rollout with a critic; after an older policy [D1.3]."""
+"""R(τ), reward-to-go [D0.2, D0.3, D4.2]; beyond the end of a rollout with a critic; after an older
+policy [D1.3]."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from logpi.core.trajectory import Trajectory
 def reward_to_go(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
     """R_t = Σ_{k=t+1}^{T} γ^{k-t-1} r_k, by the recursion R_t = r_{t+1} + γ R_{t+1} [D4.2].
 
-    Zero after the end of a trajectory. A truncated episode is a whole episode of the finite-horizon objective: nothing
-    is added for a future that is not part of it.
+    Zero after the end of a trajectory. A truncated episode is a whole episode of the finite-horizon
+    objective: nothing is added for a future that is not part of it.
     """
     ended = trajectory.terminated | trajectory.truncated
     reward = jnp.where(trajectory.mask, trajectory.reward, 0.0)
@@ -28,7 +29,8 @@ def reward_to_go(trajectory: Trajectory, discount: Number) -> Float[Array, "time
 
 
 def whole_return(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
-    """R(τ) = Σ_t γ^t r_{t+1}, the same number at every step of a trajectory that starts in row 0 [D0.3]."""
+    """R(τ) = Σ_t γ^t r_{t+1}, the same number at every step of a trajectory that starts in row 0
+    [D0.3]."""
     return jnp.broadcast_to(reward_to_go(trajectory, discount)[0], trajectory.reward.shape)
 
 
@@ -46,13 +48,14 @@ def advantages(
 ) -> Float[Array, "time env"]:
     """A_t = ρ_t (δ_t + γλ A_{t+1}), δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t).
 
-    With ρ = 1, on-policy, GAE(λ) (Schulman et al. 2016, eq. 16). For a stream of an older policy ρ = min(π/π_old, c):
-    V-trace (Espeholt et al. 2018, eq. 1), whose target is V_t + A_t; without a limit c each reward has the weight of
-    the decisions from t to it [D1.3].
+    With ρ = 1, on-policy, GAE(λ) (Schulman et al. 2016, eq. 16). For a stream of an older policy ρ
+    = min(π/π_old, c): V-trace (Espeholt et al. 2018, eq. 1), whose target is V_t + A_t; without a
+    limit c each reward has the weight of the decisions from t to it [D1.3].
 
-    Rows are those of a stream: the row after a step holds the observation that it led to, with `mask` False where an
-    episode or the rollout has ended there. So V(s_{t+1}) is the next row of `value`, the true successor's even after a
-    truncation; after a termination it is 0; and A is 0 in a row that is no step, which ends the sum there.
+    Rows are those of a stream: the row after a step holds the observation that it led to, with
+    `mask` False where an episode or the rollout has ended there. So V(s_{t+1}) is the next row of
+    `value`, the true successor's even after a truncation; after a termination it is 0; and A is 0
+    in a row that is no step, which ends the sum there.
     """
     future = jnp.where(trajectory.terminated, 0.0, jnp.roll(value, -1, axis=0))
     error = jnp.asarray(trajectory.reward) + discount * future - value
@@ -69,7 +72,8 @@ def advantages(
 def lambda_return(
     trajectory: Trajectory, value: Float[Array, "time env"], discount: Number, trace_decay: Number
 ) -> Float[Array, "time env"]:
-    """V_t + Σ_k (γλ)^k δ_{t+k} of whole episodes, whose future is nothing however they end; R_t where λ = 1."""
+    """V_t + Σ_k (γλ)^k δ_{t+k} of whole episodes, whose future is nothing however they end; R_t
+    where λ = 1."""
     whole = trajectory._replace(terminated=trajectory.terminated | trajectory.truncated)
     return value + advantages(whole, value, discount, trace_decay)
 
@@ -77,10 +81,12 @@ def lambda_return(
 def earlier_ratio(
     trajectory: Trajectory, log_ratio: Float[Array, "time env"]
 ) -> Float[Array, "time env"]:
-    """Π_{k<t} π(a_k|s_k) / π_old(a_k|s_k) of trajectories that start in row 0: how much likelier π is to reach step t.
+    """Π_{k<t} π(a_k|s_k) / π_old(a_k|s_k) of trajectories that start in row 0: how much likelier π
+    is to reach step t.
 
-    With it E_old[Π_{k<t} ρ_k A_t ∇ log π] is what E[A_t ∇ log π] is on-policy, A_t being that of `advantages` with ρ:
-    per-decision importance sampling (Precup, Sutton & Singh 2000), exact for any π_old > 0 [D1.3].
+    With it E_old[Π_{k<t} ρ_k A_t ∇ log π] is what E[A_t ∇ log π] is on-policy, A_t being that of
+    `advantages` with ρ: per-decision importance sampling (Precup, Sutton & Singh 2000), exact for
+    any π_old > 0 [D1.3].
     """
     log_ratio = jnp.where(trajectory.mask, log_ratio, 0.0)
     return jnp.exp(jnp.cumsum(log_ratio, axis=0) - log_ratio)

@@ -1,7 +1,8 @@
 """∇J from samples: the score-function surrogate [D2.5, D3.5, D4.4].
 
-The sign and the normalisation of every policy gradient in this library stand here, once: a surrogate is an *objective*
-(its gradient points uphill), it is a sum over the steps of a trajectory and a mean over trajectories.
+The sign and the normalisation of every policy gradient in this library stand here, once: a
+surrogate is an *objective* (its gradient points uphill), it is a sum over the steps of a trajectory
+and a mean over trajectories.
 """
 
 import jax
@@ -16,10 +17,11 @@ def score_function_surrogate(
     weight: Float[Array, "time env"],
     mask: Bool[AnyArray, "time env"],
 ) -> Float[Array, ""]:
-    """L(θ) = 1/N Σ_{i=1}^N Σ_t w_{t,i} log π(a_{t,i}|s_{t,i}; θ), so that ∇L = 1/N Σ_i Σ_t w_{t,i} ∇ log π.
+    """L(θ) = 1/N Σ_{i=1}^N Σ_t w_{t,i} log π(a_{t,i}|s_{t,i}; θ), so that ∇L = 1/N Σ_i Σ_t w_{t,i}
+    ∇ log π.
 
-    With w_t = γ^t (R_t - b(s_t)), the weight of `reinforce_weight`, E[∇L] = ∇J exactly [D4.4]. The weight is not
-    differentiated [D2.2].
+    With w_t = γ^t (R_t - b(s_t)), the weight of `reinforce_weight`, E[∇L] = ∇J exactly [D4.4]. The
+    weight is not differentiated [D2.2].
     """
     terms = jnp.where(mask, jax.lax.stop_gradient(weight) * log_prob, 0.0)
     return jnp.sum(terms) / mask.shape[1]
@@ -40,9 +42,11 @@ def reinforce_weight(
 def whiten(
     weight: Float[Array, "time env"], mask: Bool[AnyArray, "time env"]
 ) -> Float[Array, "time env"]:
-    """BIASED: weights shifted and scaled to mean 0 and standard deviation 1 over the steps of the batch.
+    """BIASED: weights shifted and scaled to mean 0 and standard deviation 1 over the steps of the
+    batch.
 
-    The mean and the deviation contain the sample that they are applied to, so the expectation is no longer ∇J.
+    The mean and the deviation contain the sample that they are applied to, so the expectation is no
+    longer ∇J.
     """
     deviation = jnp.sqrt(masked_variance(weight, mask))
     return (weight - masked_mean(weight, mask)) / (deviation + 1e-8)

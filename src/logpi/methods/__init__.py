@@ -1,4 +1,5 @@
 """One file a method: its options, its loss, its step; and what the methods share.
 
-registry.py alone knows all of them. Imports what stands above it: core, networks, environments, estimators.
+registry.py alone knows all of them. Imports what stands above it: core, networks, environments,
+estimators.
 """

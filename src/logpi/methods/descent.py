@@ -1,4 +1,5 @@
-"""Adam along the minibatches of a rollout: for one loss of policy and critic, or for the critic alone."""
+"""Adam along the minibatches of a rollout: for one loss of policy and critic, or for the critic
+alone."""
 
 import math
 from collections.abc import Callable
@@ -105,8 +106,8 @@ class JointOptions(Options):
     value_coefficient: Number = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error beside the policy's surrogate."""
     shared_trunk: bool = option(False)
-    """Policy and critic have all layers but their last in common. The policy must have no memory and
-    no network of the user's."""
+    """Policy and critic have all layers but their last in common. The policy must have no memory
+    and no network of the user's."""
 
 
 @runtime_checkable

@@ -24,10 +24,10 @@ Metrics: TypeAlias = dict[str, Scalar]
 class Learner(NamedTuple):
     """What the next update needs, and nothing else.
 
-    `policy_optimizer` and `value_optimizer` are the moments of Adam; where policy and critic descend
-    one loss, the first holds those of both. `environment` is the sampler's, which leaves its
-    unfinished episodes there; None where episodes end with the batch. `reference` is the policy that
-    training started from and stays near, if the options name one.
+    `policy_optimizer` and `value_optimizer` are the moments of Adam; where policy and critic
+    descend one loss, the first holds those of both. `environment` is the sampler's, which leaves
+    its unfinished episodes there; None where episodes end with the batch. `reference` is the policy
+    that training started from and stays near, if the options name one.
     """
 
     policy: Policy

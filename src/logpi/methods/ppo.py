@@ -58,8 +58,8 @@ class PPO(RolloutOptions, JointOptions, NetworkOptions):
     """ε: how far ρ may move before a step gains nothing; inf: no clipping. BIASED beyond the first
     step."""
     value_clip: float | None = option(None, LIMIT)
-    """How far, in deviations of the returns, the critic may move from its old prediction; by default
-    any distance."""
+    """How far, in deviations of the returns, the critic may move from its old prediction; by
+    default any distance."""
     kl_stop: float | None = option(None, LIMIT)
     """Mean KL(old, new) beyond which the rest of the epochs is skipped; by default none."""
 

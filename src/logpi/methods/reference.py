@@ -1,4 +1,5 @@
-"""Staying near a reference policy: its distance is part of the reward, so that its gradient is exact."""
+"""Staying near a reference policy: its distance is part of the reward, so that its gradient is
+exact."""
 
 from typing import Any
 
@@ -20,7 +21,8 @@ def regularised_reward(
     """r_{t+1} - β log(π(a_t|s_t) / π_ref(a_t|s_t)), not differentiated.
 
     The expected sum of these is J - β KL(π, π_ref) of whole trajectories. Weights made of them give
-    its exact gradient: what is left out, the derivative of log π(a_t|s_t) itself, has expectation 0.
+    its exact gradient: what is left out, the derivative of log π(a_t|s_t) itself, has expectation
+    0.
     """
     return jnp.asarray(reward) - coefficient * jax.lax.stop_gradient(log_ratio)
 

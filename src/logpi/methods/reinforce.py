@@ -52,7 +52,8 @@ class Reinforce(NetworkOptions):
     discount: Number = option(1.0, FRACTION)
     """γ of the objective J = E[Σ γ^t r_{t+1}]; the gradient then carries γ^t."""
     episodes: int = option(32, COUNT)
-    """Episodes started in a batch, one per environment copy. All of them are finished and counted."""
+    """Episodes started in a batch, one per environment copy. All of them are finished and counted.
+    """
     returns: Literal["reward-to-go", "whole"] = option("reward-to-go")
     """What weights ∇ log π at t: the rewards after t, or the whole R(τ), which is exact too and
     usually noisier."""
@@ -79,8 +80,8 @@ class Reinforce(NetworkOptions):
     whiten: bool = option(False)
     """BIASED: shift and scale the weights of a batch to mean 0 and deviation 1."""
     drop_discount_power: bool = option(False)
-    """BIASED where discount < 1: leave out γ^t, as most libraries do. In general not the gradient of
-    any objective (Nota & Thomas 2020)."""
+    """BIASED where discount < 1: leave out γ^t, as most libraries do. In general not the gradient
+    of any objective (Nota & Thomas 2020)."""
 
     def _require_consistent(self) -> None:
         super()._require_consistent()
@@ -186,7 +187,8 @@ class Reinforce(NetworkOptions):
     def _policy_step(
         self, learner: Learner, trajectory: Trajectory, gradient: Vector, sums: Metrics
     ) -> tuple[Learner, Metrics]:
-        """One step of Adam uphill, shortened to the KL limit: KL grows with the square of a small step."""
+        """One step of Adam uphill, shortened to the KL limit: KL grows with the square of a small
+        step."""
         parameters, rebuild = as_vector(learner.policy)
         moments = learner.policy_optimizer
         direction, moments = optax.scale_by_adam().update(-gradient, moments)  # Optax minimises

@@ -1,4 +1,5 @@
-"""What A2C, PPO, NPG and TRPO share: a rollout, a critic that looks beyond its end, and the loss [D4.3].
+"""What A2C, PPO, NPG and TRPO share: a rollout, a critic that looks beyond its end, and the loss
+[D4.3].
 
 The weight of ∇ log π is an advantage that the critic helps to estimate. A method adds what it makes
 larger step by step, its `surrogate`, and the way in which it moves.

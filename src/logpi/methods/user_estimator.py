@@ -82,8 +82,8 @@ def user_gradient(
 
     Where the function returns weights, 1/N Σ_i Σ_t weight ∇ log π.
 
-    **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced by
-    JAX.
+    **Raises:** `LogpiError` where the function fails, returns something else, or cannot be traced
+    by JAX.
     """
     recurrent = policy.memory.recurrent
     estimator = load_estimator(source, value is not None, reference is not None, recurrent)

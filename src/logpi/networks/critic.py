@@ -23,7 +23,8 @@ LEAST_SCALE = 1e-8
 
 
 class Units(Module):
-    """The units in which V works, and how far it is trusted: statistics of the returns, not trained.
+    """The units in which V works, and how far it is trusted: statistics of the returns, not
+    trained.
 
     `offset` and `scale` are those of the returns last fitted. `trust` is the slope of the last
     batch's returns on V, clipped to [0, 1]: 0 at the start, 1 once V explains the returns.
@@ -43,8 +44,8 @@ class ValueFunction(Module):
     policy's memory m_t too, which it does not train. In the units of `Units` the network works with
     numbers near 1 whatever the size of the rewards.
 
-    `encoder` is None where V reads what a policy's last layer reads: `reading` lends it the policy's
-    layers.
+    `encoder` is None where V reads what a policy's last layer reads: `reading` lends it the
+    policy's layers.
     """
 
     encoder: Callable[[AnyArray], Any] | None

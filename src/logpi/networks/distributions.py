@@ -1,14 +1,16 @@
 """π(·|s) as a distribution over actions: log p, sample, entropy, KL.
 
-Every distribution has arbitrary leading batch dimensions and is sampled by reparameterisation: `sample(noise)` is a
-deterministic function of standard noise of the head's `noise_laws`, so that the caller owns all randomness. Zero noise
-gives the most probable action (for a squashed Gaussian the median), which is what a deterministic policy does.
+Every distribution has arbitrary leading batch dimensions and is sampled by reparameterisation:
+`sample(noise)` is a deterministic function of standard noise of the head's `noise_laws`, so that
+the caller owns all randomness. Zero noise gives the most probable action (for a squashed Gaussian
+the median), which is what a deterministic policy does.
 
-The action that a distribution samples is the one whose `log_prob` is meant, and the one a trajectory stores. What the
-environment receives is `Policy.execute(action)`; clipping happens there and never enters a log-probability.
+The action that a distribution samples is the one whose `log_prob` is meant, and the one a
+trajectory stores. What the environment receives is `Policy.execute(action)`; clipping happens there
+and never enters a log-probability.
 
-`sample` runs on JAX and on NumPy arrays alike: for a handful of environments NumPy answers before a compiled call has
-started.
+`sample` runs on JAX and on NumPy arrays alike: for a handful of environments NumPy answers before a
+compiled call has started.
 """
 
 import math
@@ -22,8 +24,8 @@ from jaxtyping import Array, Float, Int
 
 from logpi.core.arrays import AnyArray
 
-# E[f(ε)] of a standard normal ε by the trapezoidal rule: for wide Gaussians far better than as many Gauss points, since
-# log(1 - tanh²) bends within one unit.
+# E[f(ε)] of a standard normal ε by the trapezoidal rule: for wide Gaussians far better than as many
+# Gauss points, since log(1 - tanh²) bends within one unit.
 _NODES = np.linspace(-6.0, 6.0, 65)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 
@@ -60,7 +62,8 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Int[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
         """logits_a - log Σ_b exp(logits_b)."""
-        # A product with a one-hot row: the derivative of an indexed read is a scatter, ten times slower on a CPU.
+        # A product with a one-hot row: the derivative of an indexed read is a scatter, ten times
+        # slower on a CPU.
         one_hot = jax.nn.one_hot(action, self.logits.shape[-1], dtype=self.logits.dtype)
         return jnp.sum(self.logits * one_hot, axis=-1) - jax.nn.logsumexp(self.logits, axis=-1)
 
@@ -86,7 +89,8 @@ class Normal(NamedTuple):
         return self.mean + self.mean.__array_namespace__().exp(self.log_std) * noise
 
     def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Any:
-        """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's dimensions."""
+        """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's
+        dimensions."""
         standardised = (action - self.mean) * jnp.exp(-self.log_std)
         terms = -0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.sum(terms, axis=-1)
@@ -96,7 +100,8 @@ class Normal(NamedTuple):
         return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
     def kl(self, other: "Normal") -> Float[Array, "*batch"]:
-        """Σ_j [ log(std'_j / std_j) + (std_j² + (mean_j - mean'_j)²) / (2 std'_j²) - ½ ], the primes being other's."""
+        """Σ_j [ log(std'_j / std_j) + (std_j² + (mean_j - mean'_j)²) / (2 std'_j²) - ½ ], the
+        primes being other's."""
         log_ratio = self.log_std - other.log_std
         distance = (self.mean - other.mean) * jnp.exp(-other.log_std)
         return jnp.sum(-log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + distance**2 - 1), axis=-1)
@@ -110,8 +115,9 @@ def _log_tanh_slope(u: Float[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
 class TanhNormal(NamedTuple):
     """tanh of a diagonal Gaussian: density on (-1, 1)^d, with the log-determinant of the squashing.
 
-    `sample` returns the pre-squash u, because tanh(u) rounds to ±1 long before u is extreme and log π could not be
-    recovered from it; `log_prob(u)` is the log-density of the squashed action tanh(u).
+    `sample` returns the pre-squash u, because tanh(u) rounds to ±1 long before u is extreme and log
+    π could not be recovered from it; `log_prob(u)` is the log-density of the squashed action
+    tanh(u).
     """
 
     mean: Float[AnyArray, "*batch d"]
@@ -128,7 +134,8 @@ class TanhNormal(NamedTuple):
         )
 
     def entropy(self) -> Float[AnyArray, "*batch"]:
-        """The entropy of tanh(u), with E[log(1 - tanh²u)] in each dimension by a sum over 65 points.
+        """The entropy of tanh(u), with E[log(1 - tanh²u)] in each dimension by a sum over 65
+        points.
 
         Right to 1e-7 for standard deviations up to 3, to 1e-3 up to 7.
         """
@@ -150,7 +157,8 @@ def split_last(x: Any, sizes: Sequence[int]) -> list[Any]:
 
 
 class Product(NamedTuple):
-    """Independent parts; an action is all of theirs in one row, of floats unless every part is a choice."""
+    """Independent parts; an action is all of theirs in one row, of floats unless every part is a
+    choice."""
 
     parts: tuple[Categorical | Normal | TanhNormal, ...]
 

@@ -18,7 +18,8 @@ FEATURE_LIMIT = 10.0
 
 
 class Standardiser(Module):
-    """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in the policy."""
+    """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in
+    the policy."""
 
     mean: Float[AnyArray, " features"]
     variance: Float[AnyArray, " features"]
@@ -47,7 +48,8 @@ class Standardiser(Module):
 
 
 class Image(Module):
-    """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last, then convolutions.
+    """How a Box of three dimensions is seen: scaled to [0, 1] by its bounds, channels last, then
+    convolutions.
 
     Nothing is scaled before the network sees it, so that a trajectory keeps bytes as bytes.
     """
@@ -84,8 +86,8 @@ def _is_image(space: gym.spaces.Box) -> bool:
 class Encoder(Module):
     """An observation of the declared space as one feature vector.
 
-    A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete is one-hot. If `raw`,
-    images stay images.
+    A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete
+    is one-hot. If `raw`, images stay images.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)

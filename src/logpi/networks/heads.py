@@ -1,4 +1,5 @@
-"""From a network's output to an action distribution, and from its actions to what the environment receives."""
+"""From a network's output to an action distribution, and from its actions to what the environment
+receives."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -51,7 +52,8 @@ class Head(Protocol):
 def draw_noise(
     head: Head, leading: tuple[int, ...], draw: Callable[[str, tuple[int, ...]], AnyArray]
 ) -> AnyArray:
-    """Standard noise `[*leading, size]` for a head, `draw(law, shape)` being the source of each law's numbers."""
+    """Standard noise `[*leading, size]` for a head, `draw(law, shape)` being the source of each
+    law's numbers."""
     parts = [draw(law, (*leading, count)) for law, count in head.noise_laws]
     return (
         parts[0] if len(parts) == 1 else parts[0].__array_namespace__().concatenate(parts, axis=-1)
@@ -78,11 +80,12 @@ class CategoricalHead(Module):
 
 
 class NormalHead(Module):
-    """Mean from the network, one learned log standard deviation per dimension, in units of the Box's half range.
+    """Mean from the network, one learned log standard deviation per dimension, in units of the
+    Box's half range.
 
-    A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) if `squash`; dimensions without
-    two finite bounds are executed as sampled, clipped at the one that is finite. The log-probability is that of the
-    sampled action, before any clipping.
+    A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) if `squash`;
+    dimensions without two finite bounds are executed as sampled, clipped at the one that is finite.
+    The log-probability is that of the sampled action, before any clipping.
     """
 
     log_std: Float[AnyArray, " d"]
@@ -116,7 +119,8 @@ class NormalHead(Module):
         return TanhNormal(output, log_std) if self.squash else Normal(output, log_std)
 
     def execute(self, action: Float[AnyArray, "*batch d"]) -> Any:
-        """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy arrays."""
+        """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy
+        arrays."""
         low, high = np.asarray(self.low), np.asarray(self.high)
         bounded = np.isfinite(low) & np.isfinite(high)
         centre = np.where(
@@ -139,9 +143,11 @@ class NormalHead(Module):
 
 
 class ProductHead(Module):
-    """Independent choices, each with a head of its own: MultiDiscrete, MultiBinary, Tuple and Dict actions.
+    """Independent choices, each with a head of its own: MultiDiscrete, MultiBinary, Tuple and Dict
+    actions.
 
-    `shape` is that of a space of whole numbers; None for a Tuple or a Dict, which receives all numbers in one row.
+    `shape` is that of a space of whole numbers; None for a Tuple or a Dict, which receives all
+    numbers in one row.
     """
 
     parts: tuple[Head, ...]

@@ -1,7 +1,8 @@
 """Layers with parameters: affine layers, convolutions, memories.
 
-Everything is written for JAX and for NumPy arrays alike, because acting on the host is NumPy. Parameters are drawn by
-NumPy: the same numbers whatever the compiler, and nothing to compile at start-up.
+Everything is written for JAX and for NumPy arrays alike, because acting on the host is NumPy.
+Parameters are drawn by NumPy: the same numbers whatever the compiler, and nothing to compile at
+start-up.
 """
 
 from collections.abc import Sequence
@@ -62,13 +63,15 @@ class MLP(Module):
 
 # (width and height of the window, stride, channels) of each layer.
 Window: TypeAlias = tuple[int, int, int]
-# Mnih et al. 2015, for images of 36 pixels and more; smaller ones are seen by one layer (Young & Tian 2019).
+# Mnih et al. 2015, for images of 36 pixels and more; smaller ones are seen by one layer (Young &
+# Tian 2019).
 LARGE_IMAGE: tuple[Window, ...] = ((8, 4, 32), (4, 2, 64), (3, 1, 64))
 SMALL_IMAGE: tuple[Window, ...] = ((3, 1, 16),)
 
 
 class Convolutions(Module):
-    """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result is one vector.
+    """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result
+    is one vector.
 
     A convolution is a product of all its windows, side by side in a matrix, with one kernel.
     """

@@ -78,7 +78,8 @@ class NoMemory(Module):
 
 
 class GRU(Module):
-    """h' = z h + (1 - z) tanh(W x + r (U h)), gates z, r = sigmoid(affine in x and h) (Cho et al. 2014)."""
+    """h' = z h + (1 - z) tanh(W x + r (U h)), gates z, r = sigmoid(affine in x and h) (Cho et al.
+    2014)."""
 
     into: MLP
     within: Float[AnyArray, "_ _"]
@@ -120,7 +121,8 @@ class GRU(Module):
 
 
 class LSTM(Module):
-    """c' = f c + i tanh(g), h' = o tanh(c'), gates affine in x and h (Hochreiter & Schmidhuber 1997).
+    """c' = f c + i tanh(g), h' = o tanh(c'), gates affine in x and h (Hochreiter & Schmidhuber
+    1997).
 
     The state is [h, c] in one row; the forget gate starts near 1.
     """

@@ -1,7 +1,7 @@
 """π(a|s; θ) as an Equinox module, built from an environment's spaces.
 
-What acting needs is written for JAX and for NumPy arrays alike: for a handful of environments NumPy,
-with `policy.on_host()`, has answered before a compiled call has started.
+What acting needs is written for JAX and for NumPy arrays alike: for a handful of environments
+NumPy, with `policy.on_host()`, has answered before a compiled call has started.
 """
 
 from typing import Any
@@ -33,8 +33,8 @@ class Policy(Module):
 
     m_t is what the policy remembers of o_0 … o_t, and m_{-1} = 0: no numbers at all for a policy
     without a memory. If `masked`, an observation begins with the action mask, one number per logit:
-    where it is 0 the action has probability 0. Sampling, log π, entropy and KL are those of this one
-    law.
+    where it is 0 the action has probability 0. Sampling, log π, entropy and KL are those of this
+    one law.
     """
 
     encoder: Encoder
@@ -109,14 +109,15 @@ class Policy(Module):
 
         The most probable action, or with `random` one that is drawn from π(·|s). A policy with a
         memory needs m_t: start with `memory = policy.initial_memory(count)`, and before each action
-        take `memory = policy.next_memory(observations, memory)`. The action of a Tuple or Dict space
-        is its numbers in one row, in the order in which Gymnasium flattens.
+        take `memory = policy.next_memory(observations, memory)`. The action of a Tuple or Dict
+        space is its numbers in one row, in the order in which Gymnasium flattens.
 
         **Raises:** `LogpiError` where the observation does not have the shape that the policy was
         made for, or `memory` is missing.
         """
         array = self._as_observation(observation)
-        known = random is None or isinstance(random, np.random.Generator)  # pyright: ignore[reportUnnecessaryIsInstance]
+        # pyright: ignore[reportUnnecessaryIsInstance]
+        known = random is None or isinstance(random, np.random.Generator)
         if not known:
             raise LogpiError(
                 f"random must be a generator such as np.random.default_rng(0), got {random!r}"

@@ -1,4 +1,5 @@
-"""A user's own network in the place of the policy's: `FILE.py:NAME`, a function that builds an Equinox module."""
+"""A user's own network in the place of the policy's: `FILE.py:NAME`, a function that builds an
+Equinox module."""
 
 from typing import Any
 
@@ -21,14 +22,16 @@ class _Fixed:
 
 
 class UserNetwork(Module):
-    """The user's module, which maps the features of one observation to the head's outputs, on batches."""
+    """The user's module, which maps the features of one observation to the head's outputs, on
+    batches."""
 
     parameters: Any
     fixed: _Fixed = eqx.field(static=True)
     features: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, x: Float[AnyArray, "*batch_and_features"]) -> Any:
-        """Outputs for features with any leading dimensions; a compiled call where the features are NumPy's."""
+        """Outputs for features with any leading dimensions; a compiled call where the features are
+        NumPy's."""
         if isinstance(x, np.ndarray):
             return np.asarray(_compiled(self, x))
         batch = x.shape[: x.ndim - len(self.features)]
@@ -48,7 +51,8 @@ def make_user_network(
 
     The features are a vector, or for an image `[height, width, channels]` scaled to [0, 1].
 
-    **Raises:** `LogpiError` where the function fails, or its module does not map the one to the other.
+    **Raises:** `LogpiError` where the function fails, or its module does not map the one to the
+    other.
     """
     build = load_function(source)
     key = jax.random.key(int(random.integers(2**31)))

@@ -1,4 +1,5 @@
-"""Checkpoints: one `.npz` file with every array of the learner under its own name, and the counters beside it.
+"""Checkpoints: one `.npz` file with every array of the learner under its own name, and the counters
+beside it.
 
 Readable with `numpy.load(path)`; nothing is pickled, and loading one runs no code from it.
 """
@@ -23,7 +24,8 @@ _COUNTERS = "counters"
 
 @dataclass
 class Counters:
-    """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest batches."""
+    """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
+    batches."""
 
     steps: int = 0
     episodes: int = 0
@@ -106,7 +108,8 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(leaf: Any) -> Any:
-    """The numbers of a random key, which environments keep in their state; anything else as it is."""
+    """The numbers of a random key, which environments keep in their state; anything else as it is.
+    """
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 

@@ -71,7 +71,8 @@ def evaluate(
     seed: int = 0,
     max_episode_steps: int | None = None,
 ) -> Evaluation:
-    """Run fresh episodes, taking the most probable action, or one drawn from the policy if not `deterministic`.
+    """Run fresh episodes, taking the most probable action, or one drawn from the policy if not
+    `deterministic`.
 
     The episodes of a seed are the same at every call, and never those of a training run.
 

@@ -33,7 +33,8 @@ def _file_errors(doing: str):
 
 
 def _new_folder(parent: Path, base: str) -> Path:
-    """`parent/base_N` with the first free N; another run that starts at the same time takes another."""
+    """`parent/base_N` with the first free N; another run that starts at the same time takes
+    another."""
     numbers = itertools.count(1)
     with _file_errors(f"create a run folder in {parent}"):
         parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,8 @@ class RunFolder:
 
     @staticmethod
     def create(path: Path | None, settings: Settings, environment: Mapping[str, Any]) -> "RunFolder":
-        """A new folder with its configuration; without a path `runs/ENV_N`, N the first free number.
+        """A new folder with its configuration; without a path `runs/ENV_N`, N the first free
+        number.
 
         **Raises:** `LogpiError` where the folder exists or cannot be written.
         """
@@ -106,7 +108,8 @@ class RunFolder:
         return Settings.from_json(self.config().get("settings", {}), source=str(self._config_path))
 
     def write_config(self, settings: Settings, environment: Mapping[str, Any]) -> None:
-        """The resolved settings, what the environment was, and the versions of everything that computes."""
+        """The resolved settings, what the environment was, and the versions of everything that
+        computes."""
         config = {
             "format": FORMAT,
             "settings": settings.to_json(),

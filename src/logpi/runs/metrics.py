@@ -1,4 +1,5 @@
-"""What a run reports while it learns: one row of numbers, to CSV and TensorBoard under the tags that people know."""
+"""What a run reports while it learns: one row of numbers, to CSV and TensorBoard under the tags
+that people know."""
 
 import csv
 import math
@@ -51,7 +52,8 @@ def _episodes_of(recent: list[list[float]]) -> float:
 
 
 def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, float | int]:
-    """The counters, the means over the recent episodes, and the means over `updates`, by their tags."""
+    """The counters, the means over the recent episodes, and the means over `updates`, by their
+    tags."""
 
     def mean(name: str) -> float:
         values = [update[name] for update in updates if not math.isnan(update.get(name, math.nan))]
@@ -105,7 +107,8 @@ class CsvTracker:
 
 
 def _rows_until(path: Path, steps: int) -> list[list[str]]:
-    """The lines of a metrics.csv up to a number of steps, the names first; one that was cut off is left out.
+    """The lines of a metrics.csv up to a number of steps, the names first; one that was cut off is
+    left out.
 
     **Raises:** `LogpiError` where the file is something else.
     """
@@ -133,7 +136,8 @@ class TensorBoardTracker:
     """TensorBoard events in the run folder."""
 
     def __init__(self, path: Path, resumed_at: int):
-        with _hidden("torch"):  # tensorboardX imports it where it is installed, which takes a second
+        # tensorboardX imports it where it is installed, which takes a second
+        with _hidden("torch"):
             from tensorboardX import SummaryWriter
         self._writer = SummaryWriter(str(path), purge_step=resumed_at + 1 if resumed_at else None)
 

@@ -9,9 +9,11 @@ from logpi.runs.metrics import RETURN, STEPS, read_metrics
 
 
 def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Mean return of the recent episodes against environment steps, one curve a run; the path of the picture.
+    """Mean return of the recent episodes against environment steps, one curve a run; the path of
+    the picture.
 
-    Without `out`: `learning_curve.png` in the folder of a single run, or `learning_curves.png` here for several.
+    Without `out`: `learning_curve.png` in the folder of a single run, or `learning_curves.png` here
+    for several.
 
     **Raises:** `LogpiError` where a folder is no run or has no metrics yet.
     """

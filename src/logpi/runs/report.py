@@ -1,4 +1,5 @@
-"""What a person sees of a run: a progress bar on a terminal, lines elsewhere, a summary at the end."""
+"""What a person sees of a run: a progress bar on a terminal, lines elsewhere, a summary at the end.
+"""
 
 import sys
 import time

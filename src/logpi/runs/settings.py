@@ -1,4 +1,5 @@
-"""Every setting of a run as plain data: what the command line shows, a file gives, and a run folder records."""
+"""Every setting of a run as plain data: what the command line shows, a file gives, and a run folder
+records."""
 
 import dataclasses
 import difflib

@@ -78,8 +78,8 @@ def resume(
     the beginning of the run. `environment` is needed only where the run was started with an object
     that has no name.
 
-    **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget is
-    spent.
+    **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget
+    is spent.
     """
     reporter = reporter or SilentReporter()
     found = RunFolder.open(Path(folder))

@@ -1,4 +1,5 @@
-"""Trajectories of a policy in an environment, for both kinds of environment, and the update after each batch.
+"""Trajectories of a policy in an environment, for both kinds of environment, and the update after
+each batch.
 
 The seam is seam.py. Imports everything above it.
 """

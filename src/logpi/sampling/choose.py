@@ -16,7 +16,8 @@ def make_sampler(
     workers: int | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Sampler:
-    """The sampler of `count` copies of an environment; `interrupted` is asked as often as the sampler can stop.
+    """The sampler of `count` copies of an environment; `interrupted` is asked as often as the
+    sampler can stop.
 
     **Raises:** `LogpiError` for workers of an environment that is not stepped from Python.
     """

@@ -16,8 +16,8 @@ from logpi.networks.policy import Policy
 
 
 class Interrupted(Exception):
-    """The user asked to stop. The batch under way is dropped; after a resume it is sampled again, the
-    same.
+    """The user asked to stop. The batch under way is dropped; after a resume it is sampled again,
+    the same.
     """
 
 

@@ -30,7 +30,8 @@ def first_invalid(
 ) -> Invalid | None:
     """The first value that is not finite, or lies outside its Discrete space.
 
-    It is looked for in the rows that were `seen`. Where one `acted`, an action must also be allowed.
+    It is looked for in the rows that were `seen`. Where one `acted`, an action must also be
+    allowed.
     """
     for field, values in (("observation", observation), ("reward", reward)):
         wrong = _first(~_everywhere(np.isfinite(values)) & seen)

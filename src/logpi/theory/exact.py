@@ -40,7 +40,8 @@ def state_policy(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "S A"]:
 
 
 class Values(NamedTuple):
-    """V_t(s) for t = 0 … horizon and Q_t(s, a) for t = 0 … horizon - 1, both zero in terminal states."""
+    """V_t(s) for t = 0 … horizon and Q_t(s, a) for t = 0 … horizon - 1, both zero in terminal
+    states."""
 
     state: Float[ndarray, "later S"]
     action: Float[ndarray, "time S A"]
@@ -55,7 +56,8 @@ def _action_value(mdp: FiniteMDP, later: Float[ndarray, " S"]) -> Float[ndarray,
 def policy_values(
     mdp: FiniteMDP, policy: Float[ndarray, "S A"], after_horizon: Float[ndarray, " S"] | None = None
 ) -> Values:
-    """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, by default 0."""
+    """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, by default
+    0."""
     state, action = (
         np.zeros((mdp.horizon + 1, mdp.states)),
         np.zeros((mdp.horizon, mdp.states, mdp.actions)),
@@ -117,7 +119,8 @@ def occupancy(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[ndarray, "
 def through_softmax(
     mdp: FiniteMDP, policy: Float[ndarray, "S A"], by_policy: Float[ndarray, "S A"]
 ) -> Float[ndarray, "O A"]:
-    """∂f/∂logits[o,a] = Σ_{s seen as o} π(a|s) (f_{sa} - Σ_b π(b|s) f_{sb}), from f_{sa} = ∂f/∂π(a|s)."""
+    """∂f/∂logits[o,a] = Σ_{s seen as o} π(a|s) (f_{sa} - Σ_b π(b|s) f_{sb}), from f_{sa} =
+    ∂f/∂π(a|s)."""
     gradient = np.zeros((mdp.observations, mdp.actions))
     centred = by_policy - np.sum(policy * by_policy, axis=1, keepdims=True)
     np.add.at(gradient, mdp.observation, policy * centred)
@@ -127,7 +130,8 @@ def through_softmax(
 def exact_gradient(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "O A"]:
     """∂J/∂logits[o,a] = Σ_t γ^t Σ_{s seen as o} P(s_t = s) π(a|o) (Q_t(s,a) - V_t(s)).
 
-    The policy gradient theorem with exact values and exact state probabilities: nothing is sampled or enumerated.
+    The policy gradient theorem with exact values and exact state probabilities: nothing is sampled
+    or enumerated.
     """
     policy = state_policy(mdp, logits)
     power = mdp.discount ** np.arange(mdp.horizon)

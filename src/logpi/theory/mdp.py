@@ -22,11 +22,13 @@ class RewardLaw(NamedTuple):
 
 
 class FiniteMDP:
-    """μ(s), p(s'|s,a), r(s,a,s') over S states and A actions; an episode ends in a terminal state or at `horizon`.
+    """μ(s), p(s'|s,a), r(s,a,s') over S states and A actions; an episode ends in a terminal state
+    or at `horizon`.
 
-    `reward` is [S, A, S], or a `RewardLaw` of K outcomes for each; the attribute `reward` is the mean in both cases.
-    `observation[s]` is the number that a policy sees in state s: by default s itself; equal numbers make states look
-    alike. Reaching `horizon` *truncates* an episode, entering a terminal state *terminates* it.
+    `reward` is [S, A, S], or a `RewardLaw` of K outcomes for each; the attribute `reward` is the
+    mean in both cases. `observation[s]` is the number that a policy sees in state s: by default s
+    itself; equal numbers make states look alike. Reaching `horizon` *truncates* an episode,
+    entering a terminal state *terminates* it.
 
     **Raises:** `LogpiError` naming the field that does not fit.
     """
@@ -104,7 +106,8 @@ class FiniteMDP:
             raise LogpiError(f"FiniteMDP.discount must lie in [0, 1], got {self.discount!r}")
 
     def replace(self, **changes: Any) -> "FiniteMDP":
-        """The same process with other values of some parameters of the constructor; a law of rewards as its mean."""
+        """The same process with other values of some parameters of the constructor; a law of
+        rewards as its mean."""
         return FiniteMDP(
             **{field: getattr(self, field) for field in (*_FIELDS, "observation")} | changes
         )
@@ -138,7 +141,8 @@ class FiniteMDP:
     def from_json(text: str, source: str = "FiniteMDP") -> "FiniteMDP":
         """Read what `to_json` wrote.
 
-        **Raises:** `LogpiError` that names `source` for text that is not JSON, or lacks or does not know a field.
+        **Raises:** `LogpiError` that names `source` for text that is not JSON, or lacks or does not
+        know a field.
         """
         try:
             fields: Any = json.loads(text)
@@ -168,7 +172,8 @@ class FiniteMDP:
 
 
 def _reward_law(reward: Any) -> tuple[ndarray, ndarray]:
-    """Values and probabilities [S, A, S, K]; a plain array is one certain value for each (s, a, s')."""
+    """Values and probabilities [S, A, S, K]; a plain array is one certain value for each (s, a,
+    s')."""
     if isinstance(reward, RewardLaw):
         return _array("reward_value", reward.value, np.float64), _array(
             "reward_probability", reward.probability, np.float64

@@ -9,10 +9,12 @@ from logpi.theory.mdp import FiniteMDP, RewardLaw
 
 
 def short_corridor(horizon: int = 1000) -> FiniteMDP:
-    """Sutton & Barto (2nd ed.), Example 13.1: three states that look alike, right and left exchanged in the second.
+    """Sutton & Barto (2nd ed.), Example 13.1: three states that look alike, right and left
+    exchanged in the second.
 
-    -1 a step. With p the probability of right, J(p) = (2p - 4) / (p (1 - p)); the best p is 2 - √2 ≈ 0.586 with
-    J = -(6 + 4√2) ≈ -11.66. `horizon` cuts the endless episodes of a policy that is nearly deterministic.
+    -1 a step. With p the probability of right, J(p) = (2p - 4) / (p (1 - p)); the best p is 2 - √2
+    ≈ 0.586 with J = -(6 + 4√2) ≈ -11.66. `horizon` cuts the endless episodes of a policy that is
+    nearly deterministic.
     """
     left, right = 0, 1
     transition = np.zeros((4, 2, 4))
@@ -37,10 +39,12 @@ def short_corridor(horizon: int = 1000) -> FiniteMDP:
 
 
 def discount_trap() -> FiniteMDP:
-    """Where leaving out γ^t leads to the worst policy, in the spirit of Nota & Thomas (2020); all states look alike.
+    """Where leaving out γ^t leads to the worst policy, in the spirit of Nota & Thomas (2020); all
+    states look alike.
 
-    With p the probability of right, J = 1.25 + 0.25 p for γ = ½ and 2.5 + 6.5 p for γ = 1: p = 1 is best for both. But
-    the expected update without γ^t is along -0.5 p (1 - p): the first action is paid for rewards that it does not earn.
+    With p the probability of right, J = 1.25 + 0.25 p for γ = ½ and 2.5 + 6.5 p for γ = 1: p = 1 is
+    best for both. But the expected update without γ^t is along -0.5 p (1 - p): the first action is
+    paid for rewards that it does not earn.
     """
     left, right, end = 0, 1, 5
     transition, reward = np.zeros((6, 2, 6)), np.zeros((6, 2, 6))
@@ -64,7 +68,8 @@ def discount_trap() -> FiniteMDP:
 
 
 def stay_or_leave() -> FiniteMDP:
-    """Two places and an exit: the process on which the derivation is shown. 2 actions, at most 3 steps, γ = 0.9.
+    """Two places and an exit: the process on which the derivation is shown. 2 actions, at most 3
+    steps, γ = 0.9.
 
     Staying pays a little, leaving the second place pays more or nothing, each with a chance.
     """
@@ -82,7 +87,8 @@ def stay_or_leave() -> FiniteMDP:
 
 
 def contextual_bandit() -> FiniteMDP:
-    """One decision a time [D2]: three situations, four arms, another arm the best in each; rewards plus or minus 1.
+    """One decision a time [D2]: three situations, four arms, another arm the best in each; rewards
+    plus or minus 1.
 
     The best policy is paid 2; one arm for all situations at most 1.
     """
@@ -99,7 +105,8 @@ def contextual_bandit() -> FiniteMDP:
 
 
 def random_mdp(random: np.random.Generator) -> FiniteMDP:
-    """2 to 4 states, 2 to 3 actions, horizon 1 to 4, γ in [0, 1]; at most two next states and two rewards a step.
+    """2 to 4 states, 2 to 3 actions, horizon 1 to 4, γ in [0, 1]; at most two next states and two
+    rewards a step.
 
     The last state is terminal and the policy decides when it is entered, or no state is terminal.
     """

@@ -67,7 +67,8 @@ class Factor(Generic[Function]):
 
 @dataclass(frozen=True)
 class Cause:
-    """A known mistake, and how far its expected gradient is from the one found, relative to that one.
+    """A known mistake, and how far its expected gradient is from the one found, relative to that
+    one.
 
     No distance: it shows in something else than the expected gradient.
     """

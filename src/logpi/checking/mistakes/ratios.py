@@ -1,4 +1,5 @@
-"""How data of an older policy are weighted: importance ratios, and the known ways to get them wrong."""
+"""How data of an older policy are weighted: importance ratios, and the known ways to get them
+wrong."""
 
 from collections.abc import Callable
 from typing import TypeAlias

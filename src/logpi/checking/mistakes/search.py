@@ -1,4 +1,5 @@
-"""Which known mistakes explain what was found: their exact expected gradients against the estimator's."""
+"""Which known mistakes explain what was found: their exact expected gradients against the
+estimator's."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -29,7 +30,8 @@ EXPLAINS = 0.35
 ROUNDING = 1e-6
 # Advantages that people combine with importance ratios and with their own scores.
 COMMON = ("whiten-batch", "own-sample-baseline", "grpo-std", "gae-lambda")
-# No γ^t: nearly every library does so on purpose, so it explains at half the cost of another mistake.
+# No γ^t: nearly every library does so on purpose, so it explains at half the cost of another
+# mistake.
 NO_POWER = "gamma-t-missing"
 
 AnyForm: TypeAlias = Form[Callable[..., Any]]

@@ -11,7 +11,8 @@ from logpi.theory.mdp import FiniteMDP
 
 
 def finite_environment(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
-    """Draws s_0 ~ μ and s', r ~ p(·|s,a); state (s, t), terminated by a terminal state, truncated at the horizon.
+    """Draws s_0 ~ μ and s', r ~ p(·|s,a); state (s, t), terminated by a terminal state, truncated
+    at the horizon.
 
     The discount of the process is not applied to the rewards: that is the algorithm's part.
     """

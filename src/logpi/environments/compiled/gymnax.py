@@ -16,7 +16,8 @@ from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, near_n
 def gymnax_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:
     """The environment with its default parameters, but for the time limit if another is given.
 
-    gymnax's own `step` resets by itself; here `step_env` is used, so that an episode ends where it ends.
+    gymnax's own `step` resets by itself; here `step_env` is used, so that an episode ends where it
+    ends.
 
     **Raises:** `LogpiError` where gymnax is missing or too old, or does not know the environment.
     """

@@ -21,10 +21,11 @@ from logpi.environments.views import MASK
 
 
 def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:
-    """The environment with its defaults; all that it shows in one row, the mask of a single choice first.
+    """The environment with its defaults; all that it shows in one row, the mask of a single choice
+    first.
 
-    **Raises:** `LogpiError` where Jumanji is missing, does not know the environment, or its actions have a mask that is
-    not of a single choice.
+    **Raises:** `LogpiError` where Jumanji is missing, does not know the environment, or its actions
+    have a mask that is not of a single choice.
     """
     try:
         jumanji: Any = import_module("jumanji")

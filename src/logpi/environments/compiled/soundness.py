@@ -1,4 +1,5 @@
-"""Whether a compiled environment of the user's own keeps to its interface, before anything is compiled from it."""
+"""Whether a compiled environment of the user's own keeps to its interface, before anything is
+compiled from it."""
 
 from typing import Any
 
@@ -16,7 +17,8 @@ ANSWER = ("state", "observation", "reward", "terminated", "truncated")
 def require_sound(environment: CompiledEnvironment) -> None:
     """`reset` and `step` are traced, not run.
 
-    **Raises:** `LogpiError` where they fail or return something else than what the space and the interface say.
+    **Raises:** `LogpiError` where they fail or return something else than what the space and the
+    interface say.
     """
     source, key = environment.spec.name, jax.eval_shape(lambda: jax.random.key(0))
     state, observation = _traced(source, "reset", ("state", "observation"), environment.reset, key)

@@ -11,8 +11,8 @@ from logpi.environments.host.local import LocalGroup
 from logpi.environments.host.workers import WorkerGroup
 from logpi.environments.spec import HostEnvironment
 
-# What a round trip to the workers costs, so that they pay only where they save more: measured in training, with 16
-# copies of CartPole.
+# What a round trip to the workers costs, so that they pay only where they save more: measured in
+# training, with 16 copies of CartPole.
 ROUND_TRIP = 40e-6
 
 
@@ -44,9 +44,11 @@ def hindered(group: Group) -> bool:
 
 
 def make_group(environment: HostEnvironment, count: int, workers: int | None, cores: int) -> Group:
-    """Copies in this process alone, or in `workers` more; None: whichever is faster by the measured step time.
+    """Copies in this process alone, or in `workers` more; None: whichever is faster by the measured
+    step time.
 
-    **Raises:** `LogpiError` where worker processes are asked for and the environment is a factory of this process.
+    **Raises:** `LogpiError` where worker processes are asked for and the environment is a factory
+    of this process.
     """
     if environment.pool is not None:
         return environment.pool(count)

@@ -1,4 +1,5 @@
-"""Several copies of a Gymnasium environment, stepped together: in this process or in worker processes."""
+"""Several copies of a Gymnasium environment, stepped together: in this process or in worker
+processes."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,7 +11,8 @@ from numpy import ndarray
 
 
 class EnvironmentFailure(Exception):
-    """Environment `index` of a group failed or broke its own declaration; the rollout adds episode and step."""
+    """Environment `index` of a group failed or broke its own declaration; the rollout adds episode
+    and step."""
 
     def __init__(self, index: int, message: str):
         super().__init__(message)
@@ -45,7 +47,8 @@ class Group(Protocol):
 
 
 def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
-    """The dtype and shape in which observations of a space are stored: as numbers if they are too large for 32 bits."""
+    """The dtype and shape in which observations of a space are stored: as numbers if they are too
+    large for 32 bits."""
     if isinstance(space, gym.spaces.Discrete):
         return np.dtype(np.int32), ()
     assert space.shape is not None

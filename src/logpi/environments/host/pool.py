@@ -50,9 +50,11 @@ def pool_environment(name: str, max_episode_steps: int | None) -> HostEnvironmen
 
 
 class PoolGroup:
-    """The copies of one pool. Only the first episode of a copy can be given its seed: EnvPool keeps its own numbers.
+    """The copies of one pool. Only the first episode of a copy can be given its seed: EnvPool keeps
+    its own numbers.
 
-    So a run is repeatable from its start, and one that is resumed goes on with other episodes of the same law.
+    So a run is repeatable from its start, and one that is resumed goes on with other episodes of
+    the same law.
     """
 
     repeatable = False

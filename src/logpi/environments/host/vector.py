@@ -1,4 +1,5 @@
-"""`vector:ID`: the vector environment that a package registers itself, which steps all copies at once."""
+"""`vector:ID`: the vector environment that a package registers itself, which steps all copies at
+once."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,8 +18,8 @@ from logpi.environments.spec import ATARI_LIMIT, EnvironmentSpec, HostEnvironmen
 def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironment:
     """The environment as its package makes it.
 
-    **Raises:** `LogpiError` where the package has none, or it does not fit: no time limit or another than its own,
-    another way of resetting than at the next step, nested spaces.
+    **Raises:** `LogpiError` where the package has none, or it does not fit: no time limit or
+    another than its own, another way of resetting than at the next step, nested spaces.
     """
     registered = gym.registry.get(name)
     if registered is None or not registered.vector_entry_point:
@@ -65,10 +66,12 @@ def _made(name: str, count: int) -> VectorEnv[Any, Any, Any]:
 
 
 class VectorGroup:
-    """All copies draw from one generator, seeded where all of them start together: with every batch of episodes.
+    """All copies draw from one generator, seeded where all of them start together: with every batch
+    of episodes.
 
-    A copy whose episode has ended is reset by the vector environment itself, in the step after. So streams are
-    repeatable from their start, and a run that is resumed goes on with other episodes of the same law.
+    A copy whose episode has ended is reset by the vector environment itself, in the step after. So
+    streams are repeatable from their start, and a run that is resumed goes on with other episodes
+    of the same law.
     """
 
     repeatable = False

@@ -1,8 +1,10 @@
-"""Environments in worker processes: `python -m logpi.environments.host.workers`, spoken to through its pipes.
+"""Environments in worker processes: `python -m logpi.environments.host.workers`, spoken to through
+its pipes.
 
-A worker is a fresh interpreter that imports no JAX and needs no `__main__` guard in the user's script. Messages are the
-bytes of fixed-layout arrays; only the first one and errors are JSON. Nothing is pickled. The process that trains steps
-the first share of the copies itself: it would only wait.
+A worker is a fresh interpreter that imports no JAX and needs no `__main__` guard in the user's
+script. Messages are the bytes of fixed-layout arrays; only the first one and errors are JSON.
+Nothing is pickled. The process that trains steps the first share of the copies itself: it would
+only wait.
 """
 
 import contextlib
@@ -29,9 +31,11 @@ from logpi.environments.spec import HostEnvironment
 
 RESET, STEP, ERROR, DONE = b"R", b"S", b"E", b"D"
 FIELDS = ("observation", "reward", "terminated", "truncated")
-# Seconds for which a process looks for a message before it sleeps: to be woken takes as long as 10 steps of CartPole.
+# Seconds for which a process looks for a message before it sleeps: to be woken takes as long as 10
+# steps of CartPole.
 PATIENCE = 300e-6
-# Seconds of stepping that `WorkerGroup.hindered` judges at a time: longer than the update takes to compile beside it.
+# Seconds of stepping that `WorkerGroup.hindered` judges at a time: longer than the update takes to
+# compile beside it.
 WINDOW = 2.0
 
 
@@ -54,7 +58,8 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 
 
 def _watch(stream: IO[bytes]) -> Callable[[], None]:
-    """A function that returns when there is something to read, or its patience ends; at once where nothing can look."""
+    """A function that returns when there is something to read, or its patience ends; at once where
+    nothing can look."""
     if not hasattr(select, "poll"):  # Windows
         return lambda: None
     poll = select.poll()
@@ -143,7 +148,8 @@ class _Clock:
 
 
 class WorkerGroup:
-    """The copies of this process, then those of all workers; seed for seed the same episodes as `LocalGroup`."""
+    """The copies of this process, then those of all workers; seed for seed the same episodes as
+    `LocalGroup`."""
 
     repeatable = True
 
@@ -190,10 +196,11 @@ class WorkerGroup:
         clock.steps += len(active)
 
     def hindered(self) -> bool:
-        """Whether this process alone would have been faster, as when other programs keep the workers from their cores.
+        """Whether this process alone would have been faster, as when other programs keep the
+        workers from their cores.
 
-        Judged by what its own copies took, over two times `WINDOW` seconds of stepping, since one may be a moment's
-        pause of the whole machine; False until they have passed.
+        Judged by what its own copies took, over two times `WINDOW` seconds of stepping, since one
+        may be a moment's pause of the whole machine; False until they have passed.
         """
         clock, before = self._clock, self._slower
         if clock.seconds < WINDOW or not clock.own_steps:
@@ -210,7 +217,8 @@ class WorkerGroup:
         return flags
 
     def _finish(self, busy: Sequence[_Worker], own: Callable[[], None]) -> None:
-        """Do this process's part, and take what the workers have done; a failure is raised when all have answered."""
+        """Do this process's part, and take what the workers have done; a failure is raised when all
+        have answered."""
         replies, failures = [], []
         for answer in (own, *(worker.receive for worker in busy)):
             try:
@@ -285,7 +293,8 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Serve on the pipes that this process was started with; the environment prints to standard error."""
+    """Serve on the pipes that this process was started with; the environment prints to standard
+    error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     requests, replies = (
         os.fdopen(os.dup(sys.stdin.fileno()), "rb"),

@@ -1,4 +1,5 @@
-"""The sampler of compiled environments: sampling and update inside one program, many updates a call."""
+"""The sampler of compiled environments: sampling and update inside one program, many updates a
+call."""
 
 from collections.abc import Callable
 from functools import partial

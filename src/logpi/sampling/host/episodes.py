@@ -33,7 +33,8 @@ class Played(NamedTuple):
 
 
 class HostEpisodes:
-    """Plays one episode in each copy of a group; a copy whose episode has ended waits for the others."""
+    """Plays one episode in each copy of a group; a copy whose episode has ended waits for the
+    others."""
 
     def __init__(
         self,
@@ -61,8 +62,8 @@ class HostEpisodes:
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, None]:
         """One episode in each copy, arrays `[max_episode_steps, env]`.
 
-        **Raises:** `LogpiError` that names environment, episode and step where the environment fails
-        or gives a value that is not valid; `Interrupted`.
+        **Raises:** `LogpiError` that names environment, episode and step where the environment
+        fails or gives a value that is not valid; `Interrupted`.
         """
         noise = host_noise(policy, self._count, self._seed, Stream.TRAINING, batch)
         played = self.play(policy, Stream.TRAINING, batch, noise, self._count)

@@ -30,8 +30,8 @@ class Player(Protocol):
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, Any]:
         """One batch as NumPy arrays, and the episodes that it leaves unfinished.
 
-        **Raises:** `LogpiError` that names environment, episode and step where the environment fails
-        or gives a value that is not valid; `Interrupted`.
+        **Raises:** `LogpiError` that names environment, episode and step where the environment
+        fails or gives a value that is not valid; `Interrupted`.
         """
         ...
 

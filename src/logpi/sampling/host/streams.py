@@ -1,8 +1,8 @@
 """Streams of episodes of Gymnasium environments, cut into rollouts of one length [D4.1].
 
-An episode that is under way when a rollout ends goes on in the next one. What a resumed run needs to
-stand where it stood is kept with the learner: the number of each copy's episode and the actions taken
-in it, which are taken again.
+An episode that is under way when a rollout ends goes on in the next one. What a resumed run needs
+to stand where it stood is kept with the learner: the number of each copy's episode and the actions
+taken in it, which are taken again.
 """
 
 from collections.abc import Callable, Sequence
@@ -96,7 +96,8 @@ class HostStreams:
             self._step(policy.head.execute(now.action[:, t]), under_way)
 
     def move(self, group: Group, policy: Policy, batch: int) -> bool:
-        """Go on in another group, if playing the episodes under way again leads to what is seen now."""
+        """Go on in another group, if playing the episodes under way again leads to what is seen
+        now."""
         before = self._group
         self._group = group
         try:
@@ -111,8 +112,8 @@ class HostStreams:
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, UnfinishedReplay]:
         """One rollout, arrays `[rows + 1, env]`, and the episodes under way at its end.
 
-        **Raises:** `LogpiError` that names environment, episode and step where the environment fails
-        or gives a value that is not valid; `Interrupted`.
+        **Raises:** `LogpiError` that names environment, episode and step where the environment
+        fails or gives a value that is not valid; `Interrupted`.
         """
         now = self._now
         rollout = self._empty_rollout()

@@ -1,7 +1,8 @@
 """The lines of the derivation [D0.1] … [D4.4], each with both sides computed.
 
-The left side never uses the line that is shown: it comes from dynamic programming, from finite differences, or from a
-recursion; the right side is the line itself, as a sum over all trajectories. A wrong line would show.
+The left side never uses the line that is shown: it comes from dynamic programming, from finite
+differences, or from a recursion; the right side is the line itself, as a sum over all trajectories.
+A wrong line would show.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +52,8 @@ class Line:
 
 @dataclass
 class Sides:
-    """What the two sides are made of. Trajectories are the last axis but those of θ; `score` is ∇ log π."""
+    """What the two sides are made of. Trajectories are the last axis but those of θ; `score` is ∇
+    log π."""
 
     mdp: FiniteMDP
     logits: Float[ndarray, "O A"]
@@ -94,7 +96,8 @@ class Sides:
     def score_sum(
         self, weight: Float[ndarray, "time trajectory"]
     ) -> Float[ndarray, "trajectory O A"]:
-        """Σ_t w_t ∇ log π(a_t|s_t; θ), ∇ log π(a|o) being 1[a] - π(·|o) in row o and zero in the others."""
+        """Σ_t w_t ∇ log π(a_t|s_t; θ), ∇ log π(a|o) being 1[a] - π(·|o) in row o and zero in the
+        others."""
         every, total = self.every, np.zeros((len(self.probability), *self.logits.shape))
         column = np.arange(len(self.probability))
         for t in range(self.mdp.horizon):

@@ -29,10 +29,12 @@ class Derivation:
     without_power: float
     """|E_τ[ Σ_t R_t ∇ log π ] - ∇J|, the largest entry: what leaving out γ^t costs."""
     curl_without_power: float
-    """max |∂g_i/∂θ_j - ∂g_j/∂θ_i| of that field g: where it is not 0, g is the gradient of no function."""
+    """max |∂g_i/∂θ_j - ∂g_j/∂θ_i| of that field g: where it is not 0, g is the gradient of no
+    function."""
     curl_with_power: float
     one_after_another: tuple[tuple[float, float], ...]
-    """(α, largest entry of (E[θ'] - θ)/α - ∇J) where θ moves at every step of the episode: shrinks as fast as α."""
+    """(α, largest entry of (E[θ'] - θ)/α - ∇J) where θ moves at every step of the episode: shrinks
+    as fast as α."""
 
     @property
     def difference(self) -> float:
@@ -62,7 +64,8 @@ class Derivation:
 
 
 def derive(mdp: FiniteMDP, logits: ArrayLike) -> Derivation:
-    """Both sides of every line for the tabular policy π(a|o) = softmax(logits[o])_a, `logits` [O, A].
+    """Both sides of every line for the tabular policy π(a|o) = softmax(logits[o])_a, `logits` [O,
+    A].
 
     **Raises:** `LogpiError` where the logits do not fit the process.
     """

@@ -31,7 +31,8 @@ Most libraries leave γ^t out (Nota & Thomas 2020). On this process:
 
 
 def as_text(derivation: Derivation) -> str:
-    """What `logpi derive` prints: of each line the entry that is largest on the left, and the largest difference."""
+    """What `logpi derive` prints: of each line the entry that is largest on the left, and the
+    largest difference."""
     parts = [
         f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon {derivation.mdp.horizon}, "
         f"γ = {derivation.mdp.discount:.4g}, {derivation.trajectories:,} trajectories",
