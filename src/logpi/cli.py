@@ -180,9 +180,10 @@ class Derive:
         if self.random is not None and self.random < 0:
             raise LogpiError(f"random must be a whole number >= 0, got {self.random}")
         generator = np.random.default_rng(self.random or 0)
-        mdp = (
-            load_mdp(self.mdp or "stay-or-leave") if self.random is None else random_mdp(generator)
-        )
+        if self.random is None:
+            mdp = load_mdp(self.mdp or "stay-or-leave")
+        else:
+            mdp = random_mdp(generator)
         derivation = derive(mdp, generator.normal(size=(mdp.observations, mdp.actions)))
         print(json.dumps(derivation.to_json()) if self.json else as_text(derivation))
 
@@ -230,9 +231,10 @@ class Check:
         from logpi.checking.picture import plot_credit
         from logpi.core.user_files import load_function
 
-        elsewhere = (
-            contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext()
-        )
+        if self.json:
+            elsewhere = contextlib.redirect_stdout(sys.stderr)
+        else:
+            elsewhere = contextlib.nullcontext()
         with elsewhere:  # what the user's own code prints is no JSON
             report = check(
                 load_function(self.estimator),
@@ -278,7 +280,9 @@ class Doctor:
 def _reporter() -> Any:
     from logpi.runs.report import BarReporter, LineReporter
 
-    return BarReporter() if sys.stdout is not None and sys.stdout.isatty() else LineReporter()
+    if sys.stdout is not None and sys.stdout.isatty():
+        return BarReporter()
+    return LineReporter()
 
 
 def _train_command(arguments: Sequence[str]) -> tuple[type[Train], Train]:
@@ -371,7 +375,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit status 0, 1 for a check that is not exact, 2 for unusable input, 130
-    after Ctrl-C."""
+    after Ctrl-C.
+    """
     command = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇

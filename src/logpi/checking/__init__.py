@@ -1,2 +1,3 @@
 """The exact check of a policy-gradient estimator: expectations as finite sums, a verdict, the
-likely bug."""
+likely bug.
+"""

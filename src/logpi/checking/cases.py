@@ -1,5 +1,6 @@
 """All batches of a probe as arrays, each with its probability: the finite sum that an expectation
-is."""
+is.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ MOST_BATCHES = 200_000
 @dataclass(frozen=True)
 class Cases:
     """Batches of one shape: fields [batch, episode, time] or [batch, episode], and what they were
-    made from."""
+    made from.
+    """
 
     probability: Float[ndarray, " batch"]
     fields: dict[str, ndarray]
@@ -57,7 +59,8 @@ def trajectories(probe: Probe, law: Float[ndarray, "O A"]) -> Columns:
 
 def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
     """`steps` steps of an environment that resets itself: the row after an end belongs to the next
-    episode."""
+    episode.
+    """
     mdp = probe.mdp
     running: list[tuple[float, int, list[tuple[Any, ...]]]] = [
         (mdp.initial[s], int(s), []) for s in np.flatnonzero(mdp.initial)
@@ -84,7 +87,10 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
                     truncated,
                 )
                 for start in np.flatnonzero(mdp.initial) if terminated or truncated else [None]:
-                    chance = 1.0 if start is None else mdp.initial[start]
+                    if start is None:
+                        chance = 1.0
+                    else:
+                        chance = mdp.initial[start]
                     extended.append(
                         (now * chance, after if start is None else int(start), [*rows, row])
                     )
@@ -105,8 +111,10 @@ def _columns(
     probe: Probe, probability: ndarray, start: ndarray, raw: dict[str, ndarray]
 ) -> Columns:
     """What an estimator may ask for, from what happened; critics come later, they depend on the
-    target."""
-    state, action = raw["state"], raw["action"]
+    target.
+    """
+    state = raw["state"]
+    action = raw["action"]
     seen = probe.mdp.observation[state]
     fields = {
         name: raw[name]
@@ -116,25 +124,25 @@ def _columns(
     fields["done"] = raw["terminated"] | raw["truncated"]
     fields["step"] = np.where(raw["mask"], probe.step[state], 0)
     fields["group"] = start
-    fields["state"], fields["next_state"], fields["going_on"] = (
-        state,
-        raw["next_state"],
-        raw["going_on"],
-    )
+    fields["state"] = state
+    fields["next_state"] = raw["next_state"]
+    fields["going_on"] = raw["going_on"]
     fields["reference_log_prob"] = log_softmax(probe.reference)[seen, action]
     return Columns(probability, start, fields)
 
 
 def add_law(columns: Columns, law: Float[ndarray, "O A"]) -> None:
     """`old_log_prob`: of the law that the actions were drawn from; 0 where padding has an
-    impossible action."""
+    impossible action.
+    """
     probability = law[columns.fields["observation"], columns.fields["action"]]
     columns.fields["old_log_prob"] = np.log(np.where(probability > 0, probability, 1.0))
 
 
 def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
     """All ordered batches of the probe's designs, those of one padded length together."""
-    choices, probabilities = [], []
+    choices = []
+    probabilities = []
     for design in probe.designs:
         slots = [
             np.arange(len(columns.start))
@@ -154,9 +162,11 @@ def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
         probabilities.append(
             design.probability * np.prod(columns.probability[chosen] / np.array(given), axis=1)
         )
-    choice, probability = np.concatenate(choices), np.concatenate(probabilities)
+    choice = np.concatenate(choices)
+    probability = np.concatenate(probabilities)
     possible = probability > 0
-    choice, probability = choice[possible], probability[possible]
+    choice = choice[possible]
+    probability = probability[possible]
     longest = columns.fields["length"][choice].max(axis=1)
     for length in np.unique(longest):
         rows = choice[longest == length]

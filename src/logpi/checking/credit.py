@@ -44,13 +44,16 @@ def credit_matrix(
     mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation
 ) -> Credit:
     """The matrix of an estimator whose expectation is `mean` on `situation`, whose probe is the
-    chain."""
-    probe, horizon = situation.probe, situation.probe.mdp.horizon
+    chain.
+    """
+    probe = situation.probe
+    horizon = situation.probe.mdp.horizon
     matrix = np.full((horizon, horizon), np.nan)
     correct = np.where(
         np.triu(np.ones((horizon, horizon))) > 0, probe.mdp.discount ** np.arange(horizon), np.nan
     )
-    left, size = 0.0, 0.0
+    left = 0.0
+    size = 0.0
     found = [mean(_rewarded(situation, k)) for k in (None, *range(horizon))]
     for k in range(horizon):
         single = _rewarded(situation, k)
@@ -59,7 +62,8 @@ def credit_matrix(
         )  # row t: E[r_k ∇ log π(a_t)]
         for t in range(horizon):
             rows = probe.step[: len(probe.logits)] == t
-            expected, got = unit[rows], (found[k + 1] - found[0])[rows]
+            expected = unit[rows]
+            got = (found[k + 1] - found[0])[rows]
             if t <= k:
                 matrix[t, k] = np.sum(got * expected) / np.sum(expected**2)
                 got = got - matrix[t, k] * expected
@@ -73,9 +77,8 @@ def _rewarded(situation: Situation, k: int | None) -> Situation:
     """Rewards at step k only; at no step for None."""
     probe = situation.probe
     mdp = probe.mdp
-    reward = (
-        np.where((probe.step == k)[:, None, None], mdp.reward, 0.0)
-        if k is not None
-        else 0 * mdp.reward
-    )
+    if k is not None:
+        reward = np.where((probe.step == k)[:, None, None], mdp.reward, 0.0)
+    else:
+        reward = 0 * mdp.reward
     return replace(situation, probe=replace(probe, mdp=mdp.replace(reward=reward)))

@@ -62,28 +62,37 @@ class Situation:
     def name(self) -> str:
         """For people."""
         size = self.probe.episodes
-        what = f"{self.steps} steps x {size}" if self.layout == "rollout" else f"N = {size}"
+        if self.layout == "rollout":
+            what = f"{self.steps} steps x {size}"
+        else:
+            what = f"N = {size}"
         return f"{self.probe.name}, {what}"
 
     def columns(self) -> Columns:
         """Trajectories or streams with everything that an estimator may be given."""
         law = self.law.table
         rollout = self.layout == "rollout"
-        columns = streams(self.probe, law, self.steps) if rollout else trajectories(self.probe, law)
+        if rollout:
+            columns = streams(self.probe, law, self.steps)
+        else:
+            columns = trajectories(self.probe, law)
         add_law(columns, law)
         self._add_critic(columns)
         return columns
 
     def _add_critic(self, columns: Columns) -> None:
         """V(s_t), V(s_{t+1}) and the last one; right where no correct estimator could do without
-        it."""
-        fields, probe = columns.fields, self.probe
+        it.
+        """
+        fields = columns.fields
+        probe = self.probe
         limited, endless = self._exact_values()
         goes_on = endless if self.critic.continuing else limited
         critic = goes_on if self.critic.exact else probe.critic
         fields["value"] = critic[fields["state"]]
         after = fields["next_state"]
-        next_value, last_value = critic[after], critic[fields["going_on"]]
+        next_value = critic[after]
+        last_value = critic[fields["going_on"]]
         if self.critic.continuing:
             next_value = np.where(fields["truncated"], endless[after], next_value)
         last = fields["length"] - 1
@@ -98,14 +107,19 @@ class Situation:
             last_value = np.where(
                 fields["truncated"][rows, last], endless[after[rows, last]], last_value
             )
-        fields["next_value"], fields["last_value"] = next_value, last_value
+        fields["next_value"] = next_value
+        fields["last_value"] = last_value
 
     def _exact_values(self) -> tuple[Float[ndarray, " S"], Float[ndarray, " S"]]:
         """V of the time-limited task, 0 at the limit, and of the one that goes on."""
-        mdp, policy = self.probe.mdp, self.law.table[self.probe.mdp.observation]
+        mdp = self.probe.mdp
+        policy = self.law.table[self.probe.mdp.observation]
         by_time = policy_values(mdp, policy).state
         limited = by_time[np.minimum(self.probe.step, mdp.horizon), np.arange(mdp.states)]
-        endless = continuing_values(mdp, policy) if self.critic.continuing else limited
+        if self.critic.continuing:
+            endless = continuing_values(mdp, policy)
+        else:
+            endless = limited
         return np.where(mdp.terminal, 0.0, limited), endless
 
 
@@ -122,7 +136,10 @@ def moments(
     **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not
     finite.
     """
-    mean, second, single, rounding = np.zeros_like(situation.probe.logits), 0.0, False, 0.0
+    mean = np.zeros_like(situation.probe.logits)
+    second = 0.0
+    single = False
+    rounding = 0.0
     for case in cases:
         request = make_request(situation, case, names)
         with np.errstate(all="ignore"):
@@ -155,7 +172,8 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
     """The arrays that the layout's author would see."""
     table = situation.probe.logits
     log_policy = log_softmax(table)
-    seen, action = case.observation, case.fields["action"]
+    seen = case.observation
+    action = case.fields["action"]
     leaves = {
         "log_prob": log_policy[seen, action],
         "logits": table[seen],
@@ -165,7 +183,9 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
     }
 
     def orient(name, array):
-        return array if name == "policy" else _as_layout(situation.layout, array)
+        if name == "policy":
+            return array
+        return _as_layout(situation.layout, array)
 
     return Request(
         names=names,
@@ -183,21 +203,27 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
 
 def _as_layout(layout: Layout, array: ndarray) -> ndarray:
     """[batch, episodes, time, …] → [batch, time, …] for one episode, [batch, time, env, …] for a
-    rollout."""
+    rollout.
+    """
     if layout == "episode":
         return array[:, 0]
-    return np.swapaxes(array, 1, 2) if layout == "rollout" and array.ndim > 2 else array
+    if layout == "rollout" and array.ndim > 2:
+        return np.swapaxes(array, 1, 2)
+    return array
 
 
 def _from_layout(layout: Layout, array: ndarray) -> ndarray:
     if layout == "episode":
         return array[:, None]
-    return np.swapaxes(array, 1, 2) if layout == "rollout" and array.ndim > 2 else array
+    if layout == "rollout" and array.ndim > 2:
+        return np.swapaxes(array, 1, 2)
+    return array
 
 
 def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, "batch O A"]:
     """ĝ of every batch: -∂loss/∂θ, or the sum over t and mean over episodes of weight × ∇ log π."""
-    probe, policy = situation.probe, situation.probe.policy
+    probe = situation.probe
+    policy = situation.probe.policy
     if answer.weights is not None:
         weight = _from_layout(situation.layout, answer.weights)
         share = case.fields["mask"] / (
@@ -227,8 +253,10 @@ def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, 
 
 def critic_share(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, "batch O A"]:
     """What a critic that shares parameters with the policy would add: ∂V(s)/∂θ is a fixed table
-    here."""
-    probe, states = situation.probe, situation.probe.mdp.states
+    here.
+    """
+    probe = situation.probe
+    states = situation.probe.mdp.states
     where = {"value": "state", "next_value": "next_state", "last_value": "going_on"}
     by_state = np.zeros((len(case.probability), states))
     for name, field in where.items():
@@ -263,7 +291,8 @@ def least_variance(situation: Situation, columns: Columns, power: float, discoun
 
     ĝ = Σ_t power^t (R_t - b(s_t)) ∇ log π, R_t with `discount`.
     """
-    probe, fields = situation.probe, columns.fields
+    probe = situation.probe
+    fields = columns.fields
     single = Cases(
         columns.probability, {n: a[:, None] if a.ndim == 2 else a for n, a in fields.items()}
     )
@@ -291,7 +320,8 @@ def reward_to_go(
     reward: Float[ndarray, "*more time"], discount: float
 ) -> Float[ndarray, "*more time"]:
     """R_t = r_{t+1} + γ R_{t+1}."""
-    returns, later = np.zeros_like(reward), 0.0
+    returns = np.zeros_like(reward)
+    later = 0.0
     for t in reversed(range(reward.shape[-1])):
         returns[..., t] = later = reward[..., t] + discount * later
     return returns

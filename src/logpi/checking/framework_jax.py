@@ -16,14 +16,16 @@ CHUNK = 64
 
 class JaxFramework:
     """JAX in double precision: compiled over many batches where the function can be traced, else
-    called one by one."""
+    called one by one.
+    """
 
     name: FrameworkName = "jax"
 
     def __init__(self, function: Estimator):
         import jax
 
-        self.function, self.jax = function, jax
+        self.function = function
+        self.jax = jax
         self.compiled: dict[Any, Any] = {}
         self.traceable = True
 
@@ -40,7 +42,9 @@ class JaxFramework:
         """What the function returns; whole numbers as real ones, whose derivative is 0."""
         output = call(self.function, self._inputs(request, constant, leaves))
         whole = isinstance(output, int) and not isinstance(output, bool)
-        return float(output) if whole else output
+        if whole:
+            return float(output)
+        return output
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array; not compiled."""
@@ -52,7 +56,9 @@ class JaxFramework:
 
     def _one(self, request: Request, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         def as_input(array):
-            return array.item() if array.ndim == 0 else self.jax.numpy.asarray(array)
+            if array.ndim == 0:
+                return array.item()
+            return self.jax.numpy.asarray(array)
 
         constant = {
             name: as_input(array) for name, array in request.take(request.constant, index).items()
@@ -98,7 +104,10 @@ class JaxFramework:
 
             seen = jax.eval_shape(function, leaves, constant)
             shape = shape_of(seen, request.shape, name_of(self.function))
-            one = jax.value_and_grad(function) if shape == () else function
+            if shape == ():
+                one = jax.value_and_grad(function)
+            else:
+                one = function
             axes = {name: None if name == "policy" else 0 for name in leaves}
             self.compiled[key] = (
                 jax.jit(jax.vmap(one, (axes, 0))),
@@ -128,8 +137,12 @@ class JaxFramework:
         return request.take(request.leaves, index), request.take(request.constant, index)
 
     def _one_by_one(self, request: Request) -> Answer:
-        jax, name = self.jax, name_of(self.function)
-        weights, gradients, losses, single = [], [], [], False
+        jax = self.jax
+        name = name_of(self.function)
+        weights = []
+        gradients = []
+        losses = []
+        single = False
         for index in range(request.count):
             constant, leaves = self._one(request, index)
 
@@ -165,7 +178,10 @@ class JaxFramework:
 
             return sum(jax.numpy.sum(x * irregular(x)) for x in slopes)
 
-        mixed = jax.jit(jax.grad(slope)) if self.traceable else jax.grad(slope)
+        if self.traceable:
+            mixed = jax.jit(jax.grad(slope))
+        else:
+            mixed = jax.grad(slope)
         with jax.enable_x64(True), blame(self.function):
             for index in range(request.count):
                 constant, leaves = self._one(request, index)

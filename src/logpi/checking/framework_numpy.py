@@ -1,5 +1,6 @@
 """Estimators in NumPy or plain Python: losses are differentiated by differences, weights are taken
-as they are."""
+as they are.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,8 @@ from logpi.theory.exact import log_softmax
 
 class NumpyFramework:
     """Plain NumPy or plain Python. A loss is differentiated by differences, weights are taken as
-    they are."""
+    they are.
+    """
 
     name: FrameworkName = "numpy"
 
@@ -38,10 +40,8 @@ class NumpyFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant, leaves = (
-            request.take(request.constant, index),
-            request.take(request.leaves, index),
-        )
+        constant = request.take(request.constant, index)
+        leaves = request.take(request.leaves, index)
         output = call(self.function, self.inputs(request, constant, leaves))
         shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
@@ -49,12 +49,13 @@ class NumpyFramework:
     def evaluate(self, request: Request) -> Answer:
         """Every batch, one after the other."""
         name = name_of(self.function)
-        outputs, gradients, losses, single = [], [], [], False
+        outputs = []
+        gradients = []
+        losses = []
+        single = False
         for index in range(request.count):
-            constant, leaves = (
-                request.take(request.constant, index),
-                request.take(request.leaves, index),
-            )
+            constant = request.take(request.constant, index)
+            leaves = request.take(request.leaves, index)
             output = call(self.function, self.inputs(request, constant, leaves))
             single |= np.asarray(output).dtype == np.float32
             if shape_of(output, request.shape, name) == ():
@@ -64,12 +65,16 @@ class NumpyFramework:
                 )
             else:
                 outputs.append(np.asarray(output))
-        rounding = 4 * np.finfo(np.float64).eps * np.abs(losses) / FINE_STEP if losses else None
+        if losses:
+            rounding = 4 * np.finfo(np.float64).eps * np.abs(losses) / FINE_STEP
+        else:
+            rounding = None
         return replace(Answer.of_batches(outputs, gradients, losses, single), rounding=rounding)
 
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, step: float) -> Arrays:
         """Large steps where the loss is in single precision, whose rounding a small step would blow
-        up."""
+        up.
+        """
 
         def by(name: str) -> ndarray:
             def loss(x):

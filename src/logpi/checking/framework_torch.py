@@ -22,7 +22,8 @@ def torch_settings() -> Iterator[None]:
     """
     import torch
 
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    dtype = torch.get_default_dtype()
+    threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     try:
@@ -40,7 +41,8 @@ class TorchFramework:
     def __init__(self, function: Estimator):
         import torch
 
-        self.function, self.torch = function, torch
+        self.function = function
+        self.torch = torch
         self.flags: Any = torch.bool
 
     def _tensor(self, name: str, array: ndarray) -> Any:
@@ -54,7 +56,8 @@ class TorchFramework:
         self, request: Request, constant: Arrays, leaves: Arrays
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What one call gets, and the leaves to differentiate by. Not leaves themselves: networks
-        give none either."""
+        give none either.
+        """
         torch = self.torch
         roots = {
             name: torch.tensor(array, dtype=torch.float64, requires_grad=True)
@@ -72,10 +75,8 @@ class TorchFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant, leaves = (
-            request.take(request.constant, index),
-            request.take(request.leaves, index),
-        )
+        constant = request.take(request.constant, index)
+        leaves = request.take(request.leaves, index)
         with torch_settings():
             output = self._call(request, constant, leaves)[0]
         shape_of(output, request.shape, name_of(self.function))
@@ -88,7 +89,8 @@ class TorchFramework:
         self, request: Request, constant: Arrays, leaves: Arrays
     ) -> tuple[Any, dict[str, Any]]:
         """Flags are bool as environments give them; code that computes 1 - done gets numbers
-        instead."""
+        instead.
+        """
         given, roots = self.inputs(request, constant, leaves)
         try:
             output = call(self.function, given)
@@ -113,12 +115,13 @@ class TorchFramework:
 
     def _evaluate(self, request: Request) -> Answer:
         name = name_of(self.function)
-        weights, gradients, losses, single = [], [], [], False
+        weights = []
+        gradients = []
+        losses = []
+        single = False
         for index in range(request.count):
-            constant, leaves = (
-                request.take(request.constant, index),
-                request.take(request.leaves, index),
-            )
+            constant = request.take(request.constant, index)
+            leaves = request.take(request.leaves, index)
             output, roots = self._call(request, constant, leaves)
             shape = shape_of(output, request.shape, name)
             single |= getattr(output, "dtype", None) in (self.torch.float32, np.float32)
@@ -145,7 +148,8 @@ class TorchFramework:
 
     def moves_critic(self, request: Request) -> bool:
         """By a second derivative, which knows what was detached."""
-        torch, grad = self.torch, self.torch.autograd.grad
+        torch = self.torch
+        grad = self.torch.autograd.grad
         with torch_settings(), blame(self.function):
             for index in range(request.count):
                 output, roots = self._call(

@@ -22,18 +22,22 @@ KNOWN = ("torch", "jax", "numpy")
 def _inner(function: Any) -> Any:
     """The Python function that is called in the end."""
     inner = inner_function(function)
-    return inner if hasattr(inner, "__code__") else type(inner).__call__
+    if hasattr(inner, "__code__"):
+        return inner
+    return type(inner).__call__
 
 
 def _packages(function: Any, seen: set[int]) -> set[str]:
     """Top-level packages that a function's code refers to, its own helpers included, wherever they
-    stand."""
+    stand.
+    """
     inner = _inner(function)
     code = getattr(inner, "__code__", None)
     if code is None or id(code) in seen:
         return set()
     seen.add(id(code))
-    found, known = set(), inner.__globals__ | _enclosed(inner)
+    found = set()
+    known = inner.__globals__ | _enclosed(inner)
     codes = [*_nested(code)]
     imported = {
         i.argval for each in codes for i in dis.get_instructions(each) if i.opname == "IMPORT_NAME"
@@ -69,11 +73,10 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _package(value: Any) -> str:
-    name = (
-        value.__name__
-        if isinstance(value, types.ModuleType)
-        else getattr(value, "__module__", None)
-    )
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+    else:
+        name = getattr(value, "__module__", None)
     return str(name).partition(".")[0]
 
 
@@ -119,7 +122,8 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
 
     **Raises:** `LogpiError` here for unknown names, and when called where the result is no law.
     """
-    names, kind = requested_names(sampler, SAMPLER_NAMES), find_framework(sampler)
+    names = requested_names(sampler, SAMPLER_NAMES)
+    kind = find_framework(sampler)
     if kind == "torch":
         import torch
 
@@ -130,7 +134,8 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
     elif kind == "jax":
         import jax
 
-        array, settings = np.array, partial(jax.enable_x64, True)
+        array = np.array
+        settings = partial(jax.enable_x64, True)
     else:
         array = np.array
         settings = contextlib.nullcontext

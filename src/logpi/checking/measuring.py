@@ -43,7 +43,10 @@ class Measurement:
     def size(self) -> Size:
         """N, the steps of a rollout or 0, and the size of a group."""
         starts = self.situation.probe.designs[0].starts
-        steps = self.situation.steps if self.situation.layout == "rollout" else 0
+        if self.situation.layout == "rollout":
+            steps = self.situation.steps
+        else:
+            steps = 0
         return len(starts), steps, len(starts) // len(set(starts))
 
 
@@ -124,9 +127,10 @@ class Trial:
         except LogpiError as error:
             if self.layout == "episode":
                 raise
-            why = (
-                "its loss or gradient is not finite" if isinstance(error, NotFinite) else str(error)
-            )
+            if isinstance(error, NotFinite):
+                why = "its loss or gradient is not finite"
+            else:
+                why = str(error)
             note = f"batches of one episode are left out: {why}"
             return Measured(self.measure_from(probes, critic, 2), 2, (note,))
         measured += [self.measure_one(situation) for situation in rest]
@@ -152,7 +156,9 @@ class Trial:
         """Those of ĝ, an ascent direction."""
         found = moments(self.framework, self.names, situation, cases)
         uphill = self.sign > 0 or self._gives_weights(situation, cases)
-        return found if uphill else found._replace(mean=-found.mean)
+        if uphill:
+            return found
+        return found._replace(mean=-found.mean)
 
     def _gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
         request = make_request(situation, cases[-1], self.names)

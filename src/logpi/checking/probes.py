@@ -145,7 +145,8 @@ def _prompts(random: Generator, discount: float) -> Probe:
 
 def _answers(random: Generator, discount: float) -> Probe:
     """Two prompts; action 0 ends the answer at once, 1 goes on for one more action. Rewards of many
-    sizes."""
+    sizes.
+    """
     transition = np.zeros((5, 2, 5))
     transition[:, :, 4] = 1.0
     for prompt in (0, 1):
@@ -177,7 +178,8 @@ class Probes:
 def make_probes(discount: float) -> Probes:
     """The probes with γ = `discount`."""
     random = np.random.default_rng(SEED)
-    long, brief = _stopping(random, 3, discount, 0.25), _stopping(random, 2, discount, 0.0)
+    long = _stopping(random, 3, discount, 0.25)
+    brief = _stopping(random, 2, discount, 0.0)
     stop = _probe(
         random, "stop", "what depends on when an episode ends", long, _times(long), batch_of(1)
     )

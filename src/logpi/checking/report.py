@@ -25,7 +25,8 @@ _WORDS = {
 @dataclass(frozen=True)
 class Variance:
     """Trace of the covariance of ĝ for `episodes` episodes, and the least that a state baseline
-    could reach."""
+    could reach.
+    """
 
     trace: float
     least: float | None
@@ -72,11 +73,9 @@ class CheckReport(Judgement):
 def _how_far(cause: Cause) -> str:
     if cause.distance is None:
         return ""
-    return (
-        " (explains it exactly)"
-        if cause.distance < 1e-7
-        else f" (explains it to within {cause.distance:.1%})"
-    )
+    if cause.distance < 1e-7:
+        return " (explains it exactly)"
+    return f" (explains it to within {cause.distance:.1%})"
 
 
 def as_text(report: CheckReport) -> str:
@@ -114,11 +113,10 @@ def _variance(report: CheckReport) -> str:
     variance = report.variance
     assert variance is not None
     episodes = f"{variance.episodes} episode" + ("s" if variance.episodes > 1 else "")
-    ratio = (
-        ""
-        if variance.ratio is None
-        else f", {variance.ratio:.3g} times that of the best state baseline"
-    )
+    if variance.ratio is None:
+        ratio = ""
+    else:
+        ratio = f", {variance.ratio:.3g} times that of the best state baseline"
     return f"variance of {episodes} (trace of the covariance) {variance.trace:.4g}{ratio}"
 
 
@@ -127,7 +125,9 @@ def _credit(report: CheckReport) -> list[str]:
     assert credit is not None
 
     def cell(x):
-        return "     ." if np.isnan(x) else f"{x:6.3f}"
+        if np.isnan(x):
+            return "     ."
+        return f"{x:6.3f}"
 
     lines = [
         "credit: how much the reward at k (column) counts for the action at t (row); right beside it"

@@ -29,7 +29,8 @@ class Request:
     def some(self, indices: Sequence[int]) -> "Request":
         """These batches."""
         picked = np.asarray(indices)
-        constant, leaves = self.take(self.constant, picked), self.take(self.leaves, picked)
+        constant = self.take(self.constant, picked)
+        leaves = self.take(self.leaves, picked)
         return replace(self, constant=constant, leaves=leaves, count=len(picked))
 
     def take(self, arrays: Arrays, index: int | ndarray) -> Arrays:
@@ -40,7 +41,8 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     """∂loss/∂leaf of every batch, [batch, …]; or `weights` [batch, …] of ∇ log π, if those were
-    returned."""
+    returned.
+    """
 
     cotangents: Arrays
     weights: ndarray | None = None
@@ -84,7 +86,9 @@ class TabularPolicy:
     """π(a|o) = softmax(table[o])_a in the estimator's framework; differentiable."""
 
     def __init__(self, table: Any, log_softmax: Callable[[Any], Any], exp: Callable[[Any], Any]):
-        self._table, self._log, self._exp = table, log_softmax(table), exp
+        self._table = table
+        self._log = log_softmax(table)
+        self._exp = exp
 
     def logits(self, observation: Any) -> Any:
         """[…, actions]."""
@@ -118,5 +122,6 @@ class Framework(Protocol):
 
     def moves_critic(self, request: Request) -> bool:
         """Whether what moves the policy also moves the critic: ∂²loss/∂value ∂log_prob is not 0 in
-        some batch."""
+        some batch.
+        """
         ...

@@ -51,7 +51,8 @@ Measure = Callable[[ndarray], ndarray]  # π(a|s) → visits [time, S]
 
 def visits(probe: Probe, layout: Layout, columns: Columns | None) -> Float[ndarray, "time S"]:
     """How often state s at its step t is met: P(s_t = s) in an episode, the share of the rows of a
-    rollout."""
+    rollout.
+    """
     mdp = probe.mdp
     if layout != "rollout" or columns is None:
         return occupancy(mdp, probe.policy[mdp.observation])
@@ -92,7 +93,9 @@ def targets(
 
 class _Gradients:
     def __init__(self, probe: Probe, law: Law, layout: Layout, columns: Columns | None):
-        self.probe, self.mdp, self.law = probe, probe.mdp, law
+        self.probe = probe
+        self.mdp = probe.mdp
+        self.law = law
         self.policy = law.table[self.mdp.observation]
         self.visits = visits(
             replace(probe, logits=np.log(np.maximum(law.table, 1e-300))), layout, columns
@@ -116,15 +119,23 @@ class _Gradients:
         self, discount: float | None = None, power: bool = True, continuing: bool = False
     ) -> ndarray:
         """Σ_t γ^t visits ∇π Q."""
-        process = self.mdp if discount is None else self.mdp.replace(discount=discount)
-        after = continuing_values(process, self.policy) if continuing else None
+        if discount is None:
+            process = self.mdp
+        else:
+            process = self.mdp.replace(discount=discount)
+        if continuing:
+            after = continuing_values(process, self.policy)
+        else:
+            after = None
         q = policy_values(process, self.policy, after).action
         return self.pull(self.weighted(process, process.discount if power else 1.0, q))
 
     def kl(self) -> dict[str, ndarray]:
         """Of whole trajectories by dynamic programming on log π/reference as a reward, and state by
-        state."""
-        mdp, policy = self.mdp, self.policy
+        state.
+        """
+        mdp = self.mdp
+        policy = self.policy
         reference = softmax(self.probe.reference)[mdp.observation]
         ratio = np.log(np.maximum(policy, 1e-300) / reference)
         process = mdp.replace(
@@ -141,7 +152,8 @@ class _Gradients:
 
     def entropy(self, coefficient: float) -> dict[str, ndarray]:
         """Of visited states, of the whole objective, and both beside the reward."""
-        mdp, policy = self.mdp, self.policy
+        mdp = self.mdp
+        policy = self.policy
         own = -np.log(np.maximum(policy, 1e-300)) - 1
         entropy = np.sum(policy * (own + 1), axis=1)
         bonus = np.broadcast_to(entropy[:, None, None], mdp.reward.shape)

@@ -137,7 +137,9 @@ def _formulas(size: Size, discount: float) -> dict[str, float]:
 
 
 def _quotient(a: float, b: float) -> float:
-    return a / b if b else math.inf
+    if b:
+        return a / b
+    return math.inf
 
 
 def _relative(difference: np.ndarray, reference: np.ndarray) -> float:
@@ -147,4 +149,6 @@ def _relative(difference: np.ndarray, reference: np.ndarray) -> float:
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(np.sum(a * b)) / sizes if sizes > 0 else 0.0
+    if sizes > 0:
+        return float(np.sum(a * b)) / sizes
+    return 0.0

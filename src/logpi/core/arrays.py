@@ -1,5 +1,6 @@
 """Arrays of JAX and of NumPy alike: their types, their precision, and sums over the steps that a
-mask marks."""
+mask marks.
+"""
 
 from typing import TypeAlias
 
@@ -48,6 +49,7 @@ def explained_variance(
     mask: Bool[AnyArray, "*steps"],
 ) -> Float[Array, ""]:
     """1 - Var(target - predicted) / Var(target) over the steps that belong to a trajectory; NaN for
-    equal targets."""
+    equal targets.
+    """
     spread = masked_variance(target, mask)
     return jnp.where(spread > 0, 1 - masked_variance(target - predicted, mask) / spread, jnp.nan)

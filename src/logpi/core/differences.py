@@ -20,7 +20,8 @@ def derivative(
     function: Callable[[ndarray], Any], x: Float[ndarray, "*shape"], step: float = STEP
 ) -> ndarray:
     """∂f/∂x of shape [*f(x).shape, *x.shape]; 8 calls per entry of x. Exact to rounding where f is
-    linear."""
+    linear.
+    """
     columns = []
     for index in np.ndindex(*x.shape):
         shift = np.zeros_like(x)

@@ -1,11 +1,11 @@
-"""Options of a method: dataclass fields that carry the range of their values.
+'''Options of a method: dataclass fields that carry the range of their values.
 
     clip: Number = option(0.2, LIMIT)
     \"""ε: how far ρ may move before a step gains nothing.\"""
 
 One loop checks every field when the options are made. A field of type bool or Literal needs no
 range: its type is one.
-"""
+'''
 
 import copy
 import dataclasses
@@ -158,7 +158,8 @@ def options_at(options: Annealing, progress: Number) -> Annealing:
 
 def last_value(text: str) -> tuple[str, float]:
     """The name and the last value in NAME=VALUE, or in NAME for 0. Text of another form is all
-    name."""
+    name.
+    """
     name, _, value = text.partition("=")
     try:
         return name, float(value or 0)

@@ -1,5 +1,6 @@
 """Every random number is a function of the run's seed and of what it is for, so any part of a run
-can be replayed."""
+can be replayed.
+"""
 
 from enum import IntEnum
 
@@ -11,7 +12,8 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 class Stream(IntEnum):
     """What random numbers are for. The values are part of the meaning of a seed: never renumber
-    them."""
+    them.
+    """
 
     INITIALISATION = 0
     TRAINING = 1

@@ -25,7 +25,8 @@ LARGE = 100.0
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at: `ok`, `note` (allowed, but know it) or `wrong` (training would
-    go astray)."""
+    go astray).
+    """
 
     what: str
     status: Literal["ok", "note", "wrong"]
@@ -79,7 +80,8 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
 def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
     import jax
 
-    reset, step = jax.jit(environment.reset), jax.jit(environment.step)
+    reset = jax.jit(environment.reset)
+    step = jax.jit(environment.step)
 
     def copy() -> Copy:
         now: dict[str, Any] = {}
@@ -113,7 +115,8 @@ def examine(
     """
     require(is_whole(steps) and steps >= 1, "steps", "a whole number >= 1", steps)
     made = make_environment(environment, max_episode_steps)
-    spec, copies = made.spec, _copies(made)
+    spec = made.spec
+    copies = _copies(made)
     policy = make_policy(
         spec.observation_space, spec.action_space, NetworkOptions(), np.random.default_rng(0)
     )
@@ -162,15 +165,20 @@ def _action(spec: EnvironmentSpec, observation: ndarray) -> Any:
 
 def _play(copy: Copy, spec: EnvironmentSpec, steps: int) -> Iterator[tuple[int, ndarray, Step]]:
     """(t, observation acted on, answer) of episodes one after the other, seeds and actions the same
-    at every call."""
+    at every call.
+    """
     spec.action_space.seed(0)
-    episode, t, observation = 0, 0, copy.reset(0)
+    episode = 0
+    t = 0
+    observation = copy.reset(0)
     for _ in range(steps):
         answer = copy.step(_action(spec, observation))
         yield t, observation, answer
-        observation, t = answer.observation, t + 1
+        observation = answer.observation
+        t = t + 1
         if answer.terminated or answer.truncated or t == spec.max_episode_steps:
-            episode, t = episode + 1, 0
+            episode = episode + 1
+            t = 0
             observation = copy.reset(episode)
 
 
@@ -208,9 +216,10 @@ def _observations(
             largest = np.abs(values).max()
             text = f"up to {largest:.3g}: standardise them, as training does by default"
             yield Finding("observations", "note", text)
-    # type: ignore[attr-defined]
-    elif not (values >= space.start).all() or not (values < space.start + space.n).all():
-        yield Finding("observations", "wrong", f"lie outside {space}")
+    elif isinstance(space, gym.spaces.Discrete):
+        inside = (values >= space.start) & (values < space.start + space.n)
+        if not inside.all():
+            yield Finding("observations", "wrong", f"lie outside {space}")
 
 
 def _rewards(played: list[tuple[int, ndarray, Step]]) -> Iterator[Finding]:
@@ -278,7 +287,8 @@ def _repeats(one: list[Any], other: list[Any], starts: list[ndarray]) -> Iterato
 
 
 def _step_time(copy: Copy, spec: EnvironmentSpec, seconds: float = 0.2) -> float:
-    count, started = 0, time.perf_counter()
+    count = 0
+    started = time.perf_counter()
     for _ in _play(copy, spec, 10**6):
         count += 1
         if time.perf_counter() - started > seconds:

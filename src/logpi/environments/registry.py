@@ -1,5 +1,6 @@
 """From what a user writes to an environment: an id, `PACKAGE:ID`, `FILE:NAME`, a factory, a
-FiniteMDP."""
+FiniteMDP.
+"""
 
 import contextlib
 import hashlib
@@ -140,9 +141,10 @@ def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnv
     """A Gymnasium environment by id or `FILE:NAME`; imports no JAX, so that workers start quickly."""
     if is_file_source(source):
         path = Path(source.rpartition(":")[0])
-        identity = (
-            {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
-        )
+        if path.is_file():
+            identity = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        else:
+            identity = {}
         return _host(load_from_file(source), source, source, max_episode_steps, identity)
     return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
 
@@ -187,7 +189,9 @@ def _host(
 
     def make() -> gym.Env:
         environment = view(_called(factory, name))
-        return environment if limit == declared else _limited(environment, limit)
+        if limit == declared:
+            return environment
+        return _limited(environment, limit)
 
     return HostEnvironment(spec, make, source)
 
@@ -264,7 +268,10 @@ def _make_registered(name: str) -> gym.Env:
             ),
             None,
         )
-        remedy = f"pip install 'logpi[{extra}]'" if extra else f"{error}"
+        if extra:
+            remedy = f"pip install 'logpi[{extra}]'"
+        else:
+            remedy = f"{error}"
         raise LogpiError(f"{name} needs a package that is not installed: {remedy}") from None
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv, ModuleNotFoundError) as error:
         extra = next((_EXTRAS[word] for word in _EXTRAS if word in name.lower()), None)

@@ -76,7 +76,9 @@ class CompiledEnvironment:
 def near_names(name: str, known: Iterable[str], otherwise: str = "see its list") -> str:
     """What the user may have meant; `otherwise` where no name is near."""
     near = difflib.get_close_matches(name, list(known), 3, cutoff=0.5)
-    return f"near: {', '.join(near)}" if near else otherwise
+    if near:
+        return f"near: {', '.join(near)}"
+    return otherwise
 
 
 def space_to_json(space: gym.Space) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
         return gym.spaces.Dict(
             {key: space_from_json(part) for key, part in fields["spaces"].items()}
         )
-    shape, dtype = tuple(fields["shape"]), np.dtype(fields["dtype"])
+    shape = tuple(fields["shape"])
+    dtype = np.dtype(fields["dtype"])
     low, high = (np.array(fields[bound], float).astype(dtype) for bound in ("low", "high"))
     return gym.spaces.Box(
         np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type
@@ -138,4 +141,6 @@ def _bound_to_json(bound: np.ndarray) -> Any:
     """One number where all are equal; infinities as text, because JSON has none."""
     numbers = [x if math.isfinite(x) else str(x) for x in bound.astype(float).ravel().tolist()]
     same = len(set(numbers)) == 1
-    return numbers[0] if same else np.array(numbers, object).reshape(bound.shape).tolist()
+    if same:
+        return numbers[0]
+    return np.array(numbers, object).reshape(bound.shape).tolist()

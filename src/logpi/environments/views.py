@@ -16,7 +16,8 @@ MASK = "action_mask"
 
 class MaskFirst(gym.ObservationWrapper):
     """[action mask, flattened observation]; the mask comes from `info["action_mask"]` or a Dict
-    observation."""
+    observation.
+    """
 
     def __init__(self, environment: gym.Env):
         super().__init__(environment)
@@ -28,7 +29,8 @@ class MaskFirst(gym.ObservationWrapper):
                 {key: part for key, part in space.spaces.items() if key != MASK}
             )
         self._rest = space
-        flat, count = flatten_space(space), int(environment.action_space.n)
+        flat = flatten_space(space)
+        count = int(environment.action_space.n)
         assert isinstance(flat, gym.spaces.Box)
         low, high = (
             np.append(np.full(count, x), bound) for x, bound in ((0, flat.low), (1, flat.high))
@@ -47,10 +49,8 @@ class MaskFirst(gym.ObservationWrapper):
 
     def _joined(self, observation: Any, info: dict[str, Any]) -> Any:
         if self._inside:
-            mask, observation = (
-                observation[MASK],
-                {k: v for k, v in observation.items() if k != MASK},
-            )
+            mask = observation[MASK]
+            observation = {k: v for k, v in observation.items() if k != MASK}
         else:
             mask = info[MASK]
         parts = (
@@ -62,12 +62,13 @@ class MaskFirst(gym.ObservationWrapper):
 
 class NestedAction(gym.ActionWrapper):
     """Takes the numbers of a Tuple or Dict action in one row, in the order in which Gymnasium
-    flattens."""
+    flattens.
+    """
 
     def action(self, action: Any) -> Any:
-        return (
-            _nested(self.action_space, iter(action)) if isinstance(action, np.ndarray) else action
-        )
+        if isinstance(action, np.ndarray):
+            return _nested(self.action_space, iter(action))
+        return action
 
 
 def _nested(space: gym.Space, numbers: Iterator[Any]) -> Any:
@@ -94,7 +95,9 @@ def policy_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     """
     observed = _observation_view(environment)
     nested = isinstance(environment.action_space, gym.spaces.Tuple | gym.spaces.Dict)
-    return (lambda environment: NestedAction(observed(environment))) if nested else observed
+    if nested:
+        return lambda environment: NestedAction(observed(environment))
+    return observed
 
 
 def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:

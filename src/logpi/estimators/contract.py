@@ -57,7 +57,10 @@ def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> t
     except (TypeError, ValueError):
         raise LogpiError(f"{called} is not a function whose parameters can be read") from None
     names: list[str] = []
-    given = estimator.keywords if isinstance(estimator, partial) else {}
+    if isinstance(estimator, partial):
+        given = estimator.keywords
+    else:
+        given = {}
     for parameter in parameters:
         if parameter.kind in (
             parameter.VAR_POSITIONAL,
@@ -90,7 +93,8 @@ def blame(function: Estimator) -> Iterator[None]:
     except LogpiError:
         raise
     except (Exception, SystemExit) as error:
-        name, inner = name_of(function), inner_function(function)
+        name = name_of(function)
+        inner = inner_function(function)
         code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
         file = getattr(code, "co_filename", None)
         frames = traceback.extract_tb(error.__traceback__)
@@ -117,7 +121,10 @@ def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ..
 
     **Raises:** `LogpiError` for anything else.
     """
-    shape = () if isinstance(output, int | float) else getattr(output, "shape", None)
+    if isinstance(output, int | float):
+        shape = ()
+    else:
+        shape = getattr(output, "shape", None)
     kind = str(getattr(output, "dtype", "float"))
     if shape is not None and not any(number in kind for number in ("float", "int", "bool")):
         raise LogpiError(f"{name} returned numbers of type {kind}: return real numbers")

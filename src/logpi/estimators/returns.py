@@ -1,5 +1,6 @@
 """R(τ), reward-to-go [D0.2, D0.3, D4.2]; beyond the end of a rollout with a critic; after an older
-policy [D1.3]."""
+policy [D1.3].
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ def reward_to_go(trajectory: Trajectory, discount: Number) -> Float[Array, "time
 
 def whole_return(trajectory: Trajectory, discount: Number) -> Float[Array, "time env"]:
     """R(τ) = Σ_t γ^t r_{t+1}, the same number at every step of a trajectory that starts in row 0
-    [D0.3]."""
+    [D0.3].
+    """
     return jnp.broadcast_to(reward_to_go(trajectory, discount)[0], trajectory.reward.shape)
 
 
@@ -73,7 +75,8 @@ def lambda_return(
     trajectory: Trajectory, value: Float[Array, "time env"], discount: Number, trace_decay: Number
 ) -> Float[Array, "time env"]:
     """V_t + Σ_k (γλ)^k δ_{t+k} of whole episodes, whose future is nothing however they end; R_t
-    where λ = 1."""
+    where λ = 1.
+    """
     whole = trajectory._replace(terminated=trajectory.terminated | trajectory.truncated)
     return value + advantages(whole, value, discount, trace_decay)
 

@@ -1,5 +1,6 @@
 """Adam along the minibatches of a rollout: for one loss of policy and critic, or for the critic
-alone."""
+alone.
+"""
 
 import math
 from collections.abc import Callable

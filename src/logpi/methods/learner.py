@@ -83,7 +83,9 @@ def count_batch(learner: Learner, trajectory: Trajectory) -> Learner:
         return isinstance(x, Encoder)
 
     def observe(x: Any) -> Any:
-        return x.observe(trajectory.observation, trajectory.mask) if is_encoder(x) else x
+        if is_encoder(x):
+            return x.observe(trajectory.observation, trajectory.mask)
+        return x
 
     networks = (learner.policy, learner.value)
     policy, value = jax.tree.map(observe, networks, is_leaf=is_encoder)

@@ -101,7 +101,10 @@ def off_policy_estimator(discount: float, ratio_limit: float = math.inf) -> Esti
         stream, known = _stream(reward, ended, truncated, mask, step, value, beyond)
         log_ratio = _with_last_row(log_prob - old_log_prob)
         ratio = jnp.minimum(jnp.exp(log_ratio), ratio_limit)
-        reached = earlier_ratio(stream, log_ratio) if ratio_limit == math.inf else 1.0
+        if ratio_limit == math.inf:
+            reached = earlier_ratio(stream, log_ratio)
+        else:
+            reached = 1.0
         advantage = reached * advantages(stream, known, discount, 1.0, ratio)
         return (discount_power(stream.step, discount) * advantage)[:-1].T
 

@@ -1,5 +1,6 @@
 """Staying near a reference policy: its distance is part of the reward, so that its gradient is
-exact."""
+exact.
+"""
 
 from typing import Any
 

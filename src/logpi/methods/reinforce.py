@@ -131,8 +131,14 @@ class Reinforce(NetworkOptions):
         coefficient = self.reference_coefficient
         paid = near_reference(learner.policy, learner.reference, trajectory, coefficient)
         return_ = self.return_of(paid)
-        predicted = None if learner.value is None else value_baseline(learner.value, trajectory)
-        trust = 0.0 if learner.value is None else jnp.asarray(learner.value.units.trust)
+        if learner.value is None:
+            predicted = None
+        else:
+            predicted = value_baseline(learner.value, trajectory)
+        if learner.value is None:
+            trust = 0.0
+        else:
+            trust = jnp.asarray(learner.value.units.trust)
         baseline = self.baseline_of(return_, trajectory.mask, predicted, trust)
         if self.estimator is None:
             weight = self.weight_of(trajectory, return_, baseline)
@@ -188,7 +194,8 @@ class Reinforce(NetworkOptions):
         self, learner: Learner, trajectory: Trajectory, gradient: Vector, sums: Metrics
     ) -> tuple[Learner, Metrics]:
         """One step of Adam uphill, shortened to the KL limit: KL grows with the square of a small
-        step."""
+        step.
+        """
         parameters, rebuild = as_vector(learner.policy)
         moments = learner.policy_optimizer
         direction, moments = optax.scale_by_adam().update(-gradient, moments)  # Optax minimises

@@ -14,7 +14,8 @@ def update(
     method: Method, learner: Learner, trajectory: Trajectory, budget: int | float = math.inf
 ) -> tuple[Learner, Metrics]:
     """One update with the options of this moment; `budget` is the number of steps over which they
-    change."""
+    change.
+    """
     now = options_at(method, jnp.minimum(learner.steps / budget, 1.0))
     learner, metrics = now.update(learner, trajectory)
     metrics["learning_rate"] = jnp.asarray(now.learning_rate)

@@ -67,7 +67,10 @@ class ValueFunction(Module):
         if self.horizon is not None:
             time = (step / self.horizon).astype(float_dtype())
             features.append(time[..., None])
-        x = features[0] if len(features) == 1 else jnp.concatenate(features, axis=-1)
+        if len(features) == 1:
+            x = features[0]
+        else:
+            x = jnp.concatenate(features, axis=-1)
         return self.units.offset + self.units.scale * self.network(x)[..., 0]
 
     def reading(self, policy: Policy) -> "ValueFunction":
@@ -98,7 +101,10 @@ def make_value_on_trunk(
     policy: Policy, options: NetworkOptions, random: np.random.Generator
 ) -> ValueFunction:
     """V = 0 with no layers but its last, which reads what the policy's last layer reads."""
-    size = options.hidden[-1] if options.hidden else policy.encoder.size
+    if options.hidden:
+        size = options.hidden[-1]
+    else:
+        size = policy.encoder.size
     return ValueFunction(None, MLP([size, 1], 0.0, random), _first_units(), None)
 
 

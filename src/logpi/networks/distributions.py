@@ -90,7 +90,8 @@ class Normal(NamedTuple):
 
     def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's
-        dimensions."""
+        dimensions.
+        """
         standardised = (action - self.mean) * jnp.exp(-self.log_std)
         terms = -0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.sum(terms, axis=-1)
@@ -101,7 +102,8 @@ class Normal(NamedTuple):
 
     def kl(self, other: "Normal") -> Float[Array, "*batch"]:
         """Σ_j [ log(std'_j / std_j) + (std_j² + (mean_j - mean'_j)²) / (2 std'_j²) - ½ ], the
-        primes being other's."""
+        primes being other's.
+        """
         log_ratio = self.log_std - other.log_std
         distance = (self.mean - other.mean) * jnp.exp(-other.log_std)
         return jnp.sum(-log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + distance**2 - 1), axis=-1)
@@ -158,7 +160,8 @@ def split_last(x: Any, sizes: Sequence[int]) -> list[Any]:
 
 class Product(NamedTuple):
     """Independent parts; an action is all of theirs in one row, of floats unless every part is a
-    choice."""
+    choice.
+    """
 
     parts: tuple[Categorical | Normal | TanhNormal, ...]
 

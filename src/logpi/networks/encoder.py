@@ -19,7 +19,8 @@ FEATURE_LIMIT = 10.0
 
 class Standardiser(Module):
     """(x - mean) / deviation by the statistics of everything observed so far; not trained, saved in
-    the policy."""
+    the policy.
+    """
 
     mean: Float[AnyArray, " features"]
     variance: Float[AnyArray, " features"]
@@ -40,7 +41,8 @@ class Standardiser(Module):
         count = jnp.sum(mask)
         mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / jnp.maximum(count, 1)
         squares = jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1))
-        total, distance = jnp.maximum(self.count + count, 1), mean - self.mean
+        total = jnp.maximum(self.count + count, 1)
+        distance = mean - self.mean
         variance = (
             self.variance * self.count + squares + distance**2 * self.count * count / total
         ) / total
@@ -62,24 +64,41 @@ class Image(Module):
 
     def __init__(self, space: gym.spaces.Box, random: np.random.Generator, raw: bool):
         self.channels_first = space.shape[0] < space.shape[2]
-        low, high = float(space.low.min()), float(space.high.max())
-        self.low, self.range = (low, high - low) if np.isfinite(high - low) else (0.0, 1.0)
-        height, width, channels = np.roll(space.shape, -1) if self.channels_first else space.shape
+        low = float(space.low.min())
+        high = float(space.high.max())
+        if np.isfinite(high - low):
+            self.low = low
+            self.range = high - low
+        else:
+            self.low = 0.0
+            self.range = 1.0
+        if self.channels_first:
+            height, width, channels = np.roll(space.shape, -1)
+        else:
+            height, width, channels = space.shape
         self.shape = int(height), int(width), int(channels)
-        self.convolutions = None if raw else Convolutions(self.shape, random)
+        if raw:
+            self.convolutions = None
+        else:
+            self.convolutions = Convolutions(self.shape, random)
 
     def __call__(self, pixels: AnyArray) -> Float[AnyArray, "*batch features"]:
         """The outputs of the convolutions, or the image itself."""
         xp = pixels.__array_namespace__()
         x = (pixels.astype(float_dtype()) - self.low) / self.range
         x = xp.moveaxis(x, -3, -1) if self.channels_first else x
-        return x if self.convolutions is None else self.convolutions(x)
+        if self.convolutions is None:
+            return x
+        return self.convolutions(x)
 
 
 def _is_image(space: gym.spaces.Box) -> bool:
     if len(space.shape) != 3:
         return False
-    height, width = space.shape[1:] if space.shape[0] < space.shape[2] else space.shape[:2]
+    if space.shape[0] < space.shape[2]:
+        height, width = space.shape[1:]
+    else:
+        height, width = space.shape[:2]
     return min(height, width) >= 3
 
 
@@ -106,14 +125,19 @@ class Encoder(Module):
         self.standardiser = self.image = None
         match space:
             case gym.spaces.Box():
-                self.shape, self.categories, self.start = space.shape, None, 0
+                self.shape = space.shape
+                self.categories = None
+                self.start = 0
                 if _is_image(space):
                     self.image = Image(space, random, raw)
                 elif standardise:
-                    zeros, ones = parameter(np.zeros(self.size)), parameter(np.ones(self.size))
+                    zeros = parameter(np.zeros(self.size))
+                    ones = parameter(np.ones(self.size))
                     self.standardiser = Standardiser(zeros, ones, parameter(np.zeros(())))
             case gym.spaces.Discrete():
-                self.shape, self.categories, self.start = (), int(space.n), int(space.start)
+                self.shape = ()
+                self.categories = int(space.n)
+                self.start = int(space.start)
             case _:
                 raise LogpiError(
                     f"observation space {space} is not supported; supported: Box, Discrete"
@@ -129,18 +153,18 @@ class Encoder(Module):
     @property
     def features(self) -> tuple[int, ...]:
         """Shape of the features of one observation."""
-        return (
-            self.image.shape
-            if self.image is not None and self.image.convolutions is None
-            else (self.size,)
-        )
+        if self.image is not None and self.image.convolutions is None:
+            return self.image.shape
+        return (self.size,)
 
     @property
     def size(self) -> int:
         """Number of features."""
         if self.image is not None and self.image.convolutions is not None:
             return self.image.convolutions.size
-        return self.categories if self.categories is not None else math.prod(self.shape)
+        if self.categories is not None:
+            return self.categories
+        return math.prod(self.shape)
 
     def __call__(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
         """Features of observations with any leading dimensions."""
@@ -150,7 +174,9 @@ class Encoder(Module):
         if self.image is not None:
             return self.image(observation)
         features = self._flat(observation)
-        return features if self.standardiser is None else self.standardiser(features)
+        if self.standardiser is None:
+            return features
+        return self.standardiser(features)
 
     def _flat(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
         batch = observation.shape[: observation.ndim - len(self.shape)]

@@ -1,5 +1,6 @@
 """From a network's output to an action distribution, and from its actions to what the environment
-receives."""
+receives.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -53,11 +54,12 @@ def draw_noise(
     head: Head, leading: tuple[int, ...], draw: Callable[[str, tuple[int, ...]], AnyArray]
 ) -> AnyArray:
     """Standard noise `[*leading, size]` for a head, `draw(law, shape)` being the source of each
-    law's numbers."""
+    law's numbers.
+    """
     parts = [draw(law, (*leading, count)) for law, count in head.noise_laws]
-    return (
-        parts[0] if len(parts) == 1 else parts[0].__array_namespace__().concatenate(parts, axis=-1)
-    )
+    if len(parts) == 1:
+        return parts[0]
+    return parts[0].__array_namespace__().concatenate(parts, axis=-1)
 
 
 class CategoricalHead(Module):
@@ -100,8 +102,10 @@ class NormalHead(Module):
             raise LogpiError(
                 f"tanh-normal actions need finite bounds in every dimension; the action space is {space}"
             )
-        self.low, self.high = tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist())
-        self.shape, self.squash = space.shape, squash
+        self.low = tuple(space.low.ravel().tolist())
+        self.high = tuple(space.high.ravel().tolist())
+        self.shape = space.shape
+        self.squash = squash
         self.log_std = parameter(np.full(len(self.low), log_std))
 
     @property
@@ -116,12 +120,16 @@ class NormalHead(Module):
     def __call__(self, output: Float[AnyArray, "*batch d"]) -> Normal | TanhNormal:
         """Gaussian around the outputs."""
         log_std = output.__array_namespace__().broadcast_to(self.log_std, output.shape)
-        return TanhNormal(output, log_std) if self.squash else Normal(output, log_std)
+        if self.squash:
+            return TanhNormal(output, log_std)
+        return Normal(output, log_std)
 
     def execute(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy
-        arrays."""
-        low, high = np.asarray(self.low), np.asarray(self.high)
+        arrays.
+        """
+        low = np.asarray(self.low)
+        high = np.asarray(self.high)
         bounded = np.isfinite(low) & np.isfinite(high)
         centre = np.where(
             bounded, (np.where(bounded, high, 0) + np.where(bounded, low, 0)) / 2, 0.0
@@ -130,11 +138,10 @@ class NormalHead(Module):
             bounded, (np.where(bounded, high, 1) - np.where(bounded, low, -1)) / 2, 1.0
         )
         xp = action.__array_namespace__()
-        unit = (
-            xp.tanh(action)
-            if self.squash
-            else xp.where(bounded, xp.clip(action, -1.0, 1.0), action)
-        )
+        if self.squash:
+            unit = xp.tanh(action)
+        else:
+            unit = xp.where(bounded, xp.clip(action, -1.0, 1.0), action)
         executed = centre.astype(action.dtype) + half_range.astype(action.dtype) * unit
         executed = xp.clip(
             executed, low.astype(action.dtype), high.astype(action.dtype)
@@ -170,12 +177,15 @@ class ProductHead(Module):
 
     def execute(self, action: AnyArray) -> Any:
         """Each choice as its own head executes it."""
-        xp, leading = action.__array_namespace__(), action.shape[:-1]
+        xp = action.__array_namespace__()
+        leading = action.shape[:-1]
         widths = [1 if isinstance(part, CategoricalHead) else part.size for part in self.parts]
         own = zip(self.parts, split_last(action, widths), strict=True)
         parts = [part.execute(mine).reshape(*leading, -1) for part, mine in own]
         executed = xp.concatenate(parts, axis=-1)
-        return executed if self.shape is None else executed.reshape(*leading, *self.shape)
+        if self.shape is None:
+            return executed
+        return executed.reshape(*leading, *self.shape)
 
 
 def action_head(space: gym.Space, squash: bool, log_std: float = -0.5) -> Head:
@@ -224,4 +234,6 @@ def _leaf_heads(space: gym.Space, squash: bool, log_std: float) -> list[Head]:
             ]
         case _:
             head = _head(space, squash, log_std)
-            return list(head.parts) if isinstance(head, ProductHead) else [head]
+            if isinstance(head, ProductHead):
+                return list(head.parts)
+            return [head]

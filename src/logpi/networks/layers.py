@@ -83,16 +83,18 @@ class Convolutions(Module):
 
     def __init__(self, shape: tuple[int, int, int], random: np.random.Generator):
         height, width, channels = shape
-        self.windows = LARGE_IMAGE if min(height, width) >= 36 else SMALL_IMAGE
-        self.kernels, self.biases = [], []
+        if min(height, width) >= 36:
+            self.windows = LARGE_IMAGE
+        else:
+            self.windows = SMALL_IMAGE
+        self.kernels = []
+        self.biases = []
         for window, stride, out in self.windows:
             self.kernels.append(orthogonal(window * window * channels, out, np.sqrt(2.0), random))
             self.biases.append(parameter(np.zeros(out)))
-            height, width, channels = (
-                (height - window) // stride + 1,
-                (width - window) // stride + 1,
-                out,
-            )
+            height = (height - window) // stride + 1
+            width = (width - window) // stride + 1
+            channels = out
         self.size = height * width * channels
 
     def __call__(self, image: Float[AnyArray, "*batch height width channels"]) -> Any:

@@ -79,7 +79,8 @@ class NoMemory(Module):
 
 class GRU(Module):
     """h' = z h + (1 - z) tanh(W x + r (U h)), gates z, r = sigmoid(affine in x and h) (Cho et al.
-    2014)."""
+    2014).
+    """
 
     into: MLP
     within: Float[AnyArray, "_ _"]

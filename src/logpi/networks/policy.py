@@ -173,7 +173,10 @@ def make_policy(
     standardise = options.normalize_observations
     encoder = Encoder(observation_space, random, standardise, raw=raw)
     memory = make_memory(options.memory, encoder.size, options.memory_size, random)
-    features = (options.memory_size,) if memory.recurrent else encoder.features
+    if memory.recurrent:
+        features = (options.memory_size,)
+    else:
+        features = encoder.features
     if options.network is not None:
         network = make_user_network(options.network, features, head.size, random)
     else:

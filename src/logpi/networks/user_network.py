@@ -1,5 +1,6 @@
 """A user's own network in the place of the policy's: `FILE.py:NAME`, a function that builds an
-Equinox module."""
+Equinox module.
+"""
 
 from typing import Any
 
@@ -23,7 +24,8 @@ class _Fixed:
 
 class UserNetwork(Module):
     """The user's module, which maps the features of one observation to the head's outputs, on
-    batches."""
+    batches.
+    """
 
     parameters: Any
     fixed: _Fixed = eqx.field(static=True)
@@ -31,7 +33,8 @@ class UserNetwork(Module):
 
     def __call__(self, x: Float[AnyArray, "*batch_and_features"]) -> Any:
         """Outputs for features with any leading dimensions; a compiled call where the features are
-        NumPy's."""
+        NumPy's.
+        """
         if isinstance(x, np.ndarray):
             return np.asarray(_compiled(self, x))
         batch = x.shape[: x.ndim - len(self.features)]
@@ -58,9 +61,10 @@ def make_user_network(
     key = jax.random.key(int(random.integers(2**31)))
     expected = f"a module that maps an array of shape {features} to one of shape ({outputs},)"
     try:
-        module = (
-            build(*features, outputs, key) if len(features) == 1 else build(features, outputs, key)
-        )
+        if len(features) == 1:
+            module = build(*features, outputs, key)
+        else:
+            module = build(features, outputs, key)
         shape = jax.eval_shape(module, jax.ShapeDtypeStruct(features, np.float32)).shape
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -72,7 +72,8 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
     for name, leaf in _named_leaves(like):
         if name not in arrays:
             raise DamagedCheckpoint(f"it lacks {name}")
-        found, expected = arrays[name], _plain(leaf)
+        found = arrays[name]
+        expected = _plain(leaf)
         if found.shape != expected.shape or found.dtype != expected.dtype:
             raise DamagedCheckpoint(f"{name} is {found.dtype}{found.shape}, expected {expected.dtype}{expected.shape}")
         put = jax.device_put(found)
@@ -110,7 +111,9 @@ def _is_key(leaf: Any) -> bool:
 def _plain(leaf: Any) -> Any:
     """The numbers of a random key, which environments keep in their state; anything else as it is.
     """
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    return leaf
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

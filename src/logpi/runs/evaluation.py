@@ -97,7 +97,8 @@ def evaluate_with(sampler: Sampler, policy: Policy, episodes: int, deterministic
 def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:
     """**Raises:** `LogpiError` where an environment asks for another policy than this."""
     squash = any(getattr(part, "squash", False) for part in getattr(policy.head, "parts", (policy.head,)))
-    encoder, head = Encoder(spec.observation_space, np.random.default_rng(0)), action_head(spec.action_space, squash)
+    encoder = Encoder(spec.observation_space, np.random.default_rng(0))
+    head = action_head(spec.action_space, squash)
     form = jax.tree.structure  # with bounds, starts and shapes
     seen = lambda encoder, masked: (encoder.layout, masked)
     for part, space, fits in (

@@ -63,7 +63,10 @@ class RunFolder:
             path = _new_folder(Path("runs"), base)
         elif path.exists():
             is_run = (path / "config.json").is_file()
-            hint = f"`logpi resume {quote(str(path))}` continues it" if is_run else "give another --out"
+            if is_run:
+                hint = f"`logpi resume {quote(str(path))}` continues it"
+            else:
+                hint = "give another --out"
             raise LogpiError(f"{path} exists already; {hint}")
         folder = RunFolder(path)
         with _file_errors(f"create the run folder {path}"):

@@ -16,7 +16,8 @@ from logpi.core.errors import LogpiError
 # Rows of metrics.csv that a whole budget of steps makes, at most.
 ROWS_PER_RUN = 250
 STEPS = "time/total_timesteps"
-RETURN, LENGTH = "rollout/ep_rew_mean", "rollout/ep_len_mean"
+RETURN = "rollout/ep_rew_mean"
+LENGTH = "rollout/ep_len_mean"
 # The means over episodes are taken over the latest batches that hold at least so many.
 WINDOW = 100
 
@@ -57,7 +58,9 @@ def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, f
 
     def mean(name: str) -> float:
         values = [update[name] for update in updates if not math.isnan(update.get(name, math.nan))]
-        return sum(values) / len(values) if values else math.nan
+        if values:
+            return sum(values) / len(values)
+        return math.nan
 
     episode_return, episode_length = counters.recent_means()
     return {
@@ -116,7 +119,9 @@ def _rows_until(path: Path, steps: int) -> list[list[str]]:
     with open(path, newline="") as file:
         names, *lines = list(csv.reader(file)) or [[]]
     count = sum(each <= steps for each in rows)
-    return [names, *lines[:count]] if count else []
+    if count:
+        return [names, *lines[:count]]
+    return []
 
 
 @contextmanager

@@ -35,8 +35,17 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     axes.set(title=", ".join(names), xlabel="environment steps", ylabel="return, mean of the last 100 episodes")
     axes.grid(alpha=0.3)
     axes.legend()
-    default = runs[0].path / "learning_curve.png" if len(runs) == 1 else Path("learning_curves.png")
-    path = default if out is None else Path(out) / default.name if Path(out).is_dir() else Path(out)
+    if len(runs) == 1:
+        default = runs[0].path / "learning_curve.png"
+    else:
+        default = Path("learning_curves.png")
+    if out is None:
+        path = default
+    else:
+        if Path(out).is_dir():
+            path = Path(out) / default.name
+        else:
+            path = Path(out)
     path = path if path.suffix else path.with_suffix(".png")
     try:
         figure.savefig(path, dpi=150)

@@ -65,7 +65,10 @@ class LineReporter(SilentReporter):
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         self._tenth = 10 * counters.steps // settings.steps
-        resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
+        if counters.steps:
+            resumed = f", resumed at step {counters.steps:,}"
+        else:
+            resumed = ""
         algorithm = name_of_method(settings.algorithm)
         what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
         print(f"{what}{resumed}, in {folder}")
@@ -81,9 +84,10 @@ class LineReporter(SilentReporter):
 
     def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
         count = len(evaluation.returns)
-        solved = (
-            "" if threshold is None else f"; {'reaches' if evaluation.mean >= threshold else 'below'} {threshold:g}"
-        )
+        if threshold is None:
+            solved = ""
+        else:
+            solved = f"; {'reaches' if evaluation.mean >= threshold else 'below'} {threshold:g}"
         wall = time.perf_counter() - self._began
         speed = counters.steps / max(counters.seconds, 1e-9)
         print(f"return   {evaluation} over {count} fresh episodes (mean, 95 % interval){solved}")

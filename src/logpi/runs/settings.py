@@ -95,7 +95,9 @@ def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> N
 
 def _as_option(value: Any) -> Any:
     """Files have lists where options are tuples."""
-    return tuple(cast(list[Any], value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(cast(list[Any], value))
+    return value
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def enumerate_trajectories(mdp: FiniteMDP) -> Enumeration:
     outcome = np.argwhere(joint > 0)  # rows (s, a, s', k), sorted by s
     first = np.searchsorted(outcome[:, 0], np.arange(mdp.states + 1))
     start = np.flatnonzero(mdp.initial)
-    environment, state, path = mdp.initial[start], start, np.empty((0, len(start)), np.int64)
+    environment = mdp.initial[start]
+    state = start
+    path = np.empty((0, len(start)), np.int64)
     ended: list[tuple[ndarray, ndarray]] = []
     for t in range(mdp.horizon):
         choices = first[state + 1] - first[state]
@@ -54,7 +56,8 @@ def enumerate_trajectories(mdp: FiniteMDP) -> Enumeration:
         within = np.arange(len(before)) - np.repeat(np.cumsum(choices) - choices, choices)
         chosen = first[state][before] + within
         environment = environment[before] * joint[tuple(outcome[chosen].T)]
-        path, state = np.concatenate([path[:, before], chosen[None]]), outcome[chosen, 2]
+        path = np.concatenate([path[:, before], chosen[None]])
+        state = outcome[chosen, 2]
         over = mdp.terminal[state] | (t + 1 == mdp.horizon)
         ended.append(
             (
@@ -62,7 +65,9 @@ def enumerate_trajectories(mdp: FiniteMDP) -> Enumeration:
                 np.pad(path[:, over], ((0, mdp.horizon - t - 1), (0, 0)), constant_values=-1),
             )
         )
-        environment, state, path = environment[~over], state[~over], path[:, ~over]
+        environment = environment[~over]
+        state = state[~over]
+        path = path[:, ~over]
     probability, paths = (np.concatenate(parts, axis=-1) for parts in zip(*ended, strict=True))
     return _columns(mdp, outcome, probability, paths)
 

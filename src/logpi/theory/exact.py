@@ -41,7 +41,8 @@ def state_policy(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "S A"]:
 
 class Values(NamedTuple):
     """V_t(s) for t = 0 … horizon and Q_t(s, a) for t = 0 … horizon - 1, both zero in terminal
-    states."""
+    states.
+    """
 
     state: Float[ndarray, "later S"]
     action: Float[ndarray, "time S A"]
@@ -57,12 +58,14 @@ def policy_values(
     mdp: FiniteMDP, policy: Float[ndarray, "S A"], after_horizon: Float[ndarray, " S"] | None = None
 ) -> Values:
     """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, by default
-    0."""
-    state, action = (
-        np.zeros((mdp.horizon + 1, mdp.states)),
-        np.zeros((mdp.horizon, mdp.states, mdp.actions)),
-    )
-    state[mdp.horizon] = 0.0 if after_horizon is None else after_horizon
+    0.
+    """
+    state = np.zeros((mdp.horizon + 1, mdp.states))
+    action = np.zeros((mdp.horizon, mdp.states, mdp.actions))
+    if after_horizon is None:
+        state[mdp.horizon] = 0.0
+    else:
+        state[mdp.horizon] = after_horizon
     for t in reversed(range(mdp.horizon)):
         action[t] = _action_value(mdp, state[t + 1])
         state[t] = np.sum(policy * action[t], axis=1)
@@ -120,7 +123,8 @@ def through_softmax(
     mdp: FiniteMDP, policy: Float[ndarray, "S A"], by_policy: Float[ndarray, "S A"]
 ) -> Float[ndarray, "O A"]:
     """∂f/∂logits[o,a] = Σ_{s seen as o} π(a|s) (f_{sa} - Σ_b π(b|s) f_{sb}), from f_{sa} =
-    ∂f/∂π(a|s)."""
+    ∂f/∂π(a|s).
+    """
     gradient = np.zeros((mdp.observations, mdp.actions))
     centred = by_policy - np.sum(policy * by_policy, axis=1, keepdims=True)
     np.add.at(gradient, mdp.observation, policy * centred)

@@ -58,16 +58,21 @@ class FiniteMDP:
         self.reward_value, self.reward_probability = _reward_law(reward)
         self.reward = np.sum(self.reward_value * self.reward_probability, axis=-1)
         self.terminal = _array("terminal", terminal, np.bool_)
-        self.horizon, self.discount = horizon, discount
-        seen = np.arange(self.initial.size) if observation is None else observation
+        self.horizon = horizon
+        self.discount = discount
+        if observation is None:
+            seen = np.arange(self.initial.size)
+        else:
+            seen = observation
         self.observation = _array("observation", seen, np.int64)
         self._check()
 
     def _check(self) -> None:
-        states, actions = (
-            self.transition.shape[0],
-            self.transition.shape[1] if self.transition.ndim == 3 else 0,
-        )
+        states = self.transition.shape[0]
+        if self.transition.ndim == 3:
+            actions = self.transition.shape[1]
+        else:
+            actions = 0
         shapes = {
             "initial": (states,),
             "transition": (states, actions, states),
@@ -107,7 +112,8 @@ class FiniteMDP:
 
     def replace(self, **changes: Any) -> "FiniteMDP":
         """The same process with other values of some parameters of the constructor; a law of
-        rewards as its mean."""
+        rewards as its mean.
+        """
         return FiniteMDP(
             **{field: getattr(self, field) for field in (*_FIELDS, "observation")} | changes
         )
@@ -155,11 +161,10 @@ class FiniteMDP:
         missing = [field for field in _FIELDS[:5] if field not in fields]
         unknown = [field for field in fields if field not in (*_FIELDS, "observation")]
         if missing or unknown:
-            wrong = (
-                f"lacks {', '.join(missing)}"
-                if missing
-                else f"has the unknown field {unknown[0]!r}"
-            )
+            if missing:
+                wrong = f"lacks {', '.join(missing)}"
+            else:
+                wrong = f"has the unknown field {unknown[0]!r}"
             raise LogpiError(f"{source} {wrong}; a finite MDP has the fields {', '.join(_FIELDS)}")
         reward = fields["reward"]
         if isinstance(reward, Mapping):
@@ -173,7 +178,8 @@ class FiniteMDP:
 
 def _reward_law(reward: Any) -> tuple[ndarray, ndarray]:
     """Values and probabilities [S, A, S, K]; a plain array is one certain value for each (s, a,
-    s')."""
+    s').
+    """
     if isinstance(reward, RewardLaw):
         return _array("reward_value", reward.value, np.float64), _array(
             "reward_probability", reward.probability, np.float64
@@ -184,7 +190,8 @@ def _reward_law(reward: Any) -> tuple[ndarray, ndarray]:
 
 def _array(field: str, value: Any, dtype: type) -> ndarray:
     try:
-        array, given = np.array(value, dtype), np.array(value)
+        array = np.array(value, dtype)
+        given = np.array(value)
         if given.dtype.kind not in "fiub" or not np.array_equal(array, given, equal_nan=True):
             raise ValueError
         array.flags.writeable = False

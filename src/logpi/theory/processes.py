@@ -16,7 +16,8 @@ def short_corridor(horizon: int = 1000) -> FiniteMDP:
     ≈ 0.586 with J = -(6 + 4√2) ≈ -11.66. `horizon` cuts the endless episodes of a policy that is
     nearly deterministic.
     """
-    left, right = 0, 1
+    left = 0
+    right = 1
     transition = np.zeros((4, 2, 4))
     for state, action, after in [
         (0, left, 0),
@@ -46,8 +47,11 @@ def discount_trap() -> FiniteMDP:
     best for both. But the expected update without γ^t is along -0.5 p (1 - p): the first action is
     paid for rewards that it does not earn.
     """
-    left, right, end = 0, 1, 5
-    transition, reward = np.zeros((6, 2, 6)), np.zeros((6, 2, 6))
+    left = 0
+    right = 1
+    end = 5
+    transition = np.zeros((6, 2, 6))
+    reward = np.zeros((6, 2, 6))
     for state, action, after, paid in [
         (0, left, 1, 0.0),
         (0, right, 1, 1.0),
@@ -59,9 +63,11 @@ def discount_trap() -> FiniteMDP:
             for action in (left, right)
         ),
     ]:
-        transition[state, action, after], reward[state, action, after] = 1, paid
+        transition[state, action, after] = 1
+        reward[state, action, after] = paid
     transition[end, :, end] = 1
-    start, terminal = np.eye(6)[0], np.arange(6) == end
+    start = np.eye(6)[0]
+    terminal = np.arange(6) == end
     return FiniteMDP(
         start, transition, reward, terminal, horizon=5, discount=0.5, observation=np.zeros(6, int)
     )
@@ -73,14 +79,21 @@ def stay_or_leave() -> FiniteMDP:
 
     Staying pays a little, leaving the second place pays more or nothing, each with a chance.
     """
-    stay, leave, exit_ = 0, 1, 2
+    stay = 0
+    leave = 1
+    exit_ = 2
     transition = np.zeros((3, 2, 3))
-    transition[0, stay], transition[0, leave] = [0.8, 0.2, 0], [0.1, 0.7, 0.2]
-    transition[1, stay], transition[1, leave] = [0, 1, 0], [0.3, 0, 0.7]
+    transition[0, stay] = [0.8, 0.2, 0]
+    transition[0, leave] = [0.1, 0.7, 0.2]
+    transition[1, stay] = [0, 1, 0]
+    transition[1, leave] = [0.3, 0, 0.7]
     transition[exit_, :, exit_] = 1
-    value, probability = np.zeros((3, 2, 3, 2)), np.full((3, 2, 3, 2), 0.5)
-    value[0, stay], value[1, stay] = [1, 0], [0.5, -0.5]
-    value[0, leave], value[1, leave, exit_] = -0.2, [3, 0]
+    value = np.zeros((3, 2, 3, 2))
+    probability = np.full((3, 2, 3, 2), 0.5)
+    value[0, stay] = [1, 0]
+    value[1, stay] = [0.5, -0.5]
+    value[0, leave] = -0.2
+    value[1, leave, exit_] = [3, 0]
     return FiniteMDP(
         [0.75, 0.25, 0], transition, RewardLaw(value, probability), [False, False, True], 3, 0.9
     )
@@ -92,7 +105,8 @@ def contextual_bandit() -> FiniteMDP:
 
     The best policy is paid 2; one arm for all situations at most 1.
     """
-    contexts, arms = 3, 4
+    contexts = 3
+    arms = 4
     end = contexts
     mean = np.array([[2.0, 1.0, 0.0, 1.0], [0.0, 2.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]])
     transition = np.zeros((end + 1, arms, end + 1))
@@ -110,8 +124,10 @@ def random_mdp(random: np.random.Generator) -> FiniteMDP:
 
     The last state is terminal and the policy decides when it is entered, or no state is terminal.
     """
-    states, actions = int(random.integers(2, 5)), int(random.integers(2, 4))
-    transition, order = np.zeros((states, actions, states)), np.arange(states)
+    states = int(random.integers(2, 5))
+    actions = int(random.integers(2, 4))
+    transition = np.zeros((states, actions, states))
+    order = np.arange(states)
     for row in transition.reshape(-1, states):
         row[random.choice(states, 2, replace=False)] = random.dirichlet([1, 1])
     terminal = (order == states - 1) & (random.random() < 0.7)

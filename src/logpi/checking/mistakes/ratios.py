@@ -1,5 +1,6 @@
 """How data of an older policy are weighted: importance ratios, and the known ways to get them
-wrong."""
+wrong.
+"""
 
 from collections.abc import Callable
 from typing import TypeAlias

@@ -1,5 +1,6 @@
 """Which known mistakes explain what was found: their exact expected gradients against the
-estimator's."""
+estimator's.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -131,7 +132,10 @@ def _combinations(names: tuple[str, ...], accepted: set[str]) -> Iterator[Combin
             yield Combination(divergence, aggregation, None, None, None, mistakes)
         return
     ratios = list(RATIOS) if "old_log_prob" in asks else [RATIOS.first]
-    scores = list(SCORES) if asks & {"logits", "policy"} else [SCORES.first]
+    if asks & {"logits", "policy"}:
+        scores = list(SCORES)
+    else:
+        scores = [SCORES.first]
     for advantage, ratio, aggregation, score in product(ADVANTAGES, ratios, AGGREGATIONS, scores):
         if not set(advantage.needs) <= asks:
             continue
@@ -141,7 +145,10 @@ def _combinations(names: tuple[str, ...], accepted: set[str]) -> Iterator[Combin
             continue
         for power in _powers_of(advantage):
             # R(τ) has its power of γ already: another would be the mistake
-            wrong = () if advantage.whole else _mistakes_of((power,), accepted)
+            if advantage.whole:
+                wrong = ()
+            else:
+                wrong = _mistakes_of((power,), accepted)
             if mistakes or wrong:
                 every = (*mistakes, *wrong)
                 yield Combination(advantage, aggregation, power, ratio, score, every)

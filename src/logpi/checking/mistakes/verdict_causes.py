@@ -154,7 +154,9 @@ def _kind(target: str, names: tuple[str, ...]) -> Kind:
     """What the target is about."""
     if "kl" in target and "reference_log_prob" in names:
         return "kl"
-    return "entropy" if target.startswith("entropy") else "policy"
+    if target.startswith("entropy"):
+        return "entropy"
+    return "policy"
 
 
 def _scaled(name: str | None) -> Cause:
@@ -258,12 +260,16 @@ def _difference(law: Float[ndarray, "O A"], policy: Float[ndarray, "O A"]) -> st
     if (never & (policy > 0)).any():
         allowed = np.where(never, 0.0, policy)
         masked = np.allclose(law, allowed / allowed.sum(axis=1, keepdims=True))
-        return "mask-missing" if masked else "logp-of-executed"
+        if masked:
+            return "mask-missing"
+        return "logp-of-executed"
     if _linear(np.log(law), np.log(policy)):
         return "temperature"
     if _linear(law, policy):
         return "eps-greedy"
-    return "double-softmax" if _linear(np.log(law), policy) else "sampler-differs"
+    if _linear(np.log(law), policy):
+        return "double-softmax"
+    return "sampler-differs"
 
 
 def _linear(y: Float[ndarray, "O A"], x: Float[ndarray, "O A"]) -> bool:

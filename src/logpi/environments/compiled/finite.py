@@ -16,10 +16,8 @@ def finite_environment(mdp: FiniteMDP, name: str) -> CompiledEnvironment:
 
     The discount of the process is not applied to the rewards: that is the algorithm's part.
     """
-    log_initial, log_transition = (
-        jnp.log(jnp.asarray(mdp.initial)),
-        jnp.log(jnp.asarray(mdp.transition)),
-    )
+    log_initial = jnp.log(jnp.asarray(mdp.initial))
+    log_transition = jnp.log(jnp.asarray(mdp.transition))
     terminal, observation, reward = map(
         jnp.asarray, (mdp.terminal, mdp.observation, mdp.reward_value)
     )

@@ -1,5 +1,6 @@
 """Whether a compiled environment of the user's own keeps to its interface, before anything is
-compiled from it."""
+compiled from it.
+"""
 
 from typing import Any
 
@@ -20,7 +21,8 @@ def require_sound(environment: CompiledEnvironment) -> None:
     **Raises:** `LogpiError` where they fail or return something else than what the space and the
     interface say.
     """
-    source, key = environment.spec.name, jax.eval_shape(lambda: jax.random.key(0))
+    source = environment.spec.name
+    key = jax.eval_shape(lambda: jax.random.key(0))
     state, observation = _traced(source, "reset", ("state", "observation"), environment.reset, key)
     head = action_head(environment.spec.action_space, squash=False)
     action = jax.eval_shape(
@@ -28,10 +30,8 @@ def require_sound(environment: CompiledEnvironment) -> None:
     )
     after, reached, *rest = _traced(source, "step", ANSWER, environment.step, key, state, action)
     for where, found in (("reset", observation), ("step", reached)):
-        declared, shape = (
-            _shape(environment.spec.observation_space),
-            getattr(found, "shape", "of several arrays"),
-        )
+        declared = _shape(environment.spec.observation_space)
+        shape = getattr(found, "shape", "of several arrays")
         if shape != declared:
             raise LogpiError(
                 f"{source}: {where} gives an observation of shape {shape}, its space has {declared}"
@@ -67,4 +67,6 @@ def _traced(source: str, name: str, parts: tuple[str, ...], function: Any, *argu
 
 
 def _shape(space: gym.Space) -> tuple[int, ...]:
-    return () if isinstance(space, gym.spaces.Discrete) else tuple(space.shape or ())
+    if isinstance(space, gym.spaces.Discrete):
+        return ()
+    return tuple(space.shape or ())

@@ -21,7 +21,8 @@ def measure_step(environment: gym.Env, seconds: float = 0.02) -> float:
     environment.action_space.seed(0)
     environment.reset(seed=0)
     actions = [environment.action_space.sample() for _ in range(32)]
-    start, steps = time.perf_counter(), 0
+    start = time.perf_counter()
+    steps = 0
     while steps < 3 or time.perf_counter() - start < seconds:
         *_, terminated, truncated, _ = environment.step(actions[steps % len(actions)])
         steps += 1
@@ -32,7 +33,9 @@ def measure_step(environment: gym.Env, seconds: float = 0.02) -> float:
 
 def usable_cores() -> int:
     """Cores that this process may run on, which a scheduler or `taskset` may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def hindered(group: Group) -> bool:
@@ -71,4 +74,6 @@ def make_group(environment: HostEnvironment, count: int, workers: int | None, co
         first.close()
         workers = cores - 1
     workers = min(workers, count - 1)
-    return WorkerGroup(environment, count, workers) if workers else LocalGroup(environment, count)
+    if workers:
+        return WorkerGroup(environment, count, workers)
+    return LocalGroup(environment, count)

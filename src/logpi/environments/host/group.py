@@ -1,5 +1,6 @@
 """Several copies of a Gymnasium environment, stepped together: in this process or in worker
-processes."""
+processes.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,7 +13,8 @@ from numpy import ndarray
 
 class EnvironmentFailure(Exception):
     """Environment `index` of a group failed or broke its own declaration; the rollout adds episode
-    and step."""
+    and step.
+    """
 
     def __init__(self, index: int, message: str):
         super().__init__(message)
@@ -48,7 +50,8 @@ class Group(Protocol):
 
 def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
     """The dtype and shape in which observations of a space are stored: as numbers if they are too
-    large for 32 bits."""
+    large for 32 bits.
+    """
     if isinstance(space, gym.spaces.Discrete):
         return np.dtype(np.int32), ()
     assert space.shape is not None

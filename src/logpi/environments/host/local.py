@@ -14,7 +14,9 @@ from logpi.environments.spec import HostEnvironment
 
 def native_actions(actions: ndarray) -> Sequence[Any]:
     """Actions one by one as environments expect them: Python ints for Discrete, arrays for Box."""
-    return actions.tolist() if actions.ndim == 1 and actions.dtype.kind == "i" else list(actions)
+    if actions.ndim == 1 and actions.dtype.kind == "i":
+        return actions.tolist()
+    return list(actions)
 
 
 class LocalGroup:
@@ -27,12 +29,19 @@ class LocalGroup:
         self._environments = [*first, *(environment.make() for _ in range(count - len(first)))]
         space = environment.spec.observation_space
         stored, self._shape = observation_layout(space)
-        self._dtype = np.dtype(space.dtype) if isinstance(space, gym.spaces.Box) else stored
+        if isinstance(space, gym.spaces.Box):
+            self._dtype = np.dtype(space.dtype)
+        else:
+            self._dtype = stored
         action = environment.spec.action_space
-        self._action_dtype = action.dtype if isinstance(action, gym.spaces.Box) else None
+        if isinstance(action, gym.spaces.Box):
+            self._action_dtype = action.dtype
+        else:
+            self._action_dtype = None
         self.observation = np.zeros((count, *self._shape), stored)
         self.reward = np.zeros(count)
-        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+        self.terminated = np.zeros(count, bool)
+        self.truncated = np.zeros(count, bool)
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         for seed, i in zip(seeds, rows, strict=True):
@@ -51,11 +60,9 @@ class LocalGroup:
                 observation, reward, terminated, truncated, _ = self._environments[i].step(
                     native[i]
                 )
-                self.reward[i], self.terminated[i], self.truncated[i] = (
-                    reward,
-                    terminated,
-                    truncated,
-                )
+                self.reward[i] = reward
+                self.terminated[i] = terminated
+                self.truncated[i] = truncated
             except (Exception, SystemExit) as error:
                 raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
             self.observation[i] = self._checked(i, observation)

@@ -33,7 +33,10 @@ def pool_environment(name: str, max_episode_steps: int | None) -> HostEnvironmen
     **Raises:** `LogpiError` where EnvPool is missing or does not know the environment.
     """
     envpool = _envpool(name)
-    options = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    if max_episode_steps is None:
+        options = {}
+    else:
+        options = {"max_episode_steps": max_episode_steps}
     made = envpool.make(name, env_type="gymnasium", num_envs=1, **options)
     config = made.spec.config
     spec = EnvironmentSpec(
@@ -67,12 +70,14 @@ class PoolGroup:
         )
         self._pool: Any = None
         dtype, shape = observation_layout(spec.observation_space)
-        self._action_dtype = (
-            np.int32 if isinstance(spec.action_space, gym.spaces.Discrete) else np.float64
-        )
+        if isinstance(spec.action_space, gym.spaces.Discrete):
+            self._action_dtype = np.int32
+        else:
+            self._action_dtype = np.float64
         self.observation = np.zeros((count, *shape), dtype)
         self.reward = np.zeros(count)
-        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+        self.terminated = np.zeros(count, bool)
+        self.truncated = np.zeros(count, bool)
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         if self._pool is None:
@@ -86,8 +91,10 @@ class PoolGroup:
         taken = np.ascontiguousarray(actions[chosen], self._action_dtype)
         observation, reward, terminated, truncated, info = self._pool.step(taken, chosen)
         rows = info["env_id"]
-        self.observation[rows], self.reward[rows] = observation, reward
-        self.terminated[rows], self.truncated[rows] = terminated, truncated
+        self.observation[rows] = observation
+        self.reward[rows] = reward
+        self.terminated[rows] = terminated
+        self.truncated[rows] = truncated
 
     def close(self) -> None:
         if self._pool is not None:

@@ -1,5 +1,6 @@
 """`vector:ID`: the vector environment that a package registers itself, which steps all copies at
-once."""
+once.
+"""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -29,7 +30,8 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
         )
     first = _made(name, 1)
     limit = registered.max_episode_steps or (ATARI_LIMIT if name.startswith("ALE/") else None)
-    space, mode = first.single_observation_space, first.metadata.get("autoreset_mode")
+    space = first.single_observation_space
+    mode = first.metadata.get("autoreset_mode")
     first.close()
     if limit is None:
         raise LogpiError(
@@ -77,12 +79,14 @@ class VectorGroup:
     repeatable = False
 
     def __init__(self, vector: VectorEnv[Any, Any, Any]):
-        self._vector, count = vector, vector.num_envs
+        self._vector = vector
+        count = vector.num_envs
         dtype, shape = observation_layout(vector.single_observation_space)
         self._latest: Any = None
         self.observation = np.zeros((count, *shape), dtype)
         self.reward = np.zeros(count)
-        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
+        self.terminated = np.zeros(count, bool)
+        self.truncated = np.zeros(count, bool)
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         if len(rows) == len(self.reward):
@@ -93,7 +97,10 @@ class VectorGroup:
         space = self._vector.action_space
         taken = np.asarray(actions, space.dtype)
         self._latest, *found, _ = self._vector.step(taken)
-        here = active if len(active) < len(self.reward) else slice(None)
+        if len(active) < len(self.reward):
+            here = active
+        else:
+            here = slice(None)
         self.observation[here] = np.asarray(self._latest)[here]
         for kept, new in zip((self.reward, self.terminated, self.truncated), found, strict=True):
             kept[here] = np.asarray(new)[here]

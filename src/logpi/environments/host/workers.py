@@ -29,7 +29,10 @@ from logpi.environments.host.group import EnvironmentFailure, observation_layout
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.spec import HostEnvironment
 
-RESET, STEP, ERROR, DONE = b"R", b"S", b"E", b"D"
+RESET = b"R"
+STEP = b"S"
+ERROR = b"E"
+DONE = b"D"
 FIELDS = ("observation", "reward", "terminated", "truncated")
 # Seconds for which a process looks for a message before it sleeps: to be woken takes as long as 10
 # steps of CartPole.
@@ -59,7 +62,8 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 
 def _watch(stream: IO[bytes]) -> Callable[[], None]:
     """A function that returns when there is something to read, or its patience ends; at once where
-    nothing can look."""
+    nothing can look.
+    """
     if not hasattr(select, "poll"):  # Windows
         return lambda: None
     poll = select.poll()
@@ -78,7 +82,8 @@ class _Worker:
 
     def __init__(self, environment: HostEnvironment, first: int, count: int):
         self.rows = slice(first, first + count)
-        self.first, self.count = first, count
+        self.first = first
+        self.count = count
         self._layout = _reply_layout(environment.spec.observation_space)
         command = [sys.executable, "-m", "logpi.environments.host.workers"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -149,7 +154,8 @@ class _Clock:
 
 class WorkerGroup:
     """The copies of this process, then those of all workers; seed for seed the same episodes as
-    `LocalGroup`."""
+    `LocalGroup`.
+    """
 
     repeatable = True
 
@@ -158,16 +164,20 @@ class WorkerGroup:
             raise LogpiError("worker processes need an environment given by name")
         bounds = [count * i // (workers + 1) for i in range(workers + 2)]
         self._workers = [_Worker(environment, a, b - a) for a, b in itertools.pairwise(bounds[1:])]
-        self._own, self._rows = LocalGroup(environment, bounds[1]), slice(bounds[1])
+        self._own = LocalGroup(environment, bounds[1])
+        self._rows = slice(bounds[1])
         self._action_dtype, _ = _action_layout(environment.spec.action_space)
         dtype, shape = observation_layout(environment.spec.observation_space)
         self.observation = np.zeros((count, *shape), dtype)
         self.reward = np.zeros(count)
-        self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
-        self._clock, self._slower = _Clock(), False
+        self.terminated = np.zeros(count, bool)
+        self.truncated = np.zeros(count, bool)
+        self._clock = _Clock()
+        self._slower = False
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
-        fresh, seed_of = self._flags(rows), np.zeros(len(self.reward), np.uint64)
+        fresh = self._flags(rows)
+        seed_of = np.zeros(len(self.reward), np.uint64)
         seed_of[list(rows)] = seeds
         busy = [worker for worker in self._workers if fresh[worker.rows].any()]
         for worker in busy:
@@ -202,13 +212,12 @@ class WorkerGroup:
         Judged by what its own copies took, over two times `WINDOW` seconds of stepping, since one
         may be a moment's pause of the whole machine; False until they have passed.
         """
-        clock, before = self._clock, self._slower
+        clock = self._clock
+        before = self._slower
         if clock.seconds < WINDOW or not clock.own_steps:
             return False
-        self._clock, self._slower = (
-            _Clock(),
-            clock.seconds > clock.own_seconds / clock.own_steps * clock.steps,
-        )
+        self._clock = _Clock()
+        self._slower = clock.seconds > clock.own_seconds / clock.own_steps * clock.steps
         return before and self._slower
 
     def _flags(self, rows: Sequence[int]) -> ndarray:
@@ -218,8 +227,10 @@ class WorkerGroup:
 
     def _finish(self, busy: Sequence[_Worker], own: Callable[[], None]) -> None:
         """Do this process's part, and take what the workers have done; a failure is raised when all
-        have answered."""
-        replies, failures = [], []
+        have answered.
+        """
+        replies = []
+        failures = []
         for answer in (own, *(worker.receive for worker in busy)):
             try:
                 replies.append(answer())
@@ -250,7 +261,10 @@ def _action_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
 def _numbers(space: gym.Space) -> int:
     """Length of a nested action in one row."""
     if isinstance(space, gym.spaces.Tuple | gym.spaces.Dict):
-        parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else space.spaces
+        if isinstance(space, gym.spaces.Dict):
+            parts = space.spaces.values()
+        else:
+            parts = space.spaces
         return sum(map(_numbers, parts))
     return int(np.prod(space.shape or ()))
 
@@ -294,12 +308,11 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 def main() -> None:
     """Serve on the pipes that this process was started with; the environment prints to standard
-    error."""
+    error.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    requests, replies = (
-        os.fdopen(os.dup(sys.stdin.fileno()), "rb"),
-        os.fdopen(os.dup(sys.stdout.fileno()), "wb"),
-    )
+    requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone

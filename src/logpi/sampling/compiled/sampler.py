@@ -1,5 +1,6 @@
 """The sampler of compiled environments: sampling and update inside one program, many updates a
-call."""
+call.
+"""
 
 from collections.abc import Callable
 from functools import partial

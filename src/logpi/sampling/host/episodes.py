@@ -34,7 +34,8 @@ class Played(NamedTuple):
 
 class HostEpisodes:
     """Plays one episode in each copy of a group; a copy whose episode has ended waits for the
-    others."""
+    others.
+    """
 
     def __init__(
         self,

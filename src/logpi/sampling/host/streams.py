@@ -97,7 +97,8 @@ class HostStreams:
 
     def move(self, group: Group, policy: Policy, batch: int) -> bool:
         """Go on in another group, if playing the episodes under way again leads to what is seen
-        now."""
+        now.
+        """
         before = self._group
         self._group = group
         try:

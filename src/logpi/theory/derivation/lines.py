@@ -53,7 +53,8 @@ class Line:
 @dataclass
 class Sides:
     """What the two sides are made of. Trajectories are the last axis but those of θ; `score` is ∇
-    log π."""
+    log π.
+    """
 
     mdp: FiniteMDP
     logits: Float[ndarray, "O A"]
@@ -84,7 +85,8 @@ class Sides:
     @cached_property
     def returns(self) -> Float[ndarray, "time trajectory"]:
         """R_t by its recursion [D4.2]."""
-        returns, later = np.zeros_like(self.every.reward), 0.0
+        returns = np.zeros_like(self.every.reward)
+        later = 0.0
         for t in reversed(range(self.mdp.horizon)):
             returns[t] = later = self.every.reward[t] + self.mdp.discount * later
         return returns
@@ -97,8 +99,10 @@ class Sides:
         self, weight: Float[ndarray, "time trajectory"]
     ) -> Float[ndarray, "trajectory O A"]:
         """Σ_t w_t ∇ log π(a_t|s_t; θ), ∇ log π(a|o) being 1[a] - π(·|o) in row o and zero in the
-        others."""
-        every, total = self.every, np.zeros((len(self.probability), *self.logits.shape))
+        others.
+        """
+        every = self.every
+        total = np.zeros((len(self.probability), *self.logits.shape))
         column = np.arange(len(self.probability))
         for t in range(self.mdp.horizon):
             w = np.where(every.mask[t], weight[t], 0.0)
@@ -112,7 +116,8 @@ class Sides:
 
         def value(logits: ndarray) -> ndarray:
             policy = state_policy(self.mdp, logits)
-            steps, q = factor ** np.arange(self.mdp.horizon), policy_values(self.mdp, policy).action
+            steps = factor ** np.arange(self.mdp.horizon)
+            q = policy_values(self.mdp, policy).action
             return through_softmax(
                 self.mdp, policy, np.einsum("t,ts,tsa->sa", steps, occupancy(self.mdp, policy), q)
             )
@@ -121,7 +126,8 @@ class Sides:
 
     def one_after_another(self, alpha: float) -> float:
         """θ moved at every step t of the episode instead of once: how far (E[θ'] - θ)/α is from ∇J."""
-        every, column = self.every, np.arange(len(self.probability))
+        every = self.every
+        column = np.arange(len(self.probability))
         moving = np.tile(self.logits, (len(column), 1, 1))
         for t in range(self.mdp.horizon):
             seen = self.mdp.observation[every.state[t]]
@@ -132,7 +138,9 @@ class Sides:
 
 
 def _d0(sides: Sides) -> Iterator[tuple[Any, ...]]:
-    every, horner, plain = sides.every, sides.returns[0], np.zeros(len(sides.probability))
+    every = sides.every
+    horner = sides.returns[0]
+    plain = np.zeros(len(sides.probability))
     for reward in every.reward[::-1]:
         plain = reward + plain
     yield (
@@ -194,9 +202,11 @@ def _d1(sides: Sides) -> Iterator[tuple[Any, ...]]:
 
 
 def _d2(sides: Sides) -> Iterator[tuple[Any, ...]]:
-    mdp, start = sides.mdp, int(np.flatnonzero(sides.mdp.initial)[0])
+    mdp = sides.mdp
+    start = int(np.flatnonzero(sides.mdp.initial)[0])
     once = mdp.replace(initial=np.eye(mdp.states)[start], horizon=1, discount=1.0)
-    seen, reward = mdp.observation[start], np.sum(mdp.transition[start] * mdp.reward[start], axis=1)
+    seen = mdp.observation[start]
+    reward = np.sum(mdp.transition[start] * mdp.reward[start], axis=1)
     probability = sides.policy[start]
     row = derivative(lambda logits: exact_objective(once, logits), sides.logits)[seen]
     left_is = "finite differences of the value of one step"
@@ -241,7 +251,8 @@ def _log_probability(sides: Sides, logits: ndarray) -> Float[ndarray, " trajecto
 
 
 def _d3(sides: Sides) -> Iterator[tuple[Any, ...]]:
-    mdp, every = sides.mdp, sides.every
+    mdp = sides.mdp
+    every = sides.every
     flow = np.einsum("ts,sa,sap->tsap", occupancy(mdp, sides.policy), sides.policy, mdp.transition)
     counted = np.zeros_like(flow)
     time = np.broadcast_to(np.arange(mdp.horizon)[:, None], every.mask.shape)
@@ -295,7 +306,8 @@ def _d3(sides: Sides) -> Iterator[tuple[Any, ...]]:
 
 
 def _d4(sides: Sides) -> Iterator[tuple[Any, ...]]:
-    mdp, every = sides.mdp, sides.every
+    mdp = sides.mdp
+    every = sides.every
     cumulative = np.cumsum(sides.policy, axis=1)
     interval = np.diff(cumulative, prepend=0.0, axis=1)[every.state, every.action]
     yield (

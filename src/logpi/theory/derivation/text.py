@@ -32,7 +32,8 @@ Most libraries leave γ^t out (Nota & Thomas 2020). On this process:
 
 def as_text(derivation: Derivation) -> str:
     """What `logpi derive` prints: of each line the entry that is largest on the left, and the
-    largest difference."""
+    largest difference.
+    """
     parts = [
         f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon {derivation.mdp.horizon}, "
         f"γ = {derivation.mdp.discount:.4g}, {derivation.trajectories:,} trajectories",
@@ -42,7 +43,10 @@ def as_text(derivation: Derivation) -> str:
         if line.tag.endswith(".1"):
             parts.append(f"\n{line.tag[:2]}  {SECTIONS[line.tag[:2]]}")
         left, right = line.largest
-        of = f"  (largest of {line.left.size:,})" if line.left.size > 1 else ""
+        if line.left.size > 1:
+            of = f"  (largest of {line.left.size:,})"
+        else:
+            of = ""
         parts += [
             f"\n[{line.tag}]  {line.equation}",
             f"    left   {left:+.12f}  {line.left_is}",
@@ -83,7 +87,9 @@ def remarks(derivation: Derivation) -> list[str]:
 
 
 def _beyond_rounding(size: float) -> str:
-    return f"{size:.1e}" if size > 1e-12 else "0"
+    if size > 1e-12:
+        return f"{size:.1e}"
+    return "0"
 
 
 def as_page(derivation: Derivation) -> str:
@@ -93,7 +99,10 @@ def as_page(derivation: Derivation) -> str:
         if line.tag.endswith(".1"):
             parts.append(f"\n## {line.tag[:2]} {SECTIONS[line.tag[:2]]}\n")
         left, right = line.largest
-        of = f", largest of {line.left.size:,}" if line.left.size > 1 else ""
+        if line.left.size > 1:
+            of = f", largest of {line.left.size:,}"
+        else:
+            of = ""
         parts += [
             f"- **[{line.tag}]** {line.equation}",
             f"  <br>{left:+.6f} ({line.left_is}) = {right:+.6f} ({line.right_is}){of}",

@@ -1,0 +1,4 @@
+"""A run: settings, the loop, the folder on disk, checkpoints, metrics, evaluation, what a person sees.
+
+Imports everything above it.
+"""

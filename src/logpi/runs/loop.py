@@ -1,0 +1,208 @@
+"""The training loop: sample, update, record, until the budget of environment steps is spent."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from logpi.core.errors import LogpiError
+from logpi.environments.spec import CompiledEnvironment, HostEnvironment
+from logpi.methods.learner import Learner
+from logpi.networks.policy import Policy
+from logpi.runs.checkpoint import Counters
+from logpi.runs.evaluation import Evaluation, evaluate_with
+from logpi.runs.folder import RunFolder
+from logpi.runs.metrics import (
+    ROWS_PER_RUN,
+    CsvTracker,
+    TensorBoardTracker,
+    Tracker,
+    count_update,
+    make_row,
+)
+from logpi.runs.report import Reporter
+from logpi.runs.settings import Settings
+from logpi.runs.signals import stop_signals
+from logpi.sampling.choose import make_sampler
+from logpi.sampling.seam import Interrupted, Sampler
+
+EVALUATION_EPISODES = 100
+CHECKPOINTS_PER_RUN = 10
+# A compiled environment learns inside the program for about so long before it reports.
+SECONDS_PER_CALL = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its policy, its folder, how far it went, and what the policy is worth."""
+
+    policy: Policy
+    folder: Path
+    steps: int
+    seconds: float
+    evaluation: Evaluation
+
+
+def run(
+    folder: RunFolder,
+    settings: Settings,
+    environment: HostEnvironment | CompiledEnvironment,
+    start: Callable[[Sampler], tuple[Learner, Counters]],
+    reporter: Reporter,
+) -> Run:
+    """Learn until the budget is spent, and evaluate the policy.
+
+    `start` gives the learner to go on from, and how far it has come.
+
+    **Raises:** `LogpiError` where the environment or the folder fails; `KeyboardInterrupt` after
+    Ctrl-C. What was learned is saved.
+    """
+    spec = environment.spec
+    method = settings.algorithm
+    with stop_signals() as interrupted:
+        copies = method.copies
+        sampler = make_sampler(environment, copies, settings.seed, settings.workers, interrupted)
+        try:
+            learner, counters = start(sampler)
+            reporter.start(settings, folder.path, counters)
+            size = f"{copies} copies x {spec.max_episode_steps:,} steps, the time limit"
+            with _faults_told(reporter, folder, counters, f"{spec.name}: not enough memory for {size}"):
+                learner = _learn_and_track(folder, settings, sampler, learner, counters, reporter)
+                reporter.evaluating(EVALUATION_EPISODES)
+                evaluation = evaluate_with(sampler, learner.policy, EVALUATION_EPISODES)
+        finally:
+            sampler.close()
+    folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})
+    reporter.finish(folder.path, counters, evaluation, spec.reward_threshold)
+    policy = learner.policy.on_host()
+    return Run(policy, folder.path, counters.steps, counters.seconds, evaluation)
+
+
+@contextmanager
+def _faults_told(
+    reporter: Reporter, folder: RunFolder, counters: Counters, no_memory: str
+) -> Iterator[None]:
+    """Whatever ends a run early: the reporter says where it can go on, and the user gets one line."""
+    try:
+        yield
+    except (Interrupted, OSError, MemoryError, LogpiError) as error:
+        reporter.stopped(folder.path, counters)
+        if isinstance(error, Interrupted):
+            raise KeyboardInterrupt from None
+        if isinstance(error, MemoryError):
+            raise LogpiError(f"{no_memory}: {error}") from None
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise LogpiError(f"cannot write the run folder {folder.path}: {reason}") from error
+        raise
+
+
+def _learn_and_track(
+    folder: RunFolder,
+    settings: Settings,
+    sampler: Sampler,
+    learner: Learner,
+    counters: Counters,
+    reporter: Reporter,
+) -> Learner:
+    """Learn, with the run's trackers open."""
+    trackers: list[Tracker] = []
+    try:
+        trackers.append(CsvTracker(folder.path / "metrics.csv", counters.steps))
+        trackers.append(TensorBoardTracker(folder.path, counters.steps))
+        record = Record(settings, counters, trackers, reporter)
+        return _learn(folder, settings, sampler, learner, record)
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+class Record:
+    """How far a run has come, and the rows of metrics that it writes on the way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        counters: Counters,
+        trackers: Sequence[Tracker],
+        reporter: Reporter,
+    ):
+        self.counters = counters
+        self.speed = 0.0
+        """Environment steps a second in the last call of the training program."""
+        self._settings = settings
+        self._trackers = trackers
+        self._reporter = reporter
+        self._row_every = max(1, settings.steps // ROWS_PER_RUN)
+        self._last_row = counters.steps
+        self._pending: list[dict[str, float]] = []
+
+    def add(self, updates: list[dict[str, float]], seconds: float) -> None:
+        """Count the updates of one call of the training program."""
+        before = self.counters.steps
+        for update in updates:
+            count_update(self.counters, update, seconds / len(updates))
+            self._pending.append(update)
+            self._write_row_if_due()
+        self.speed = (self.counters.steps - before) / seconds
+        self._reporter.progress(self._settings, self.counters, updates[-1])
+
+    def _write_row_if_due(self) -> None:
+        steps = self.counters.steps
+        is_due = steps - self._last_row >= self._row_every
+        if is_due or steps >= self._settings.steps:
+            row = make_row(self.counters, self._pending)
+            for tracker in self._trackers:
+                tracker.write(steps, row)
+            self._pending = []
+            self._last_row = steps
+
+
+def _learn(
+    folder: RunFolder, settings: Settings, sampler: Sampler, learner: Learner, record: Record
+) -> Learner:
+    """Update until the budget is spent. However it ends, the last whole state is saved."""
+    every = settings.checkpoint_every or max(1, settings.steps // CHECKPOINTS_PER_RUN)
+    advance = sampler.advance(settings.algorithm, learner, settings.steps)
+    counters = record.counters
+    saved = counters.steps
+    gc.freeze()  # each full collection would look through all objects of the libraries
+    try:
+        while counters.steps < settings.steps:
+            started = time.perf_counter()
+            limit = _steps_of_a_call(settings, counters, every, record.speed)
+            updated, updates = advance(learner, limit)
+            _require_finite(updates, counters.updates)
+            learner = updated
+            record.add(updates, time.perf_counter() - started)
+            if counters.steps // every > saved // every:
+                folder.save(learner, counters)
+                saved = counters.steps
+    finally:
+        gc.unfreeze()
+        if counters.steps > saved or not folder.checkpoints():
+            folder.save(learner, counters)
+    return learner
+
+
+def _steps_of_a_call(settings: Settings, counters: Counters, every: int, speed: float) -> int:
+    """Steps until the next checkpoint is due, and about `SECONDS_PER_CALL` of them at most."""
+    next_checkpoint = (counters.steps // every + 1) * every
+    until = min(settings.steps, next_checkpoint)
+    at_once = max(1, int(speed * SECONDS_PER_CALL))
+    return min(until - counters.steps, at_once)
+
+
+def _require_finite(updates: list[dict[str, float]], done: int) -> None:
+    for number, update in enumerate(updates, start=done + 1):
+        errors = (update["gradient_norm"], update.get("value_loss", 0.0))
+        if not np.isfinite(errors).all():
+            remedy = "lower the learning rates"
+            raise LogpiError(f"update {number}: the gradient is not finite; {remedy}")
+        if np.isnan(update["kl"]) or np.isnan(update["entropy"]):
+            remedy = "lower the learning rates"
+            raise LogpiError(f"update {number}: the policy has become NaN; {remedy}")
