@@ -79,7 +79,8 @@ def run_theirs(peer: str, task: dict[str, Any]) -> dict[str, float]:
 
 
 def compare(name: str, repeat: int) -> str:
-    """A row of the table: medians, least and most in brackets, their ratio, and the median returns."""
+    """A row of the table: medians, least and most in brackets, their ratio, and the median
+    returns."""
     work = COMPARISONS[name]
     by, show = work["by"], "{:.1f}" if work["by"] == "seconds" else "{:,.0f}"
     python_of(work["peer"])
@@ -109,7 +110,10 @@ def page(rows: Sequence[str], repeat: int) -> str:
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy")
     )
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; {versions}"
+    machine = (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
+        f"{versions}"
+    )
     return f"""# Benchmarks
 
 {machine}.

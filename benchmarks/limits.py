@@ -36,7 +36,8 @@ def seconds(work: Callable[[], object], least: float = 0.5) -> float:
 
 
 def products() -> None:
-    """Rates of what an update is made of: products, and the gradient of a 4-64-64-2 tanh network."""
+    """Rates of what an update is made of: products, and the gradient of a 4-64-64-2 tanh
+    network."""
     for rows, inner, columns in [(1024, 1024, 1024), (2048, 64, 64)]:
         a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
         product = jax.jit(lambda a, b: a @ b)
@@ -55,7 +56,8 @@ def products() -> None:
     gradient = jax.jit(jax.grad(output))
     work = 6 * rows * sum(a * b for a, b in itertools.pairwise(widths))
     print(
-        f"gradient of 4-64-64-2 on {rows} rows: {work / seconds(lambda: gradient(weights)) / 1e9:.0f} GFLOP/s"
+        f"gradient of 4-64-64-2 on {rows} rows: {work / seconds(lambda: gradient(weights)) / 1e9:.0f}"
+        f" GFLOP/s"
     )
 
 
@@ -79,7 +81,8 @@ def environments() -> None:
             "CartPole-v1", num_envs=count, vectorization_mode="vector_entry_point"
         )
         print(
-            f"CartPole-v1, its own vector environment, {count} copies: {stepping(vector):,.0f} steps/s"
+            f"CartPole-v1, its own vector environment, {count} copies: {stepping(vector):,.0f} "
+            f"steps/s"
         )
     try:
         envpool: Any = import_module("envpool")

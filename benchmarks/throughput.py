@@ -55,7 +55,8 @@ def main() -> None:
     print(f"{(last[STEPS] - first[STEPS]) / (last[SECONDS] - first[SECONDS]):,.0f} steps/s")
     tenth = next(megabytes for steps, megabytes in memory if steps >= last[STEPS] / 10)
     print(
-        f"resident {tenth:.0f} MB at {last[STEPS] / 10:,.0f} steps, {memory[-1][1]:.0f} MB at the end"
+        f"resident {tenth:.0f} MB at {last[STEPS] / 10:,.0f} steps, {memory[-1][1]:.0f} MB at the "
+        f"end"
     )
 
 

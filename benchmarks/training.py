@@ -47,7 +47,8 @@ def main() -> None:
     for name in ("return", "steps", "seconds"):
         values = sorted(row[name] for row in rows)
         print(
-            f"{name:8s} min {values[0]:.1f}  median {statistics.median(values):.1f}  max {values[-1]:.1f}"
+            f"{name:8s} min {values[0]:.1f}  median {statistics.median(values):.1f}  max "
+            f"{values[-1]:.1f}"
         )
     if len(rows) > 1:
         print(f"return   IQM {interquartile_mean([row['return'] for row in rows])}")

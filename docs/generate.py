@@ -102,7 +102,9 @@ NOT_REACHED = {
     "dropout-batchnorm": "the policy of the probes is a table",
     "hidden-state": "the policy of the probes has no memory",
     "frame-stack-leak": "the policy of the probes has no memory",
-    "nextstep-autoreset-row": "rollouts of the check have no such row; it leaves the policy's expectation exact",
+    "nextstep-autoreset-row": (
+        "rollouts of the check have no such row; it leaves the policy's expectation exact"
+    ),
     "vtrace-shuffled": "needs rows resampled from several batches",
     "meta-gradient": "second derivatives",
 }

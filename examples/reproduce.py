@@ -160,7 +160,8 @@ def corridor_figure(seed=0):
         error = late.std(ddof=1) / len(late) ** 0.5
         cut = len(returns) - len(whole)
         rows.append(
-            f"α {name}: {late.mean():.2f} ± {error:.2f}, median {np.median(late):.2f}; {cut} runs cut"
+            f"α {name}: {late.mean():.2f} ± {error:.2f}, median {np.median(late):.2f}; {cut} runs "
+            f"cut"
         )
         curves.append((f"α {name}", whole.mean(0)))
     show("corridor", rows, curves, "return")

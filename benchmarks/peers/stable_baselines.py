@@ -1,4 +1,5 @@
-"""Train with Stable-Baselines3 or SBX as the JSON argument says, and print what came of it as JSON."""
+"""Train with Stable-Baselines3 or SBX as the JSON argument says, and print what came of it as
+JSON."""
 
 import json
 import sys

@@ -67,7 +67,8 @@ def row(name: str, package: str | None, estimator, options: dict) -> str:
 
 def main() -> None:
     print(
-        "| implementation | code | target | verdict | relative bias | likely cause |\n|---|---|---|---|---|---|"
+        "| implementation | code | target | verdict | relative bias | likely cause "
+        "|\n|---|---|---|---|---|---|"
     )
     for audit in AUDITS:
         print(row(*audit), flush=True)

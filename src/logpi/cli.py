@@ -138,7 +138,8 @@ class Evaluate:
         else:
             how = "drawn" if self.sampled else "most probable"
             print(
-                f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 % interval)"
+                f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 % "
+                f"interval)"
             )
 
 
@@ -286,7 +287,9 @@ def _reporter() -> Any:
 
 
 def _train_command(arguments: Sequence[str]) -> tuple[type[Train], Train]:
-    """`train` with the options of the algorithm that the arguments name, and what it starts from."""
+    """`train` with the options of the algorithm that the arguments name, and what it starts
+    from.
+    """
     from logpi.methods.registry import METHODS, name_of_method
     from logpi.runs.settings import Settings, read_settings
 

@@ -1,4 +1,5 @@
-"""Correct estimators in differently written forms: none of them may be called anything but exact."""
+"""Correct estimators in differently written forms: none of them may be called anything but
+exact."""
 
 import jax
 import jax.numpy as jnp

@@ -67,7 +67,8 @@ def check(tmp_path, monkeypatch, capsys):
             "two calls with the same batch gave different results",
         ),
         (
-            "calls = [0]\ndef loss(log_prob):\n    calls[0] += 1\n    return calls[0] * log_prob.sum()",
+            "calls = [0]\ndef loss(log_prob):\n    calls[0] += 1\n    return calls[0] * "
+            "log_prob.sum()",
             "two calls with the same batch gave different results",
         ),
         (
@@ -79,7 +80,8 @@ def check(tmp_path, monkeypatch, capsys):
             "consumes randomness",
         ),
         (
-            "import torch\ndef loss(log_prob, reward):\n    reward.mul_(2)\n    return log_prob.sum()",
+            "import torch\ndef loss(log_prob, reward):\n    reward.mul_(2)\n    return "
+            "log_prob.sum()",
             "changes its input 'reward' in place",
         ),
         ("import torch\ndef loss(log_prob): return torch.log(-log_prob.exp()).sum()", "not finite"),
@@ -88,7 +90,8 @@ def check(tmp_path, monkeypatch, capsys):
             "not finite",
         ),
         (
-            "import random\nimport jax.numpy as jnp\ndef loss(log_prob): return random.random() * jnp.sum(log_prob)",
+            "import random\nimport jax.numpy as jnp\ndef loss(log_prob): return random.random() * "
+            "jnp.sum(log_prob)",
             "consumes randomness",
         ),
         (
@@ -100,13 +103,15 @@ def check(tmp_path, monkeypatch, capsys):
             "mine.py does not import: SystemExit",
         ),
         (
-            "import numpy as np\nrecent = []\ndef loss(log_prob, reward):\n    recent.append(reward.mean())\n"
+            "import numpy as np\nrecent = []\ndef loss(log_prob, reward):\n    "
+            "recent.append(reward.mean())\n"
             "    return -(log_prob.sum(1) * (reward.sum(1) - np.mean(recent))).mean()",
             "keeps a state between calls",
         ),
         (
             "import torch\ndef loss(log_prob):\n"
-            "    return (2 * torch.rand(log_prob.shape).round() * (log_prob - log_prob.detach())).sum()",
+            "    return (2 * torch.rand(log_prob.shape).round() * (log_prob - "
+            "log_prob.detach())).sum()",
             "consumes randomness",
         ),
         (
@@ -123,7 +128,8 @@ def check(tmp_path, monkeypatch, capsys):
             "return the scalar loss",
         ),
         (
-            "import torch\ndef loss(log_prob):\n    loss = log_prob.exp().sum()\n    loss.backward()\n    return loss",
+            "import torch\ndef loss(log_prob):\n    loss = log_prob.exp().sum()\n    "
+            "loss.backward()\n    return loss",
             "loss raised RuntimeError",
         ),
         (
@@ -182,7 +188,10 @@ def test_exit_status_and_json(check):
     assert status == 1
     assert report["verdict"] == "other-target"
     assert report["matches"] == ["discounted"]
-    keys = "verdict scale relative_bias residual_after_scale cosine target matches diagnosis variance credit"
+    keys = (
+        "verdict scale relative_bias residual_after_scale cosine target matches diagnosis variance"
+        " credit"
+    )
     assert set(keys.split()) <= report.keys()
 
 
@@ -210,9 +219,11 @@ def test_a_loss_without_the_policy_is_said(check):
 def test_weights_of_any_kind(check):
     for text in (
         "import torch\ndef loss(log_prob, reward, discount, step):\n"
-        "    return ((discount**step * reward).sum(1, keepdim=True) + 0 * log_prob).detach().numpy()",
+        "    return ((discount**step * reward).sum(1, keepdim=True) + 0 * "
+        "log_prob).detach().numpy()",
         "import torch\ndef loss(log_prob, reward, discount, step):\n"
-        "    return ((discount**step * reward).sum(1, keepdim=True).float() + 0 * log_prob.float())",
+        "    return ((discount**step * reward).sum(1, keepdim=True).float() + 0 * "
+        "log_prob.float())",
     ):
         assert check(text)[0] == 0
 
@@ -307,8 +318,10 @@ IMPORTING = """
 )
 def test_ways_in_which_people_write_functions(check, tmp_path, name, options, framework):
     (tmp_path / "beside.py").write_text(
-        "import torch\n\ndef to_go(reward, discount):\n    returns, later = torch.zeros_like(reward), 0.0\n"
-        "    for t in reversed(range(reward.shape[1])):\n        later = reward[:, t] + discount * later\n"
+        "import torch\n\ndef to_go(reward, discount):\n    returns, later = "
+        "torch.zeros_like(reward), 0.0\n"
+        "    for t in reversed(range(reward.shape[1])):\n        later = reward[:, t] + discount *"
+        " later\n"
         "        returns[:, t] = later\n    return returns\n"
     )
     sys.modules.pop("beside", None)

@@ -87,7 +87,8 @@ def test_what_is_recalled_in_an_update_is_what_was_remembered_in_acting(kind, se
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_an_episode_knows_nothing_of_the_one_before(random, kind):
-    """Whatever came before step 0 changes nothing from there on; control: what came after it does."""
+    """Whatever came before step 0 changes nothing from there on; control: what came after it
+    does."""
     policy = small_policy(BOX, TWO, (8,), random, memory=kind, memory_size=5)
     observation = jnp.asarray(random.normal(size=(6, 1, 3)))
     step = jnp.asarray([4, 5, 0, 1, 2, 3])[:, None]

@@ -1,6 +1,6 @@
 """How densely the source is written: counts that a reader feels.
 
-    python tests/program/density.py [FOLDER]
+python tests/program/density.py [FOLDER]
 """
 
 import ast

@@ -196,7 +196,8 @@ CONFIGS = [
 @pytest.mark.parametrize("environment", ["CartPole-v1", "finite:contextual-bandit"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_an_evaluation_is_the_same_whoever_asks(environment, config, tmp_path):
-    """The summary's episodes, and the first ten of any number, drawn or not. Control: another seed."""
+    """The summary's episodes, and the first ten of any number, drawn or not. Control: another
+    seed."""
     run = logpi.train(
         environment, config, steps=60, out=tmp_path / "run", workers=0, max_episode_steps=None
     )
@@ -262,7 +263,10 @@ def test_arguments_of_other_types(tmp_path):
         "logpi.train(gym.make('CartPole-v1'))": "give the environment's id or a factory",
         "run.policy.act([0.0], 3)": "random must be a generator such as np.random.default_rng(0), got 3",
     }
-    config = "logpi.Reinforce(hidden=(4,), episodes=4, learning_rate=np.float32(0.25), discount=np.float64(0.5))"
+    config = (
+        "logpi.Reinforce(hidden=(4,), episodes=4, learning_rate=np.float32(0.25), "
+        "discount=np.float64(0.5))"
+    )
     options = f"steps=np.int64(50), seed=np.int64(3), out={str(tmp_path / 'run')!r}"
     program = f"""import gymnasium as gym, logpi, numpy as np
 run = logpi.train("finite:short-corridor", {config}, {options})
@@ -321,7 +325,10 @@ def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
 )
 def test_wherever_it_prints(closing, tmp_path):
     """Into nothing, and where π and ∇ cannot be written."""
-    train = f"main(['train', 'finite:short-corridor', '--hidden', '--steps', '20', '--out', {str(tmp_path / 'run')!r}])"
+    train = (
+        f"main(['train', 'finite:short-corridor', '--hidden', '--steps', '20', '--out', "
+        f"{str(tmp_path / 'run')!r}])"
+    )
     text = f"import sys; {closing}; from logpi.cli import main; sys.exit({train})"
     subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)
     subprocess.run(

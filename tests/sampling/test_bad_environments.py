@@ -1,4 +1,5 @@
-"""An environment that breaks its word is named with its place: environment, episode, step, field."""
+"""An environment that breaks its word is named with its place: environment, episode, step,
+field."""
 
 import os
 import sys
@@ -64,11 +65,13 @@ class Faulty(gym.Env):
         ),
         (
             "dtype",
-            "environment 0, episode 4, step 2: observation has dtype <U1, its space declares float32",
+            "environment 0, episode 4, step 2: observation has dtype <U1, its space declares "
+            "float32",
         ),
         (
             "complex",
-            "environment 0, episode 4, step 2: observation has dtype complex128, its space declares float32",
+            "environment 0, episode 4, step 2: observation has dtype complex128, its space "
+            "declares float32",
         ),
         (
             "exception",

@@ -174,7 +174,8 @@ def equal(a, b):
 
 
 def test_an_episode_is_a_function_of_its_seed_alone():
-    """Same (run seed, environment, episode), whatever was sampled before and in whichever process."""
+    """Same (run seed, environment, episode), whatever was sampled before and in whichever
+    process."""
     alone = sample_cartpole(seed=7, batch=5)
     assert equal(alone, sample_cartpole(seed=7, batch=5, workers=2))
     assert not equal(alone, sample_cartpole(seed=7, batch=6))

@@ -18,7 +18,8 @@ from logpi.sampling.host.episodes import HostEpisodes
 
 
 class Match(gym.Env):
-    """Pays for every choice that matches the observation; refuses what is not in its action space."""
+    """Pays for every choice that matches the observation; refuses what is not in its action
+    space."""
 
     observation_space = gym.spaces.Dict(
         a=gym.spaces.Discrete(3), b=gym.spaces.Box(-1, 1, (2,), np.float32)

@@ -56,7 +56,8 @@ def near(log_prob, reference_log_prob, reward):
 
 @pytest.mark.parametrize("coefficient", [2.0, 0.0])
 def test_an_own_estimator_sees_the_reference(reference, tmp_path, coefficient):
-    """The same distance written by the user leads to the same tilted policy; without it to another."""
+    """The same distance written by the user leads to the same tilted policy; without it to
+    another."""
     folder, start = reference
     (tmp_path / "own.py").write_text(OWN.format(coefficient=coefficient))
     own = Reinforce(**TABLE, reference=str(folder), estimator=f"{tmp_path / 'own.py'}:near")

@@ -36,7 +36,9 @@ class Cases:
 
 @dataclass(frozen=True)
 class Columns:
-    """Single trajectories, or streams of a rollout: arrays [column, time] and their probabilities."""
+    """Single trajectories, or streams of a rollout: arrays [column, time] and their
+    probabilities.
+    """
 
     probability: Float[ndarray, " column"]
     start: Int[ndarray, " column"]
@@ -69,31 +71,19 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
         extended = []
         for probability, state, rows in running:
             for action, after in product(range(mdp.actions), range(mdp.states)):
-                now = (
-                    probability
-                    * law[mdp.observation[state], action]
-                    * mdp.transition[state, action, after]
-                )
+                taken = probability * law[mdp.observation[state], action]
+                now = taken * mdp.transition[state, action, after]
                 if mdp.transition[state, action, after] == 0:
                     continue
+                reward = mdp.reward[state, action, after]
                 terminated = bool(mdp.terminal[after])
                 truncated = not terminated and int(probe.step[after]) == mdp.horizon
-                row = (
-                    state,
-                    action,
-                    mdp.reward[state, action, after],
-                    after,
-                    terminated,
-                    truncated,
-                )
-                for start in np.flatnonzero(mdp.initial) if terminated or truncated else [None]:
-                    if start is None:
-                        chance = 1.0
-                    else:
-                        chance = mdp.initial[start]
-                    extended.append(
-                        (now * chance, after if start is None else int(start), [*rows, row])
-                    )
+                row = (state, action, reward, after, terminated, truncated)
+                if not (terminated or truncated):
+                    extended.append((now, after, [*rows, row]))
+                    continue
+                for start in np.flatnonzero(mdp.initial):
+                    extended.append((now * mdp.initial[start], int(start), [*rows, row]))
         running = extended
     names = ("state", "action", "reward", "next_state", "terminated", "truncated")
     columns = [
@@ -144,24 +134,15 @@ def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
     choices = []
     probabilities = []
     for design in probe.designs:
-        slots = [
-            np.arange(len(columns.start))
-            if start is None
-            else np.flatnonzero(columns.start == start)
-            for start in design.starts
-        ]
+        slots = [_columns_from(columns, start) for start in design.starts]
         count = np.prod([float(len(slot)) for slot in slots])
         if count > MOST_BATCHES:
             raise LogpiError(f"{count:.3g} batches of {len(slots)} episodes: too many to enumerate")
         chosen = np.stack(np.meshgrid(*slots, indexing="ij"), axis=-1).reshape(-1, len(slots))
-        given = [
-            1.0 if s is None else columns.probability[columns.start == s].sum()
-            for s in design.starts
-        ]
+        given = np.array([_chance_of(columns, start) for start in design.starts])
+        each = columns.probability[chosen] / given
         choices.append(chosen)
-        probabilities.append(
-            design.probability * np.prod(columns.probability[chosen] / np.array(given), axis=1)
-        )
+        probabilities.append(design.probability * np.prod(each, axis=1))
     choice = np.concatenate(choices)
     probability = np.concatenate(probabilities)
     possible = probability > 0
@@ -170,8 +151,24 @@ def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
     longest = columns.fields["length"][choice].max(axis=1)
     for length in np.unique(longest):
         rows = choice[longest == length]
-        fields = {
-            name: array[rows][:, :, :length] if array.ndim == 2 else array[rows]
-            for name, array in columns.fields.items()
-        }
+        fields = {name: _cut(array[rows], length) for name, array in columns.fields.items()}
         yield Cases(probability[longest == length], fields)
+
+
+def _columns_from(columns: Columns, start: int | None) -> ndarray:
+    """Which columns start in a state; all of them for None."""
+    if start is None:
+        return np.arange(len(columns.start))
+    return np.flatnonzero(columns.start == start)
+
+
+def _chance_of(columns: Columns, start: int | None) -> float:
+    """The probability of starting in a state; 1 for None."""
+    if start is None:
+        return 1.0
+    return columns.probability[columns.start == start].sum()
+
+
+def _cut(array: ndarray, length: int) -> ndarray:
+    """The first `length` steps of [batch, episode, time]; what has no time stays as it is."""
+    return array[:, :, :length] if array.ndim == 3 else array

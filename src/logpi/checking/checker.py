@@ -280,7 +280,9 @@ class Check:
         return Variance(trace, least, ratio, probe.episodes)
 
     def _credit(self) -> Credit | None:
-        """The credit matrix; None where there are no rewards, or no expectation of them is finite."""
+        """The credit matrix; None where there are no rewards, or no expectation of them is
+        finite.
+        """
         trial = self.trial
         if "reward" not in trial.names or trial.layout == "rollout" or trial.sampler is not None:
             return None

@@ -29,15 +29,15 @@ class Credit:
 
     def to_json(self) -> dict[str, object]:
         """Rows by t; null below the diagonal."""
-
-        def rows(m):
-            return [[None if np.isnan(x) else float(x) for x in row] for row in m]
-
         return {
-            "matrix": rows(self.matrix),
-            "correct": rows(self.correct),
+            "matrix": _rows_to_json(self.matrix),
+            "correct": _rows_to_json(self.correct),
             "residual": self.residual,
         }
+
+
+def _rows_to_json(matrix: Float[ndarray, "time time"]) -> list[list[float | None]]:
+    return [[None if np.isnan(x) else float(x) for x in row] for row in matrix]
 
 
 def credit_matrix(
@@ -57,9 +57,8 @@ def credit_matrix(
     found = [mean(_rewarded(situation, k)) for k in (None, *range(horizon))]
     for k in range(horizon):
         single = _rewarded(situation, k)
-        unit = exact_gradient(
-            single.probe.mdp.replace(discount=1.0), probe.logits
-        )  # row t: E[r_k ∇ log π(a_t)]
+        undiscounted = single.probe.mdp.replace(discount=1.0)
+        unit = exact_gradient(undiscounted, probe.logits)  # row t: E[r_k ∇ log π(a_t)]
         for t in range(horizon):
             rows = probe.step[: len(probe.logits)] == t
             expected = unit[rows]

@@ -150,7 +150,8 @@ def moments(
             mean += np.tensordot(case.probability, gradient, axes=1)
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
         single |= answer.single_precision
-        rounding += 0.0 if answer.rounding is None else float(case.probability @ answer.rounding)
+        if answer.rounding is not None:
+            rounding += float(case.probability @ answer.rounding)
     return Moments(mean, second, single, rounding)
 
 
@@ -226,13 +227,12 @@ def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, 
     policy = situation.probe.policy
     if answer.weights is not None:
         weight = _from_layout(situation.layout, answer.weights)
-        share = case.fields["mask"] / (
-            case.observation.shape[1] * (situation.steps if situation.layout == "rollout" else 1)
-        )
+        share = case.fields["mask"] / _terms(situation, case)
         return score_sums(probe, case, share * weight)
     found = {
-        n: c if n == "policy" else _from_layout(situation.layout, -c)
-        for n, c in answer.cotangents.items()
+        name: _from_layout(situation.layout, -cotangent)
+        for name, cotangent in answer.cotangents.items()
+        if name != "policy"
     }
     gradient = np.zeros((len(case.probability), *probe.logits.shape))
     if "log_prob" in found:
@@ -246,9 +246,17 @@ def ascent(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, 
         log_policy = np.log(policy)
         slope = -policy * (log_policy - np.sum(policy * log_policy, axis=1, keepdims=True))
         gradient += by_row(case.observation, found["entropy"], len(probe.logits))[..., None] * slope
-    if "policy" in found:
-        gradient -= found["policy"]
+    if "policy" in answer.cotangents:
+        gradient -= answer.cotangents["policy"]
     return gradient
+
+
+def _terms(situation: Situation, case: Cases) -> int:
+    """What a sum over a batch is divided by: its episodes, or the rows of a rollout."""
+    episodes = case.observation.shape[1]
+    if situation.layout == "rollout":
+        return episodes * situation.steps
+    return episodes
 
 
 def critic_share(situation: Situation, case: Cases, answer: Answer) -> Float[ndarray, "batch O A"]:

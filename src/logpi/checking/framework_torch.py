@@ -48,9 +48,8 @@ class TorchFramework:
     def _tensor(self, name: str, array: ndarray) -> Any:
         if array.ndim == 0:
             return array.item()
-        return self.torch.tensor(
-            array, dtype=self.flags if name in ("done", "terminated", "truncated") else None
-        )
+        is_flag = name in ("done", "terminated", "truncated")
+        return self.torch.tensor(array, dtype=self.flags if is_flag else None)
 
     def inputs(
         self, request: Request, constant: Arrays, leaves: Arrays
@@ -128,7 +127,8 @@ class TorchFramework:
             if shape == ():
                 if not getattr(output, "requires_grad", False):
                     raise LogpiError(
-                        f"{name} returned a loss without a gradient: it does not depend on log_prob, logits, entropy or"
+                        f"{name} returned a loss without a gradient: it does not depend on "
+                        f"log_prob, logits, entropy or"
                         " policy, or was detached from them"
                     )
                 losses.append(float(output.detach()))

@@ -80,12 +80,14 @@ def _how_far(cause: Cause) -> str:
 
 def as_text(report: CheckReport) -> str:
     """What `logpi check` prints."""
+    verdict = _WORDS[report.verdict]
+    if report.scale_name:
+        verdict += f", k = {report.scale_name} (here {report.scale:.4g})"
+    residual = f"after the best scale {report.residual_after_scale:.2e}"
     lines = [
-        _WORDS[report.verdict]
-        + (f", k = {report.scale_name} (here {report.scale:.4g})" if report.scale_name else ""),
+        verdict,
         f"  target         {report.target}: {TARGETS[report.target]}",
-        f"  relative bias  {report.relative_bias:.2e}, after the best scale {report.residual_after_scale:.2e},"
-        f" cosine {report.cosine:.4f}",
+        f"  relative bias  {report.relative_bias:.2e}, {residual}, cosine {report.cosine:.4f}",
     ]
     others = [name for name in report.matches if name != report.target]
     if report.verdict == "other-target":
@@ -112,12 +114,12 @@ def as_text(report: CheckReport) -> str:
 def _variance(report: CheckReport) -> str:
     variance = report.variance
     assert variance is not None
-    episodes = f"{variance.episodes} episode" + ("s" if variance.episodes > 1 else "")
+    plural = "s" if variance.episodes > 1 else ""
+    episodes = f"{variance.episodes} episode{plural}"
+    found = f"variance of {episodes} (trace of the covariance) {variance.trace:.4g}"
     if variance.ratio is None:
-        ratio = ""
-    else:
-        ratio = f", {variance.ratio:.3g} times that of the best state baseline"
-    return f"variance of {episodes} (trace of the covariance) {variance.trace:.4g}{ratio}"
+        return found
+    return f"{found}, {variance.ratio:.3g} times that of the best state baseline"
 
 
 def _credit(report: CheckReport) -> list[str]:
@@ -130,7 +132,8 @@ def _credit(report: CheckReport) -> list[str]:
         return f"{x:6.3f}"
 
     lines = [
-        "credit: how much the reward at k (column) counts for the action at t (row); right beside it"
+        "credit: how much the reward at k (column) counts for the action at t (row); right beside "
+        "it"
     ]
     for found, right in zip(credit.matrix, credit.correct, strict=True):
         lines.append("  " + " ".join(map(cell, found)) + "     " + " ".join(map(cell, right)))

@@ -15,7 +15,9 @@ LINKED = 1e-9
 
 @dataclass(frozen=True)
 class Request:
-    """Batches to evaluate: arrays with a leading axis [batch], but for the table of logits [O, A]."""
+    """Batches to evaluate: arrays with a leading axis [batch], but for the table of logits [O,
+    A].
+    """
 
     names: tuple[str, ...]
     constant: Arrays

@@ -28,8 +28,12 @@ TARGETS: Mapping[str, str] = {
     "policy": "∇J of the policy itself, where a sampler acts in its place",
     "reverse-kl": "-∇KL(π, reference) of whole trajectories",
     "forward-kl": "-∇KL(reference, π) of whole trajectories",
-    "reverse-kl-per-step": "-∇ of KL(π, reference) in each visited state, without its effect on later states",
-    "forward-kl-per-step": "-∇ of KL(reference, π) in each visited state, without its effect on later states",
+    "reverse-kl-per-step": (
+        "-∇ of KL(π, reference) in each visited state, without its effect on later states"
+    ),
+    "forward-kl-per-step": (
+        "-∇ of KL(reference, π) in each visited state, without its effect on later states"
+    ),
     "entropy": "∇ of the entropy in each visited state, without its effect on later states",
     "entropy-objective": "∇ of the expected sum of entropies, with its effect on later states",
     "entropy-regularised": "∇ of J with entropy_coefficient × entropy added to every reward",

@@ -22,7 +22,9 @@ SAME_FACTOR = 1e-6
 
 @dataclass(frozen=True)
 class Judgement:
-    """How the expected gradients stand to one target; the numbers are those of the worst situation."""
+    """How the expected gradients stand to one target; the numbers are those of the worst
+    situation.
+    """
 
     verdict: VerdictName
     scale: float | None

@@ -80,7 +80,9 @@ def load_function(source: str) -> Callable[..., Any]:
 
 
 def inner_function(function: Any) -> Any:
-    """The function inside of decorators, compiled functions and partials; a callable object itself."""
+    """The function inside of decorators, compiled functions and partials; a callable object
+    itself.
+    """
     while isinstance(function, partial):
         function = function.func
     return inspect.unwrap(function)

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
+from logpi.environments.host.group import describe
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.networks.options import NetworkOptions
@@ -58,7 +59,8 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
         return _compiled_copy(environment)
     if environment.pool is not None:
         raise LogpiError(
-            f"{environment.spec.name} is stepped by its package, which gives no single copies to look at"
+            f"{environment.spec.name} is stepped by its package, which gives no single copies to "
+            f"look at"
         )
     make = environment.make
     assert make is not None
@@ -126,33 +128,28 @@ def examine(
         starts = [np.asarray(copies().reset(seed)) for seed in range(5)]
         seconds = _step_time(copies(), spec)
     except (Exception, SystemExit) as error:
-        raise LogpiError(
-            f"{spec.name} failed: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+        raise LogpiError(f"{spec.name} failed: {describe(error)}") from error
+    seen = _named(spec.observation_space)
+    if spec.masked:
+        seen += ", the mask first"
+    network = f"{policy.encoder.size} features, {policy.head.size} outputs of the network"
     return [
-        Finding(
-            "observations",
-            "ok",
-            _named(spec.observation_space) + (", the mask first" if spec.masked else ""),
-        ),
+        Finding("observations", "ok", seen),
         Finding("actions", "ok", _named(spec.action_space)),
         *_observations(spec, played),
         *_rewards(played),
         *_ends(spec, played),
         *_repeats(repeated[0], repeated[1], starts),
         Finding("speed", "ok", f"{1 / seconds:,.0f} steps/s for one copy, with random actions"),
-        Finding(
-            "policy",
-            "ok",
-            f"{policy.encoder.size} features, {policy.head.size} outputs of the network",
-        ),
+        Finding("policy", "ok", network),
     ]
 
 
 def _named(space: gym.Space) -> str:
     """A Box without its tables of bounds."""
     if isinstance(space, gym.spaces.Box):
-        return f"Box of shape {space.shape}, {space.dtype}, in [{space.low.min():.4g}, {space.high.max():.4g}]"
+        bounds = f"[{space.low.min():.4g}, {space.high.max():.4g}]"
+        return f"Box of shape {space.shape}, {space.dtype}, in {bounds}"
     return str(space)
 
 
@@ -249,7 +246,10 @@ def _ends(spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]]) -> Ite
     lengths = [length for length, *_ in ends]
     if ends:
         terminated, truncated = (sum(end[i] for end in ends) for i in (1, 2))
-        text = f"{len(ends)}: {terminated} terminated, {truncated} truncated, mean length {np.mean(lengths):.1f}"
+        text = (
+            f"{len(ends)}: {terminated} terminated, {truncated} truncated, mean length "
+            f"{np.mean(lengths):.1f}"
+        )
         yield Finding("episodes", "ok", f"{text}, time limit {limit}")
     if cut:
         yield Finding(
@@ -275,7 +275,10 @@ def _repeats(one: list[Any], other: list[Any], starts: list[ndarray]) -> Iterato
             and answer[2:] == answered[2:]
             and np.array_equal(answer.observation, answered.observation)
         ):
-            text = f"the same seed and actions give another episode from step {t} on: a resumed run goes on otherwise"
+            text = (
+                f"the same seed and actions give another episode from step {t} on: a resumed run "
+                f"goes on otherwise"
+            )
             yield Finding("seeds", "wrong", text)
             return
     if all(np.array_equal(starts[0], start) for start in starts[1:]):

@@ -133,12 +133,15 @@ def _finite(mdp: FiniteMDP, name: str, max_episode_steps: int | None) -> Compile
 def _keeps_its_limit(name: str, asked: int | None, own: int) -> None:
     if asked is not None and asked != own:
         raise LogpiError(
-            f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot replace it"
+            f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot "
+            f"replace it"
         )
 
 
 def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnvironment:
-    """A Gymnasium environment by id or `FILE:NAME`; imports no JAX, so that workers start quickly."""
+    """A Gymnasium environment by id or `FILE:NAME`; imports no JAX, so that workers start
+    quickly.
+    """
     if is_file_source(source):
         path = Path(source.rpartition(":")[0])
         if path.is_file():

@@ -35,11 +35,16 @@ NAMES: Mapping[str, str] = {
     "discount": "γ, a number",
     "value": "[episodes, time] a critic's V(s_t)",
     "next_value": "[episodes, time] V(s_{t+1}), of the true final state where the episode ends",
-    "last_value": "[episodes] V of the state after the last step; in a rollout, of the state that it goes on from",
+    "last_value": (
+        "[episodes] V of the state after the last step; in a rollout, of the state that it goes on"
+        " from"
+    ),
     "old_log_prob": "[episodes, time] log-probability of a_t under the law that it was drawn from",
     "reference_log_prob": "[episodes, time] log-probability of a_t under a reference policy",
     "group": "[episodes] number of the prompt; episodes of one prompt form a group",
-    "policy": "an object with log_prob(observation, action), logits(observation) and entropy(observation)",
+    "policy": (
+        "an object with log_prob(observation, action), logits(observation) and entropy(observation)"
+    ),
 }
 CRITIC = ("value", "next_value", "last_value")
 DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", *CRITIC)
@@ -73,9 +78,8 @@ def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> t
         if parameter.name in known and parameter.name not in given:
             names.append(parameter.name)
         elif parameter.default is parameter.empty:
-            raise LogpiError(
-                f"{called} asks for {parameter.name!r}, which does not exist. Known: {', '.join(known)}"
-            )
+            unknown = f"{parameter.name!r}, which does not exist"
+            raise LogpiError(f"{called} asks for {unknown}. Known: {', '.join(known)}")
     if not names:
         raise LogpiError(f"{called} asks for nothing. Known: {', '.join(known)}")
     return tuple(names)
@@ -135,12 +139,14 @@ def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ..
         or (tuple(shape) == () and "bool" in kind)
     ):
         raise LogpiError(
-            f"{name} returned {'nothing' if output is None else type(output).__name__}: return the scalar loss, or an"
+            f"{name} returned {'nothing' if output is None else type(output).__name__}: return the"
+            f" scalar loss, or an"
             " array of weights shaped as log_prob"
         )
     if tuple(shape) not in ((), expected):
         raise LogpiError(
-            f"{name} returned an array of shape {tuple(shape)}: return the scalar loss, or weights of the shape of"
+            f"{name} returned an array of shape {tuple(shape)}: return the scalar loss, or weights"
+            f" of the shape of"
             f" log_prob, here {expected}"
         )
     return tuple(shape)

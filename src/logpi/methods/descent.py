@@ -132,7 +132,9 @@ def require_trunk(options: NetworkOptions, shared_trunk: bool) -> None:
 def make_joint_learner(
     options: NetworkOptions, shared_trunk: bool, spec: EnvironmentSpec, seed: int
 ) -> Learner:
-    """A learner whose policy and critic share the moments of Adam, and their layers if asked for."""
+    """A learner whose policy and critic share the moments of Adam, and their layers if asked
+    for.
+    """
     random = numpy_generator(seed, Stream.INITIALISATION)
     policy = make_rollout_policy(options, spec, random)
     if shared_trunk:

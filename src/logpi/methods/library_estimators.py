@@ -112,7 +112,9 @@ def off_policy_estimator(discount: float, ratio_limit: float = math.inf) -> Esti
 
 
 def reference_estimator() -> Estimator:
-    """What `--reference` adds to the reward, alone: the gradient of -KL(π, π_ref) of trajectories."""
+    """What `--reference` adds to the reward, alone: the gradient of -KL(π, π_ref) of
+    trajectories.
+    """
     sum_of_costs = reinforce_loss(Reinforce(baseline="none"))
 
     def loss(

@@ -197,7 +197,9 @@ def fit_critic(method: NaturalMethod, learner: Learner, rows: Rows) -> tuple[Lea
 def fisher_vector_product(
     kl: Callable[[PyTree], Scalar], parameters: PyTree, damping: Number
 ) -> Product:
-    """v ↦ (F + damping I) v, `kl(parameters')` being the mean KL of the old policy to parameters'."""
+    """v ↦ (F + damping I) v, `kl(parameters')` being the mean KL of the old policy to
+    parameters'.
+    """
 
     def product(vector: PyTree) -> PyTree:
         curved = jax.jvp(jax.grad(kl), (parameters,), (vector,))[1]

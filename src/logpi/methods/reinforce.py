@@ -242,7 +242,9 @@ class Reinforce(NetworkOptions):
 def policy_gradient(
     policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]
 ) -> tuple[Vector, Metrics]:
-    """ĝ = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ), with the surrogate and summed entropy."""
+    """ĝ = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ), with the surrogate and summed
+    entropy.
+    """
     parameters, rebuild = as_vector(policy)
 
     def surrogate(parameters: Vector, chunk: tuple[Array, ...]) -> tuple[Scalar, Metrics]:

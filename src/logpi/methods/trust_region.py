@@ -1,4 +1,6 @@
-"""TRPO: NPG's step, halved until it has grown the surrogate within a limit (Schulman et al. 2015)."""
+"""TRPO: NPG's step, halved until it has grown the surrogate within a limit (Schulman et al.
+2015).
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final

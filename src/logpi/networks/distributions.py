@@ -47,7 +47,9 @@ class Distribution(Protocol):
         ...
 
     def kl(self, other: Any) -> Array:
-        """KL(self ‖ other) = E_self[log π_self - log π_other] to a distribution of the same kind."""
+        """KL(self ‖ other) = E_self[log π_self - log π_other] to a distribution of the same
+        kind.
+        """
         ...
 
 
@@ -158,6 +160,28 @@ def split_last(x: Any, sizes: Sequence[int]) -> list[Any]:
     return [x[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
+def _width(part: Categorical | Normal | TanhNormal) -> int:
+    """How many numbers an action of a part is."""
+    if isinstance(part, Categorical):
+        return 1
+    return part.mean.shape[-1]
+
+
+def _as_row(part: Categorical | Normal | TanhNormal, noise: AnyArray) -> Any:
+    """A sampled action of a part, with an axis for its numbers."""
+    action = part.sample(noise)
+    if isinstance(part, Categorical):
+        return action[..., None]
+    return action
+
+
+def _from_row(part: Categorical | Normal | TanhNormal, row: Any) -> Any:
+    """The action of a part from its numbers."""
+    if isinstance(part, Categorical):
+        return row[..., 0].astype(np.int32)
+    return row
+
+
 class Product(NamedTuple):
     """Independent parts; an action is all of theirs in one row, of floats unless every part is a
     choice.
@@ -165,30 +189,16 @@ class Product(NamedTuple):
 
     parts: tuple[Categorical | Normal | TanhNormal, ...]
 
-    @property
-    def _discrete(self) -> list[bool]:
-        return [isinstance(part, Categorical) for part in self.parts]
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [part[0].shape[-1] for part in self.parts]
-
     def _own(self, action: AnyArray) -> list[Any]:
         """The action of each part."""
-        widths = [
-            1 if choice else size for choice, size in zip(self._discrete, self._sizes, strict=True)
-        ]
-        rows = zip(split_last(action, widths), self._discrete, strict=True)
-        return [row[..., 0].astype(np.int32) if choice else row for row, choice in rows]
+        rows = split_last(action, [_width(part) for part in self.parts])
+        return [_from_row(part, row) for part, row in zip(self.parts, rows, strict=True)]
 
     def sample(self, noise: Float[AnyArray, "*batch n"]) -> Any:
         """Each part by its own part of the noise."""
-        noises = zip(self.parts, split_last(noise, self._sizes), self._discrete, strict=True)
-        rows = [
-            part.sample(mine)[..., None] if choice else part.sample(mine)
-            for part, mine, choice in noises
-        ]
-        if not all(self._discrete):
+        noises = split_last(noise, [part[0].shape[-1] for part in self.parts])
+        rows = [_as_row(part, mine) for part, mine in zip(self.parts, noises, strict=True)]
+        if not all(isinstance(part, Categorical) for part in self.parts):
             rows = [row.astype(noise.dtype) for row in rows]
         return noise.__array_namespace__().concatenate(rows, axis=-1)
 

@@ -33,7 +33,9 @@ class Head(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of outputs that the network must have, and of noise values that an action needs."""
+        """Number of outputs that the network must have, and of noise values that an action
+        needs.
+        """
         ...
 
     @property
@@ -100,7 +102,8 @@ class NormalHead(Module):
         bounded = np.isfinite(space.low) & np.isfinite(space.high)
         if squash and not bounded.all():
             raise LogpiError(
-                f"tanh-normal actions need finite bounds in every dimension; the action space is {space}"
+                f"tanh-normal actions need finite bounds in every dimension; the action space is "
+                f"{space}"
             )
         self.low = tuple(space.low.ravel().tolist())
         self.high = tuple(space.high.ravel().tolist())

@@ -30,7 +30,9 @@ def orthogonal(into: int, out: int, gain: float, random: np.random.Generator) ->
 
 
 class MLP(Module):
-    """Affine layers with tanh between them, on the last axis of inputs with any leading dimensions."""
+    """Affine layers with tanh between them, on the last axis of inputs with any leading
+    dimensions.
+    """
 
     weights: list[Float[AnyArray, "_ _"]]
     biases: list[Float[AnyArray, " _"]]
@@ -110,7 +112,9 @@ class Convolutions(Module):
 
 
 def _windows(x: Any, window: int, stride: int) -> Any:
-    """`[batch, rows, columns, window * window * channels]`: what each place of the output looks at."""
+    """`[batch, rows, columns, window * window * channels]`: what each place of the output looks
+    at.
+    """
     rows, columns = ((size - window) // stride + 1 for size in x.shape[1:3])
     parts = [
         x[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]

@@ -1,4 +1,5 @@
-"""A run: settings, the loop, the folder on disk, checkpoints, metrics, evaluation, what a person sees.
+"""A run: settings, the loop, the folder on disk, checkpoints, metrics, evaluation, what a person
+sees.
 
 Imports everything above it.
 """

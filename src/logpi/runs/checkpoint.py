@@ -25,7 +25,8 @@ _COUNTERS = "counters"
 @dataclass
 class Counters:
     """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
-    batches."""
+    batches.
+    """
 
     steps: int = 0
     episodes: int = 0
@@ -75,11 +76,20 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
         found = arrays[name]
         expected = _plain(leaf)
         if found.shape != expected.shape or found.dtype != expected.dtype:
-            raise DamagedCheckpoint(f"{name} is {found.dtype}{found.shape}, expected {expected.dtype}{expected.shape}")
-        put = jax.device_put(found)
-        leaves.append(jax.random.wrap_key_data(put, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else put)
+            raise DamagedCheckpoint(
+                f"{name} is {found.dtype}{found.shape}, expected {expected.dtype}{expected.shape}"
+            )
+        leaves.append(_as_leaf(found, leaf))
     counters = Counters(**json.loads(arrays[_COUNTERS].tobytes()))
     return jax.tree.unflatten(jax.tree.structure(like), leaves), counters
+
+
+def _as_leaf(found: np.ndarray, like: Any) -> Any:
+    """An array on the device; a random key where `like` is one."""
+    put = jax.device_put(found)
+    if _is_key(like):
+        return jax.random.wrap_key_data(put, impl=jax.random.key_impl(like))
+    return put
 
 
 # What reading a damaged file may raise; the checksums are compared while the arrays are read.
@@ -109,7 +119,8 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(leaf: Any) -> Any:
-    """The numbers of a random key, which environments keep in their state; anything else as it is.
+    """The numbers of a random key, which environments keep in their state; anything else as it
+    is.
     """
     if _is_key(leaf):
         return jax.random.key_data(leaf)
@@ -117,4 +128,7 @@ def _plain(leaf: Any) -> Any:
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [
+        (jax.tree_util.keystr(path).lstrip("."), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]

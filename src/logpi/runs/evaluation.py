@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from logpi.networks.encoder import Encoder
-from logpi.environments.registry import make_environment
-from logpi.environments.spec import EnvironmentSpec, space_to_json
-from logpi.environments.registry import EnvironmentLike
 from logpi.core.checks import is_whole, require, require_seed
 from logpi.core.errors import LogpiError
-from logpi.networks.heads import action_head
+from logpi.environments.registry import EnvironmentLike, make_environment
+from logpi.environments.spec import EnvironmentSpec, space_to_json
+from logpi.networks.encoder import Encoder
+from logpi.networks.heads import Head, NormalHead, ProductHead, action_head
 from logpi.networks.policy import Policy
-from logpi.sampling.seam import Sampler
 from logpi.sampling.choose import make_sampler
+from logpi.sampling.seam import Sampler
 
 # Episodes that run side by side.
 COPIES = 16
@@ -89,21 +89,33 @@ def evaluate(
         sampler.close()
 
 
-def evaluate_with(sampler: Sampler, policy: Policy, episodes: int, deterministic: bool = True) -> Evaluation:
+def evaluate_with(
+    sampler: Sampler, policy: Policy, episodes: int, deterministic: bool = True
+) -> Evaluation:
     """The same with environments that exist already."""
     return Evaluation(*sampler.evaluate(policy, episodes, deterministic))
 
 
 def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:
-    """**Raises:** `LogpiError` where an environment asks for another policy than this."""
-    squash = any(getattr(part, "squash", False) for part in getattr(policy.head, "parts", (policy.head,)))
+    """Refuse an environment that asks for another policy than this.
+
+    **Raises:** `LogpiError` that names what does not fit.
+    """
     encoder = Encoder(spec.observation_space, np.random.default_rng(0))
-    head = action_head(spec.action_space, squash)
-    form = jax.tree.structure  # with bounds, starts and shapes
-    seen = lambda encoder, masked: (encoder.layout, masked)
-    for part, space, fits in (
-        ("observations", spec.observation_space, seen(encoder, spec.masked) == seen(policy.encoder, policy.masked)),
-        ("actions", spec.action_space, form(head) == form(policy.head)),
-    ):
-        if not fits:
-            raise LogpiError(f"the policy does not fit {spec.name}, whose {part} are {space_to_json(space)}")
+    seen = (encoder.layout, spec.masked)
+    if seen != (policy.encoder.layout, policy.masked):
+        raise _unfit(spec, "observations", spec.observation_space)
+    head = action_head(spec.action_space, _squashes(policy.head))
+    if jax.tree.structure(head) != jax.tree.structure(policy.head):  # bounds, starts and shapes
+        raise _unfit(spec, "actions", spec.action_space)
+
+
+def _squashes(head: Head) -> bool:
+    """Whether a head, or a part of it, squashes its actions by tanh."""
+    parts = head.parts if isinstance(head, ProductHead) else (head,)
+    return any(isinstance(part, NormalHead) and part.squash for part in parts)
+
+
+def _unfit(spec: EnvironmentSpec, what: str, space: gym.Space) -> LogpiError:
+    found = f"{what} are {space_to_json(space)}"
+    return LogpiError(f"the policy does not fit {spec.name}, whose {found}")

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar, cast
 
+from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
 from logpi.runs.settings import Settings
-from logpi.core.errors import LogpiError
 
 Tree = TypeVar("Tree")
 
@@ -29,12 +30,15 @@ def _file_errors(doing: str):
     try:
         yield
     except OSError as error:
-        raise LogpiError(f"cannot {doing}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from error
+        raise LogpiError(
+            f"cannot {doing}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
+        ) from error
 
 
 def _new_folder(parent: Path, base: str) -> Path:
     """`parent/base_N` with the first free N; another run that starts at the same time takes
-    another."""
+    another.
+    """
     numbers = itertools.count(1)
     with _file_errors(f"create a run folder in {parent}"):
         parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,11 @@ def _new_folder(parent: Path, base: str) -> Path:
                 return path
 
 
+def _as_file_name(name: str) -> str:
+    """The name with nothing in it that a file system may refuse."""
+    return re.sub(r"[^\w.-]", "-", name)[:100]
+
+
 class RunFolder:
     """One run on disk. Every file is written whole or not at all."""
 
@@ -52,15 +61,16 @@ class RunFolder:
         self.path = path
 
     @staticmethod
-    def create(path: Path | None, settings: Settings, environment: Mapping[str, Any]) -> "RunFolder":
+    def create(
+        path: Path | None, settings: Settings, environment: Mapping[str, Any]
+    ) -> "RunFolder":
         """A new folder with its configuration; without a path `runs/ENV_N`, N the first free
         number.
 
         **Raises:** `LogpiError` where the folder exists or cannot be written.
         """
         if path is None:
-            base = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(settings.environment).name)[:100]
-            path = _new_folder(Path("runs"), base)
+            path = _new_folder(Path("runs"), _as_file_name(Path(settings.environment).name))
         elif path.exists():
             is_run = (path / "config.json").is_file()
             if is_run:
@@ -88,7 +98,8 @@ class RunFolder:
         found = folder.config().get("format")
         if not isinstance(found, int) or found > FORMAT:
             raise LogpiError(
-                f"{path} has format {found}, this logpi {version('logpi')} reads up to {FORMAT}: upgrade logpi"
+                f"{path} has format {found}, this logpi {version('logpi')} reads up to {FORMAT}: "
+                f"upgrade logpi"
             )
         return folder
 
@@ -112,12 +123,16 @@ class RunFolder:
 
     def write_config(self, settings: Settings, environment: Mapping[str, Any]) -> None:
         """The resolved settings, what the environment was, and the versions of everything that
-        computes."""
+        computes.
+        """
         config = {
             "format": FORMAT,
             "settings": settings.to_json(),
             "environment": environment,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in _PACKAGES},
+            },
             "command": sys.argv,
         }
         self.write_json("config.json", config)
@@ -161,4 +176,6 @@ class RunFolder:
                 return *load_checkpoint(path, like), warnings
             except DamagedCheckpoint as error:
                 warnings.append(f"checkpoint {path} is damaged ({error}); using the one before it")
-        raise LogpiError(f"{self.path} has no whole checkpoint" + (f": {warnings[0]}" if warnings else ""))
+        raise LogpiError(
+            f"{self.path} has no whole checkpoint" + (f": {warnings[0]}" if warnings else "")
+        )

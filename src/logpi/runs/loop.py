@@ -70,7 +70,9 @@ def run(
             learner, counters = start(sampler)
             reporter.start(settings, folder.path, counters)
             size = f"{copies} copies x {spec.max_episode_steps:,} steps, the time limit"
-            with _faults_told(reporter, folder, counters, f"{spec.name}: not enough memory for {size}"):
+            with _faults_told(
+                reporter, folder, counters, f"{spec.name}: not enough memory for {size}"
+            ):
                 learner = _learn_and_track(folder, settings, sampler, learner, counters, reporter)
                 reporter.evaluating(EVALUATION_EPISODES)
                 evaluation = evaluate_with(sampler, learner.policy, EVALUATION_EPISODES)
@@ -86,7 +88,9 @@ def run(
 def _faults_told(
     reporter: Reporter, folder: RunFolder, counters: Counters, no_memory: str
 ) -> Iterator[None]:
-    """Whatever ends a run early: the reporter says where it can go on, and the user gets one line."""
+    """Whatever ends a run early: the reporter says where it can go on, and the user gets one
+    line.
+    """
     try:
         yield
     except (Interrupted, OSError, MemoryError, LogpiError) as error:

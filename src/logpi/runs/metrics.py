@@ -1,5 +1,6 @@
 """What a run reports while it learns: one row of numbers, to CSV and TensorBoard under the tags
-that people know."""
+that people know.
+"""
 
 import csv
 import math
@@ -10,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from logpi.runs.checkpoint import Counters
 from logpi.core.errors import LogpiError
+from logpi.runs.checkpoint import Counters
 
 # Rows of metrics.csv that a whole budget of steps makes, at most.
 ROWS_PER_RUN = 250
@@ -54,7 +55,8 @@ def _episodes_of(recent: list[list[float]]) -> float:
 
 def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, float | int]:
     """The counters, the means over the recent episodes, and the means over `updates`, by their
-    tags."""
+    tags.
+    """
 
     def mean(name: str) -> float:
         values = [update[name] for update in updates if not math.isnan(update.get(name, math.nan))]
@@ -163,7 +165,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
-        whole = [r for r in rows if None not in r and None not in r.values() and "" not in r.values()]
+        whole = [
+            r for r in rows if None not in r and None not in r.values() and "" not in r.values()
+        ]
         return [{str(tag): float(value) for tag, value in r.items()} for r in whole]
     except (OSError, ValueError) as error:
         raise LogpiError(f"{path} cannot be read as metrics: {error}") from None

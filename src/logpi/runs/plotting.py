@@ -32,21 +32,14 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
             raise LogpiError(f"{run.path} has no metrics yet")
         axes.plot([r[STEPS] for r in rows], [r[RETURN] for r in rows], label=str(run.path))
     names = sorted({run.settings().environment for run in runs})
-    axes.set(title=", ".join(names), xlabel="environment steps", ylabel="return, mean of the last 100 episodes")
+    axes.set(
+        title=", ".join(names),
+        xlabel="environment steps",
+        ylabel="return, mean of the last 100 episodes",
+    )
     axes.grid(alpha=0.3)
     axes.legend()
-    if len(runs) == 1:
-        default = runs[0].path / "learning_curve.png"
-    else:
-        default = Path("learning_curves.png")
-    if out is None:
-        path = default
-    else:
-        if Path(out).is_dir():
-            path = Path(out) / default.name
-        else:
-            path = Path(out)
-    path = path if path.suffix else path.with_suffix(".png")
+    path = _picture_path(runs, out)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
@@ -54,3 +47,16 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     finally:
         pyplot.close(figure)
     return path
+
+
+def _picture_path(runs: Sequence[RunFolder], out: str | Path | None) -> Path:
+    """Where the picture goes: `out` may be a file, with or without its ending, or a folder."""
+    default = Path("learning_curves.png")
+    if len(runs) == 1:
+        default = runs[0].path / "learning_curve.png"
+    if out is None:
+        return default
+    path = Path(out)
+    if path.is_dir():
+        return path / default.name
+    return path if path.suffix else path.with_suffix(".png")

@@ -1,4 +1,5 @@
-"""What a person sees of a run: a progress bar on a terminal, lines elsewhere, a summary at the end.
+"""What a person sees of a run: a progress bar on a terminal, lines elsewhere, a summary at the
+end.
 """
 
 import sys
@@ -9,9 +10,9 @@ from typing import Protocol, runtime_checkable
 
 from logpi.methods.registry import name_of_method
 from logpi.runs.checkpoint import Counters
-from logpi.runs.settings import Settings
 from logpi.runs.evaluation import Evaluation
 from logpi.runs.metrics import WINDOW
+from logpi.runs.settings import Settings
 
 
 @runtime_checkable
@@ -30,7 +31,9 @@ class Reporter(Protocol):
         """Training is done."""
         ...
 
-    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
+    def finish(
+        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+    ) -> None:
         """The summary."""
         ...
 
@@ -47,9 +50,13 @@ class SilentReporter:
     """Says nothing, but warns."""
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None: ...
-    def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None: ...
+    def progress(
+        self, settings: Settings, counters: Counters, update: dict[str, float]
+    ) -> None: ...
     def evaluating(self, episodes: int) -> None: ...
-    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None: ...
+    def finish(
+        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+    ) -> None: ...
     def stopped(self, folder: Path, counters: Counters) -> None: ...
 
     def warn(self, message: str) -> None:
@@ -65,10 +72,7 @@ class LineReporter(SilentReporter):
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         self._tenth = 10 * counters.steps // settings.steps
-        if counters.steps:
-            resumed = f", resumed at step {counters.steps:,}"
-        else:
-            resumed = ""
+        resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
         algorithm = name_of_method(settings.algorithm)
         what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
         print(f"{what}{resumed}, in {folder}")
@@ -80,31 +84,46 @@ class LineReporter(SilentReporter):
             print(_state(counters), flush=True)
 
     def stopped(self, folder: Path, counters: Counters) -> None:
-        print(f"stopped at step {counters.steps:,}; continue with\n  logpi resume {quote(str(folder))}")
+        print(f"stopped at step {counters.steps:,}; continue with")
+        print(f"  logpi resume {quote(str(folder))}")
 
-    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
-        count = len(evaluation.returns)
-        if threshold is None:
-            solved = ""
-        else:
-            solved = f"; {'reaches' if evaluation.mean >= threshold else 'below'} {threshold:g}"
+    def finish(
+        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+    ) -> None:
         wall = time.perf_counter() - self._began
         speed = counters.steps / max(counters.seconds, 1e-9)
-        print(f"return   {evaluation} over {count} fresh episodes (mean, 95 % interval){solved}")
+        episodes = f"{len(evaluation.returns)} fresh episodes (mean, 95 % interval)"
+        print(f"return   {evaluation} over {episodes}{_against(threshold, evaluation)}")
         print(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
         print(f"run      {folder}")
         named = quote(str(folder))
-        print(f"next     logpi evaluate {named}\n         logpi plot {named}")
-        print(f"         logpi resume {named} --steps {2 * counters.steps:.0e}".replace("e+0", "e").replace("e+", "e"))
+        print(f"next     logpi evaluate {named}")
+        print(f"         logpi plot {named}")
+        print(f"         logpi resume {named} --steps {_short(2 * counters.steps)}")
+
+
+def _against(threshold: float | None, evaluation: Evaluation) -> str:
+    """Whether the mean reaches the return that the environment calls solved."""
+    if threshold is None:
+        return ""
+    reached = "reaches" if evaluation.mean >= threshold else "below"
+    return f"; {reached} {threshold:g}"
+
+
+def _short(steps: int) -> str:
+    """2e5 for 200,000."""
+    mantissa, exponent = f"{steps:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _state(counters: Counters) -> str:
     if not counters.recent:
         return "no episode yet"
     episode_return, length = counters.recent_means()
+    last = min(WINDOW, counters.episodes)
     return (
-        f"step {counters.steps:,}, {counters.episodes:,} episodes, return {episode_return:.1f} and length {length:.1f} "
-        f"over the last {min(WINDOW, counters.episodes)}"
+        f"step {counters.steps:,}, {counters.episodes:,} episodes, return {episode_return:.1f} and"
+        f" length {length:.1f} over the last {last}"
     )
 
 
@@ -132,12 +151,16 @@ class BarReporter(LineReporter):
         episode_return, _ = counters.recent_means()
         speed = counters.steps / max(counters.seconds, 1e-9)
         text = f"episodes {counters.episodes:,}  return {episode_return:.1f}  {speed:,.0f} steps/s"
-        self._progress.update(self._task, completed=min(counters.steps, settings.steps), description=text)
+        self._progress.update(
+            self._task, completed=min(counters.steps, settings.steps), description=text
+        )
 
     def evaluating(self, episodes: int) -> None:
         self._progress.update(self._task, description=f"evaluating {episodes} episodes")
 
-    def finish(self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None) -> None:
+    def finish(
+        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+    ) -> None:
         self.close()
         super().finish(folder, counters, evaluation, threshold)
 

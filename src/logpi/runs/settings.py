@@ -1,5 +1,6 @@
 """Every setting of a run as plain data: what the command line shows, a file gives, and a run folder
-records."""
+records.
+"""
 
 import dataclasses
 import difflib
@@ -80,9 +81,7 @@ class Settings:
 
 
 # The settings that are no options of a method.
-_GENERAL = tuple(
-    field.name for field in dataclasses.fields(Settings) if field.name != "algorithm"
-)
+_GENERAL = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "algorithm")
 
 
 def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> None:

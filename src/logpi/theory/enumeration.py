@@ -50,7 +50,8 @@ def enumerate_trajectories(mdp: FiniteMDP) -> Enumeration:
         choices = first[state + 1] - first[state]
         if choices.sum() > MOST_TRAJECTORIES:
             raise LogpiError(
-                f"more than {MOST_TRAJECTORIES:,} trajectories of {mdp.horizon} steps: shorten the horizon"
+                f"more than {MOST_TRAJECTORIES:,} trajectories of {mdp.horizon} steps: shorten the"
+                f" horizon"
             )
         before = np.repeat(np.arange(len(state)), choices)
         within = np.arange(len(before)) - np.repeat(np.cumsum(choices) - choices, choices)

@@ -270,7 +270,8 @@ def whitened_over_batch_by_sample(batches: Batches) -> Weight:
 
 @ADVANTAGES.mistake(
     "whiten-batch",
-    "advantages are shifted and scaled over the batch (deliberate in most libraries; a bias of order"
+    "advantages are shifted and scaled over the batch (deliberate in most libraries; a bias of "
+    "order"
     " 1/N)",
     LEAVE_OUT,
     CRITIC,
@@ -323,7 +324,9 @@ def whole_return_whitened_by_sample(batches: Batches) -> Weight:
 
 
 def episodes_whitened(batches: Batches, ddof: int) -> Weight:
-    """R(τ) shifted and scaled over the episodes of the batch; NaN for a sample that is too small."""
+    """R(τ) shifted and scaled over the episodes of the batch; NaN for a sample that is too
+    small.
+    """
     whole = batches.whole
     deviation = np.nan
     if whole.shape[1] > ddof:
@@ -357,7 +360,8 @@ def whole_return_whitened_in_group_by_sample(batches: Batches) -> Weight:
 
 @ADVANTAGES.mistake(
     "drop-zero-variance",
-    "groups whose rewards are all equal are left out, and the rest is averaged: prompts weigh by how"
+    "groups whose rewards are all equal are left out, and the rest is averaged: prompts weigh by "
+    "how"
     " often they are kept",
     "count every group that was sampled",
     GROUP,
@@ -577,7 +581,8 @@ def _advantage_whitened_with(decay: float, ddof: int) -> Compute:
 for _decay in (0.0, 0.5, 0.8, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99):
     ADVANTAGES.mistake(
         "gae-lambda",
-        f"advantages with λ = {_decay:g} and a critic that is not exact (deliberate: less variance)",
+        f"advantages with λ = {_decay:g} and a critic that is not exact (deliberate: less "
+        f"variance)",
         "λ = 1, or accept the bias",
         CRITIC,
     )(_advantage_with(_decay))

@@ -154,7 +154,9 @@ Mean: TypeAlias = Callable[[Batches, ndarray], ndarray]
 def whitened(
     batches: Batches, x: ndarray, mean: Mean, centred: bool = True, ddof: int = 0
 ) -> ndarray:
-    """(x - mean) / (deviation + 1e-8), both taken over the same sample; `ddof` as in NumPy's std."""
+    """(x - mean) / (deviation + 1e-8), both taken over the same sample; `ddof` as in NumPy's
+    std.
+    """
     x = x * np.ones_like(batches.mask)
     middle = mean(batches, x)
     variance = mean(batches, (x - middle) ** 2)

@@ -1,4 +1,6 @@
-"""A finite MDP as a compiled environment, so that training can be held against the exact optimum."""
+"""A finite MDP as a compiled environment, so that training can be held against the exact
+optimum.
+"""
 
 import hashlib
 

@@ -98,5 +98,6 @@ def _action_space(name: str, spec: Any) -> gym.Space:
             return gym.spaces.Box(low, high, spec.shape, np.float32)
         case other:
             raise LogpiError(
-                f"jumanji:{name} has actions {other}; supported: discrete, multi-discrete, bounded floats"
+                f"jumanji:{name} has actions {other}; supported: discrete, multi-discrete, bounded"
+                f" floats"
             )

@@ -1,1 +1,3 @@
-"""Environments that Python steps: the policy acts in NumPy, and the update is a compiled program."""
+"""Environments that Python steps: the policy acts in NumPy, and the update is a compiled
+program.
+"""

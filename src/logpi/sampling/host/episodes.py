@@ -157,7 +157,9 @@ class HostEpisodes:
         return np.zeros((self.time, *row.shape), dtype)
 
     def _seen(self, mask: Bool[ndarray, "time env"]) -> ndarray:
-        """A copy of the observations that were acted on; 0 after an end, where anything may stand."""
+        """A copy of the observations that were acted on; 0 after an end, where anything may
+        stand.
+        """
         seen = np.zeros_like(self._observation)
         rows = int(mask.any(axis=1).sum())
         where = beside(mask[:rows], seen)

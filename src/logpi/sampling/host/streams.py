@@ -40,7 +40,9 @@ class UnfinishedReplay(NamedTuple):
 
 
 class HostStreams:
-    """Steps every copy for `rows` rows; a copy whose episode has ended is reset in the row after."""
+    """Steps every copy for `rows` rows; a copy whose episode has ended is reset in the row
+    after.
+    """
 
     def __init__(
         self,

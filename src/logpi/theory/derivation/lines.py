@@ -125,7 +125,9 @@ class Sides:
         return value
 
     def one_after_another(self, alpha: float) -> float:
-        """θ moved at every step t of the episode instead of once: how far (E[θ'] - θ)/α is from ∇J."""
+        """θ moved at every step t of the episode instead of once: how far (E[θ'] - θ)/α is from
+        ∇J.
+        """
         every = self.every
         column = np.arange(len(self.probability))
         moving = np.tile(self.logits, (len(column), 1, 1))
@@ -193,7 +195,8 @@ def _d1(sides: Sides) -> Iterator[tuple[Any, ...]]:
     drawn = sides.every.probability(other)
     yield (
         "D1.3",
-        "a/b = (a p(x))/(b p(x)): E_p[f] = Σ_x q(x) (p(x)/q(x)) f(x) = E_q[ (p/q) f ], q > 0 where p > 0",
+        "a/b = (a p(x))/(b p(x)): E_p[f] = Σ_x q(x) (p(x)/q(x)) f(x) = E_q[ (p/q) f ], q > 0 where"
+        " p > 0",
         exact_objective(sides.mdp, sides.logits),
         np.sum(drawn * (sides.probability / drawn) * sides.whole),
         "J by dynamic programming",

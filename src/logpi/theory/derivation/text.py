@@ -12,21 +12,23 @@ SECTIONS = {
 
 _HEAD = """# The derivation that logpi implements
 
-A policy gradient, from the objective to REINFORCE. Each line has a tag, by which docstrings, tests and docs cite it
-([D4.4]), and is computed here on the process `stay-or-leave`: the left side without the line that is shown, the right
-side as the line says. Where a line has many entries, the one that is largest on the left is shown. `logpi derive`
-prints this with twelve digits, `logpi derive --mdp FILE` and `--random SEED` on other processes; all differences are
-below 1e-9 on 1,000 random processes (a test). This page is written by `python docs/generate.py`.
+A policy gradient, from the objective to REINFORCE. Each line has a tag, by which docstrings, tests
+and docs cite it ([D4.4]), and is computed here on the process `stay-or-leave`: the left side
+without the line that is shown, the right side as the line says. Where a line has many entries, the
+one that is largest on the left is shown. `logpi derive` prints this with twelve digits, `logpi
+derive --mdp FILE` and `--random SEED` on other processes; all differences are below 1e-9 on 1,000
+random processes (a test). This page is written by `python docs/generate.py`.
 
-Symbols: state s, action a, reward r, policy π(a|s; θ), initial-state distribution μ(s), transition function
-p(s', r | s, a), trajectory τ = (s_0, a_0, r_1, s_1, a_1, r_2, …, s_{T-1}, a_{T-1}, r_T), discount γ ∈ [0, 1], step size
-α. Action a_t is answered by reward r_{t+1}."""
+Symbols: state s, action a, reward r, policy π(a|s; θ), initial-state distribution μ(s), transition
+function p(s', r | s, a), trajectory τ = (s_0, a_0, r_1, s_1, a_1, r_2, …, s_{T-1}, a_{T-1}, r_T),
+discount γ ∈ [0, 1], step size α. Action a_t is answered by reward r_{t+1}."""
 
 _REMARKS = """## What D4.4 settles
 
-Past rewards are independent of a_t given s_t, so R(τ) in D3.5 may be replaced by γ^t R_t: the step of D4.3, summed over
-t and applied once, has the expectation α ∇J exactly, for the discounted objective of D0.3, and for D0.2 with γ = 1.
-Most libraries leave γ^t out (Nota & Thomas 2020). On this process:
+Past rewards are independent of a_t given s_t, so R(τ) in D3.5 may be replaced by γ^t R_t: the step
+of D4.3, summed over t and applied once, has the expectation α ∇J exactly, for the discounted
+objective of D0.3, and for D0.2 with γ = 1. Most libraries leave γ^t out (Nota & Thomas 2020). On
+this process:
 """
 
 
@@ -35,7 +37,8 @@ def as_text(derivation: Derivation) -> str:
     largest difference.
     """
     parts = [
-        f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon {derivation.mdp.horizon}, "
+        f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon "
+        f"{derivation.mdp.horizon}, "
         f"γ = {derivation.mdp.discount:.4g}, {derivation.trajectories:,} trajectories",
         _policy_of(derivation),
     ]
@@ -72,17 +75,16 @@ def remarks(derivation: Derivation) -> list[str]:
     shrinking = ", ".join(
         f"{error:.1e} at α = {alpha:g}" for alpha, error in derivation.one_after_another
     )
+    first_error = derivation.one_after_another[0][1]
+    ending = ": as α shrinks, so does the difference." if first_error > 1e-9 else "."
+    without = _beyond_rounding(derivation.curl_without_power)
+    with_power = _beyond_rounding(derivation.curl_with_power)
     return [
-        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}. A field is the gradient of a"
-        " function only if its Jacobian is symmetric: the largest asymmetry is"
-        f" {_beyond_rounding(derivation.curl_without_power)} without γ^t,"
-        f" {_beyond_rounding(derivation.curl_with_power)} with it.",
-        f"One step of θ after another inside the episode, divided by α, differs from ∇J by {shrinking}"
-        + (
-            ": as α shrinks, so does the difference."
-            if derivation.one_after_another[0][1] > 1e-9
-            else "."
-        ),
+        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}. A field is"
+        " the gradient of a function only if its Jacobian is symmetric: the largest asymmetry is"
+        f" {without} without γ^t, {with_power} with it.",
+        "One step of θ after another inside the episode, divided by α, differs from ∇J by"
+        f" {shrinking}{ending}",
     ]
 
 
@@ -93,7 +95,9 @@ def _beyond_rounding(size: float) -> str:
 
 
 def as_page(derivation: Derivation) -> str:
-    """The derivation as the documentation shows it: Markdown, one item per line with its figures."""
+    """The derivation as the documentation shows it: Markdown, one item per line with its
+    figures.
+    """
     parts = [_HEAD, "", f"Here {_policy_of(derivation)}."]
     for line in derivation.lines:
         if line.tag.endswith(".1"):
