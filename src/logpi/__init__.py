@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from logpi.methods.a2c import A2C as A2C
     from logpi.methods.natural import NPG as NPG
     from logpi.methods.ppo import PPO as PPO
+    from logpi.methods.ppo_penalty import PPOPenalty as PPOPenalty
     from logpi.methods.reinforce import Reinforce as Reinforce
     from logpi.methods.trust_region import TRPO as TRPO
     from logpi.runs.evaluation import Evaluation as Evaluation, evaluate as evaluate
@@ -34,6 +35,7 @@ _MODULES = {
     "A2C": "methods.a2c",
     "NPG": "methods.natural",
     "PPO": "methods.ppo",
+    "PPOPenalty": "methods.ppo_penalty",
     "Reinforce": "methods.reinforce",
     "TRPO": "methods.trust_region",
     "LogpiError": "core.errors",

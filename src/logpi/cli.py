@@ -138,8 +138,8 @@ class Evaluate:
         else:
             how = "drawn" if self.sampled else "most probable"
             print(
-                f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 % "
-                f"interval)"
+                f"return {result} over {self.episodes} fresh episodes, {how} actions (mean, 95 %"
+                " interval)"
             )
 
 

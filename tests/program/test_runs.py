@@ -264,8 +264,8 @@ def test_arguments_of_other_types(tmp_path):
         "run.policy.act([0.0], 3)": "random must be a generator such as np.random.default_rng(0), got 3",
     }
     config = (
-        "logpi.Reinforce(hidden=(4,), episodes=4, learning_rate=np.float32(0.25), "
-        "discount=np.float64(0.5))"
+        "logpi.Reinforce(hidden=(4,), episodes=4, learning_rate=np.float32(0.25),"
+        " discount=np.float64(0.5))"
     )
     options = f"steps=np.int64(50), seed=np.int64(3), out={str(tmp_path / 'run')!r}"
     program = f"""import gymnasium as gym, logpi, numpy as np
@@ -326,8 +326,8 @@ def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
 def test_wherever_it_prints(closing, tmp_path):
     """Into nothing, and where π and ∇ cannot be written."""
     train = (
-        f"main(['train', 'finite:short-corridor', '--hidden', '--steps', '20', '--out', "
-        f"{str(tmp_path / 'run')!r}])"
+        "main(['train', 'finite:short-corridor', '--hidden', '--steps', '20', '--out',"
+        f" {str(tmp_path / 'run')!r}])"
     )
     text = f"import sys; {closing}; from logpi.cli import main; sys.exit({train})"
     subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)

@@ -65,13 +65,13 @@ class Faulty(gym.Env):
         ),
         (
             "dtype",
-            "environment 0, episode 4, step 2: observation has dtype <U1, its space declares "
-            "float32",
+            "environment 0, episode 4, step 2: observation has dtype <U1, its space declares"
+            " float32",
         ),
         (
             "complex",
-            "environment 0, episode 4, step 2: observation has dtype complex128, its space "
-            "declares float32",
+            "environment 0, episode 4, step 2: observation has dtype complex128, its space"
+            " declares float32",
         ),
         (
             "exception",

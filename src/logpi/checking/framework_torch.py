@@ -127,9 +127,8 @@ class TorchFramework:
             if shape == ():
                 if not getattr(output, "requires_grad", False):
                     raise LogpiError(
-                        f"{name} returned a loss without a gradient: it does not depend on "
-                        f"log_prob, logits, entropy or"
-                        " policy, or was detached from them"
+                        f"{name} returned a loss without a gradient: it does not depend on"
+                        " log_prob, logits, entropy or policy, or was detached from them"
                     )
                 losses.append(float(output.detach()))
                 gradients.append(self._gradient(output, roots))

@@ -152,8 +152,8 @@ def sampled_law(sampler: Callable[..., Any]) -> Callable[[ndarray], ndarray]:
             or (found < 0).any()
         ):
             raise LogpiError(
-                f"{name_of(sampler)} must return probabilities shaped as logits, {logits.shape}, "
-                f"got {found.shape}"
+                f"{name_of(sampler)} must return probabilities shaped as logits, {logits.shape},"
+                f" got {found.shape}"
             )
         if not np.allclose(found.sum(-1), 1.0, rtol=0, atol=1e-6):
             raise LogpiError(

@@ -18,8 +18,8 @@ def plot_credit(report: CheckReport, path: Path) -> None:
     credit = report.credit
     if credit is None:
         raise LogpiError(
-            "there is no credit matrix to draw: it needs `reward`, finite gradients, and no "
-            "rollout or sampler"
+            "there is no credit matrix to draw: it needs `reward`, finite gradients, and no"
+            " rollout or sampler"
         )
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     largest = float(np.nanmax(np.abs([credit.matrix, credit.correct])))

@@ -1,11 +1,10 @@
-'''Options of a method: dataclass fields that carry the range of their values.
+"""Options of a method: dataclass fields that carry the range of their values.
 
     clip: Number = option(0.2, LIMIT)
-    \"""ε: how far ρ may move before a step gains nothing.\"""
 
 One loop checks every field when the options are made. A field of type bool or Literal needs no
 range: its type is one.
-'''
+"""
 
 import copy
 import dataclasses

@@ -59,8 +59,8 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
         return _compiled_copy(environment)
     if environment.pool is not None:
         raise LogpiError(
-            f"{environment.spec.name} is stepped by its package, which gives no single copies to "
-            f"look at"
+            f"{environment.spec.name} is stepped by its package, which gives no single copies to"
+            " look at"
         )
     make = environment.make
     assert make is not None
@@ -247,8 +247,8 @@ def _ends(spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]]) -> Ite
     if ends:
         terminated, truncated = (sum(end[i] for end in ends) for i in (1, 2))
         text = (
-            f"{len(ends)}: {terminated} terminated, {truncated} truncated, mean length "
-            f"{np.mean(lengths):.1f}"
+            f"{len(ends)}: {terminated} terminated, {truncated} truncated, mean length"
+            f" {np.mean(lengths):.1f}"
         )
         yield Finding("episodes", "ok", f"{text}, time limit {limit}")
     if cut:
@@ -276,8 +276,8 @@ def _repeats(one: list[Any], other: list[Any], starts: list[ndarray]) -> Iterato
             and np.array_equal(answer.observation, answered.observation)
         ):
             text = (
-                f"the same seed and actions give another episode from step {t} on: a resumed run "
-                f"goes on otherwise"
+                f"the same seed and actions give another episode from step {t} on: a resumed run"
+                " goes on otherwise"
             )
             yield Finding("seeds", "wrong", text)
             return

@@ -133,8 +133,8 @@ def _finite(mdp: FiniteMDP, name: str, max_episode_steps: int | None) -> Compile
 def _keeps_its_limit(name: str, asked: int | None, own: int) -> None:
     if asked is not None and asked != own:
         raise LogpiError(
-            f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot "
-            f"replace it"
+            f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot"
+            " replace it"
         )
 
 

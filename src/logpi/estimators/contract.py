@@ -140,13 +140,11 @@ def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ..
     ):
         raise LogpiError(
             f"{name} returned {'nothing' if output is None else type(output).__name__}: return the"
-            f" scalar loss, or an"
-            " array of weights shaped as log_prob"
+            " scalar loss, or an array of weights shaped as log_prob"
         )
     if tuple(shape) not in ((), expected):
         raise LogpiError(
             f"{name} returned an array of shape {tuple(shape)}: return the scalar loss, or weights"
-            f" of the shape of"
-            f" log_prob, here {expected}"
+            f" of the shape of log_prob, here {expected}"
         )
     return tuple(shape)

@@ -21,7 +21,7 @@ from logpi.methods.descent import (
     with_descent,
 )
 from logpi.methods.learner import Learner, Metrics
-from logpi.methods.rollouts import RolloutOptions, Rows, prepare, rollout_metrics
+from logpi.methods.rollouts import RolloutOptions, Rows, Steps, prepare, rollout_metrics
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import Policy
 
@@ -51,12 +51,7 @@ class A2C(RolloutOptions, JointOptions, NetworkOptions):
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         return make_joint_learner(self, self.shared_trunk, spec, seed)
 
-    def surrogate(
-        self,
-        log_prob: Float[Array, "*steps"],
-        old_log_prob: Float[Array, "*steps"],
-        advantage: Float[Array, "*steps"],
-    ) -> Float[Array, "*steps"]:
+    def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
         """A log π, whose gradient is A ∇ log π."""
         return advantage * log_prob
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from logpi.core.arrays import Number, Scalar
 from logpi.core.options import COUNT, NOT_NEGATIVE, POSITIVE, Options, option
@@ -24,6 +24,7 @@ from logpi.methods.rollouts import (
     RolloutMethod,
     RolloutOptions,
     Rows,
+    Steps,
     epoch_keys,
     gains_on,
     make_critic,
@@ -100,12 +101,7 @@ class NPG(RolloutOptions, NaturalOptions, NetworkOptions):
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         return make_natural_learner(self, spec, seed)
 
-    def surrogate(
-        self,
-        log_prob: Float[Array, "*steps"],
-        old_log_prob: Float[Array, "*steps"],
-        advantage: Float[Array, "*steps"],
-    ) -> Float[Array, "*steps"]:
+    def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
         return importance_surrogate(log_prob - old_log_prob, advantage)
 
     def update(self, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
@@ -114,9 +110,7 @@ class NPG(RolloutOptions, NaturalOptions, NetworkOptions):
         return finish_update(self, learner, trajectory, rows, ascent, jnp.ones(()))
 
 
-def importance_surrogate(
-    log_ratio: Float[Array, "*steps"], advantage: Float[Array, "*steps"]
-) -> Float[Array, "*steps"]:
+def importance_surrogate(log_ratio: Steps, advantage: Steps) -> Steps:
     """ρ A, ρ = π(a|s) / π_old(a|s): its gradient is A ∇ log π where π is still π_old [D1.3]."""
     return jnp.exp(log_ratio) * advantage
 

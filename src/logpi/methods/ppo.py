@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from logpi.core.arrays import Number
 from logpi.core.options import COUNT, LIMIT, POSITIVE, option
@@ -25,6 +25,7 @@ from logpi.methods.learner import Learner, Metrics
 from logpi.methods.rollouts import (
     RolloutOptions,
     Rows,
+    Steps,
     epoch_keys,
     mean_kl,
     prepare,
@@ -71,12 +72,7 @@ class PPO(RolloutOptions, JointOptions, NetworkOptions):
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         return make_joint_learner(self, self.shared_trunk, spec, seed)
 
-    def surrogate(
-        self,
-        log_prob: Float[Array, "*steps"],
-        old_log_prob: Float[Array, "*steps"],
-        advantage: Float[Array, "*steps"],
-    ) -> Float[Array, "*steps"]:
+    def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
         """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) (Schulman et al. 2017, eq. 7)."""
         ratio = jnp.exp(log_prob - old_log_prob)
         clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)

@@ -1,20 +1,20 @@
 """All methods by the names that a user writes: the only place that knows which there are."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from logpi.methods.a2c import A2C
 from logpi.methods.method import Method
 from logpi.methods.natural import NPG
 from logpi.methods.ppo import PPO
+from logpi.methods.ppo_penalty import PPOPenalty
 from logpi.methods.reinforce import Reinforce
 from logpi.methods.trust_region import TRPO
 
-MethodClass: TypeAlias = type[Reinforce] | type[A2C] | type[PPO] | type[NPG] | type[TRPO]
-METHODS: Mapping[str, MethodClass] = {
+METHODS: Mapping[str, type[Method]] = {
     "reinforce": Reinforce,
     "a2c": A2C,
     "ppo": PPO,
+    "ppo-penalty": PPOPenalty,
     "npg": NPG,
     "trpo": TRPO,
 }

@@ -6,7 +6,7 @@ larger step by step, its `surrogate`, and the way in which it moves.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from logpi.networks.distributions import Distribution
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import Policy, make_policy
 
+# One number for each of some steps.
+Steps: TypeAlias = Float[Array, "*steps"]
 # How fast the critic's units follow the returns, once the first batches have been averaged.
 UNITS_RATE = 0.03
 
@@ -104,12 +106,7 @@ class RolloutMethod(Protocol):
     @property
     def normalize_returns(self) -> bool: ...
 
-    def surrogate(
-        self,
-        log_prob: Float[Array, "*steps"],
-        old_log_prob: Float[Array, "*steps"],
-        advantage: Float[Array, "*steps"],
-    ) -> Float[Array, "*steps"]:
+    def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
         """What the method makes larger, step by step. At π = π_old its gradient is A ∇ log π."""
         ...
 

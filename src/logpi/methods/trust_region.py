@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from logpi.core.arrays import Number, Scalar
 from logpi.core.options import COUNT, option
@@ -22,7 +22,7 @@ from logpi.methods.natural import (
     make_natural_learner,
     natural_ascent,
 )
-from logpi.methods.rollouts import RolloutOptions, prepare, require_divisor
+from logpi.methods.rollouts import RolloutOptions, Steps, prepare, require_divisor
 from logpi.networks.options import NetworkOptions
 
 
@@ -49,12 +49,7 @@ class TRPO(RolloutOptions, NaturalOptions, NetworkOptions):
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         return make_natural_learner(self, spec, seed)
 
-    def surrogate(
-        self,
-        log_prob: Float[Array, "*steps"],
-        old_log_prob: Float[Array, "*steps"],
-        advantage: Float[Array, "*steps"],
-    ) -> Float[Array, "*steps"]:
+    def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
         return importance_surrogate(log_prob - old_log_prob, advantage)
 
     def update(self, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:

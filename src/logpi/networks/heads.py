@@ -102,8 +102,8 @@ class NormalHead(Module):
         bounded = np.isfinite(space.low) & np.isfinite(space.high)
         if squash and not bounded.all():
             raise LogpiError(
-                f"tanh-normal actions need finite bounds in every dimension; the action space is "
-                f"{space}"
+                "tanh-normal actions need finite bounds in every dimension; the action space is"
+                f" {space}"
             )
         self.low = tuple(space.low.ravel().tolist())
         self.high = tuple(space.high.ravel().tolist())

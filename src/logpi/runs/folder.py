@@ -98,8 +98,8 @@ class RunFolder:
         found = folder.config().get("format")
         if not isinstance(found, int) or found > FORMAT:
             raise LogpiError(
-                f"{path} has format {found}, this logpi {version('logpi')} reads up to {FORMAT}: "
-                f"upgrade logpi"
+                f"{path} has format {found}, this logpi {version('logpi')} reads up to {FORMAT}:"
+                " upgrade logpi"
             )
         return folder
 

@@ -68,7 +68,7 @@ class Settings:
             known = ", ".join(METHODS)
             raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {known}")
         kind = METHODS[name]
-        options = {field.name for field in dataclasses.fields(kind)}
+        options = {field.name for field in dataclasses.fields(cast(Any, kind))}
         _require_known(values, options | {*_GENERAL}, source)
         if "environment" not in values:
             raise LogpiError(f"{source}: no environment is named")

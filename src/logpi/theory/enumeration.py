@@ -51,7 +51,7 @@ def enumerate_trajectories(mdp: FiniteMDP) -> Enumeration:
         if choices.sum() > MOST_TRAJECTORIES:
             raise LogpiError(
                 f"more than {MOST_TRAJECTORIES:,} trajectories of {mdp.horizon} steps: shorten the"
-                f" horizon"
+                " horizon"
             )
         before = np.repeat(np.arange(len(state)), choices)
         within = np.arange(len(before)) - np.repeat(np.cumsum(choices) - choices, choices)

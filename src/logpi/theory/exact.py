@@ -34,8 +34,8 @@ def state_policy(mdp: FiniteMDP, logits: ArrayLike) -> Float[ndarray, "S A"]:
     table = np.asarray(logits, np.float64)
     if table.shape != (mdp.observations, mdp.actions) or not np.isfinite(table).all():
         raise LogpiError(
-            f"logits must be finite, of shape [O, A] = {mdp.observations, mdp.actions}, got "
-            f"{table.shape}"
+            f"logits must be finite, of shape [O, A] = {mdp.observations, mdp.actions}, got"
+            f" {table.shape}"
         )
     return softmax(table)[mdp.observation]
 

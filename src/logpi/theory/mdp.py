@@ -85,8 +85,8 @@ class FiniteMDP:
         for field, shape in shapes.items():
             if getattr(self, field).shape != shape or 0 in shape:
                 raise LogpiError(
-                    f"FiniteMDP.{field} has shape {getattr(self, field).shape}, expected {shape} "
-                    f"[S, A, S]"
+                    f"FiniteMDP.{field} has shape {getattr(self, field).shape}, expected {shape}"
+                    " [S, A, S]"
                 )
         for field in ("initial", "transition", "reward_value"):
             if not np.isfinite(getattr(self, field)).all():

@@ -157,8 +157,8 @@ def sum_of_returns_by_sum_of_scores(batches: Batches) -> Weight:
 
 @ADVANTAGES.mistake(
     "whiten-per-episode",
-    "returns are shifted and scaled within one episode: the baseline contains the step's own future"
-    " reward",
+    "returns are shifted and scaled within one episode: the baseline contains the step's own"
+    " future reward",
     LEAVE_OUT,
     REWARD,
 )
@@ -270,9 +270,8 @@ def whitened_over_batch_by_sample(batches: Batches) -> Weight:
 
 @ADVANTAGES.mistake(
     "whiten-batch",
-    "advantages are shifted and scaled over the batch (deliberate in most libraries; a bias of "
-    "order"
-    " 1/N)",
+    "advantages are shifted and scaled over the batch (deliberate in most libraries; a bias of"
+    " order 1/N)",
     LEAVE_OUT,
     CRITIC,
 )
@@ -360,9 +359,8 @@ def whole_return_whitened_in_group_by_sample(batches: Batches) -> Weight:
 
 @ADVANTAGES.mistake(
     "drop-zero-variance",
-    "groups whose rewards are all equal are left out, and the rest is averaged: prompts weigh by "
-    "how"
-    " often they are kept",
+    "groups whose rewards are all equal are left out, and the rest is averaged: prompts weigh by"
+    " how often they are kept",
     "count every group that was sampled",
     GROUP,
     whole=True,
@@ -581,8 +579,8 @@ def _advantage_whitened_with(decay: float, ddof: int) -> Compute:
 for _decay in (0.0, 0.5, 0.8, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99):
     ADVANTAGES.mistake(
         "gae-lambda",
-        f"advantages with λ = {_decay:g} and a critic that is not exact (deliberate: less "
-        f"variance)",
+        f"advantages with λ = {_decay:g} and a critic that is not exact (deliberate: less"
+        " variance)",
         "λ = 1, or accept the bias",
         CRITIC,
     )(_advantage_with(_decay))
@@ -600,8 +598,8 @@ for _decay in (0.9, 0.95, 0.97):
     for _ddof in (0, 1):
         ADVANTAGES.mistake(
             "whiten-batch",
-            f"advantages with λ = {_decay:g}, shifted and scaled over the batch (deliberate in most"
-            " libraries)",
+            f"advantages with λ = {_decay:g}, shifted and scaled over the batch (deliberate in"
+            " most libraries)",
             LEAVE_OUT,
             CRITIC,
         )(_advantage_whitened_with(_decay, _ddof))

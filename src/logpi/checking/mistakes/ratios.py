@@ -61,8 +61,8 @@ def _clipped(epsilon: float) -> Apply:
 for _epsilon in (0.1, 0.2, 0.25, 0.3):
     RATIOS.mistake(
         "ppo-clip",
-        f"clipped ratios with ε = {_epsilon:g} (deliberate): right on the first step after sampling"
-        " only",
+        f"clipped ratios with ε = {_epsilon:g} (deliberate): right on the first step after"
+        " sampling only",
         PRODUCT,
     )(_clipped(_epsilon))
 

@@ -67,8 +67,8 @@ _BY_TARGET = {
     ),
     "conventional-continuing": (
         "gamma-t-missing",
-        "γ^t is missing and the time limit is bootstrapped through, as in most libraries "
-        "(deliberate)",
+        "γ^t is missing and the time limit is bootstrapped through, as in most libraries"
+        " (deliberate)",
         "--target conventional-continuing says that it is meant",
     ),
     "forward-kl-per-step": (
@@ -112,8 +112,8 @@ def value_leak() -> Cause:
     """The policy's loss reaches the critic."""
     return Cause(
         "value-leak",
-        "the advantage is not detached: the policy's loss moves the critic, and with shared "
-        "parameters the policy",
+        "the advantage is not detached: the policy's loss moves the critic, and with shared"
+        " parameters the policy",
         "detach (stop_gradient) value before it enters the weight",
     )
 
@@ -185,8 +185,8 @@ def _other_target(target: str, matches: tuple[str, ...], kind: Kind) -> list[Cau
 def _zero(names: tuple[str, ...], silent: bool) -> Cause:
     if silent:
         said = (
-            "the gradient of every batch is 0: the loss does not depend on the policy, or is "
-            "detached from it"
+            "the gradient of every batch is 0: the loss does not depend on the policy, or is"
+            " detached from it"
         )
         return Cause(
             "no-gradient",
@@ -207,8 +207,8 @@ def _zero(names: tuple[str, ...], silent: bool) -> Cause:
         )
     return Cause(
         "logp-of-resampled",
-        "E[weight × ∇ log π] = 0: the weight does not depend on the action whose score it "
-        "multiplies",
+        "E[weight × ∇ log π] = 0: the weight does not depend on the action whose score it"
+        " multiplies",
         "take the log-probability of the action that was executed",
     )
 

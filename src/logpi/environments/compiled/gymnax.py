@@ -29,8 +29,8 @@ def gymnax_environment(name: str, max_episode_steps: int | None) -> CompiledEnvi
         ) from None
     if int(version("gymnax").split(".")[0]) < 1:
         raise LogpiError(
-            f"gymnax {version('gymnax')} is too old, 1.0 or later is needed: pip install "
-            f"'logpi[compiled]'"
+            f"gymnax {version('gymnax')} is too old, 1.0 or later is needed: pip install"
+            " 'logpi[compiled]'"
         )
     known = list(gymnax.registered_envs)
     if name not in known:

@@ -99,5 +99,5 @@ def _action_space(name: str, spec: Any) -> gym.Space:
         case other:
             raise LogpiError(
                 f"jumanji:{name} has actions {other}; supported: discrete, multi-discrete, bounded"
-                f" floats"
+                " floats"
             )

@@ -35,8 +35,8 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
     first.close()
     if limit is None:
         raise LogpiError(
-            f"vector:{name} declares no time limit, and its copies cannot be cut one by one; use "
-            f"{name}"
+            f"vector:{name} declares no time limit, and its copies cannot be cut one by one; use"
+            f" {name}"
         )
     if max_episode_steps is not None and max_episode_steps != limit:
         raise LogpiError(

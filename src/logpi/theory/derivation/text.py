@@ -37,9 +37,9 @@ def as_text(derivation: Derivation) -> str:
     largest difference.
     """
     parts = [
-        f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon "
-        f"{derivation.mdp.horizon}, "
-        f"γ = {derivation.mdp.discount:.4g}, {derivation.trajectories:,} trajectories",
+        f"{derivation.mdp.states} states, {derivation.mdp.actions} actions, horizon"
+        f" {derivation.mdp.horizon}, γ = {derivation.mdp.discount:.4g},"
+        f" {derivation.trajectories:,} trajectories",
         _policy_of(derivation),
     ]
     for line in derivation.lines:
@@ -80,9 +80,9 @@ def remarks(derivation: Derivation) -> list[str]:
     without = _beyond_rounding(derivation.curl_without_power)
     with_power = _beyond_rounding(derivation.curl_with_power)
     return [
-        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}. A field is"
-        " the gradient of a function only if its Jacobian is symmetric: the largest asymmetry is"
-        f" {without} without γ^t, {with_power} with it.",
+        f"Without γ^t the expectation differs from ∇J by {derivation.without_power:.2e}. A field"
+        " is the gradient of a function only if its Jacobian is symmetric: the largest asymmetry"
+        f" is {without} without γ^t, {with_power} with it.",
         "One step of θ after another inside the episode, divided by α, differs from ∇J by"
         f" {shrinking}{ending}",
     ]

@@ -1,0 +1,80 @@
+"""PPO with a penalty on KL (Schulman et al. 2017, section 4); β is kept as `value_optimizer`."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import jax
+import jax.numpy as jnp
+
+from logpi.core.arrays import Number, Scalar
+from logpi.core.options import COUNT, POSITIVE, option
+from logpi.core.trajectory import Trajectory
+from logpi.environments.spec import EnvironmentSpec
+from logpi.methods import descent, rollouts
+from logpi.methods.learner import Learner, Metrics
+from logpi.methods.rollouts import Rows, Steps, mean_kl
+from logpi.networks.options import NetworkOptions
+from logpi.networks.parameters import Vector
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PPOPenalty(rollouts.RolloutOptions, descent.JointOptions, NetworkOptions):
+    """PPO with an adaptive penalty: several epochs on ρ A - β KL(π_old, π) (ibid., eq. 8).
+
+    **Raises:** `LogpiError` for a value out of its range.
+    """
+
+    target: ClassVar[str] = "conventional-continuing"
+
+    rollout_steps: int = option(256, COUNT)
+    """Steps of each copy between two updates. An episode may go on in the next rollout."""
+    learning_rate: Number = option(0.0003, POSITIVE)
+    """Adam's step size."""
+    epochs: int = option(10, COUNT)
+    """Passes over a rollout."""
+    minibatches: int = option(32, COUNT)
+    """Parts into which each pass divides it. With a memory each part is as many whole streams."""
+    kl_target: Number = option(0.01, POSITIVE)
+    """Mean KL(old, new) of an update that β is adapted to."""
+    penalty: float = option(1.0, POSITIVE)
+    """β of the first update."""
+
+    def _require_consistent(self) -> None:
+        super()._require_consistent()
+        descent.require_trunk(self, self.shared_trunk)
+        rollouts.require_divisor(self, "minibatches")
+
+    def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
+        learner = descent.make_joint_learner(self, self.shared_trunk, spec, seed)
+        return learner._replace(value_optimizer=jnp.asarray(self.penalty))
+
+    def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
+        """ρ A."""
+        return jnp.exp(log_prob - old_log_prob) * advantage
+
+    def update(self, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
+        learner, rows = rollouts.prepare(self, learner, trajectory)
+        joint = descent.joint_loss(self, learner)
+        beta = jnp.asarray(learner.value_optimizer)
+
+        def loss(parameters: Vector, rows: Rows) -> tuple[Scalar, Metrics]:
+            unpenalised, metrics = joint.loss(parameters, rows)
+            policy, _ = joint.rebuild(parameters)
+            return unpenalised + beta * mean_kl(learner.policy, policy, rows), metrics
+
+        step = descent.adam_step(self.learning_rate, self.max_gradient_norm, loss)
+        start = descent.Descent(joint.parameters, learner.policy_optimizer)
+        keys = rollouts.epoch_keys(learner, self.epochs)
+        state, history = descent.along_minibatches(step, start, rows, keys, self.minibatches)
+        moved = descent.with_descent(learner, joint, state)
+        kl = mean_kl(learner.policy, moved.policy, rows)
+        moved = moved._replace(value_optimizer=adapted(beta, kl, self.kl_target))
+        after = rollouts.rollout_metrics(moved.policy, trajectory, rows)
+        return moved, jax.tree.map(jnp.mean, history) | after
+
+
+def adapted(beta: Scalar, kl: Scalar, target: Number) -> Scalar:
+    """β / 2 where KL < target / 1.5, 2 β where KL > 1.5 target, else β."""
+    halved = jnp.where(kl < target / 1.5, beta / 2, beta)
+    return jnp.where(kl > 1.5 * target, 2 * beta, halved)
