@@ -163,9 +163,9 @@ def test_the_mean_kl_is_from_the_old_to_the_new(random):
     assert abs(expected - by_hand(new_law, old_law, rows.mask)) > 1e-3
     assert mean_kl(learner.policy, new, rows) == pytest.approx(expected, rel=1e-9)
     episodes = stream._replace(mask=stream.mask.at[6:].set(False))
-    laws = (x(episodes.observation) for x in (learner.policy, new))
+    old_law, new_law = (x(episodes.observation) for x in (learner.policy, new))
     found = reinforce.mean_kl(learner.policy, new, episodes)
-    assert found == pytest.approx(by_hand(*laws, episodes.mask), rel=1e-9)
+    assert found == pytest.approx(by_hand(old_law, new_law, episodes.mask), rel=1e-9)
 
 
 @pytest.mark.parametrize(("limit", "scale"), [(10.0, 1.0), (0.3, 0.5), (0.07, 0.25), (0.002, 0.0)])

@@ -220,13 +220,16 @@ USAGE = [
         ["train", "Pendulum-v1", "--initial-log-std", "nan"],
         "initial_log_std must be a finite number, got nan",
     ),
-    (["train", "Pendulum-v1", "--anneal", "initial_log_std"], "NAME one of discount"),
+    (
+        ["train", "Pendulum-v1", "--anneal", "initial_log_std"],
+        "NAME one of reference_coefficient, discount",
+    ),
     (["train", "CartPole-v1", "--discount", "1.1"], "discount must be a number in [0, 1], got 1.1"),
     (
         ["train", "CartPole-v1", "--baseline", "leave-one-out", "--episodes", "1"],
         "episodes must be a whole number >= 2",
     ),
-    (["train", "CartPole-v1", "--hidden", "0"], "hidden must be whole numbers >= 1"),
+    (["train", "CartPole-v1", "--hidden", "0"], "hidden must be a list of whole numbers >= 1"),
     (["train", "CartPole-v1", "--config", "none.yaml"], "none.yaml cannot be read"),
     (
         ["train", "CartPole-v1", "--out", "run"],

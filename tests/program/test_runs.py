@@ -129,8 +129,14 @@ def test_a_configuration_that_was_edited(tmp_path, settings):
 def test_algorithms_and_seeds_that_are_none(tmp_path):
     policy = train(tmp_path / "run").policy
     for call, message in (
-        ("logpi.train('CartPole-v1', 'ppo')", "algorithm must be such as logpi.PPO()"),
-        ("logpi.train('CartPole-v1', logpi.PPO)", "algorithm must be such as logpi.PPO()"),
+        (
+            "logpi.train('CartPole-v1', 'ppo')",
+            "algorithm must be an options object such as logpi.PPO()",
+        ),
+        (
+            "logpi.train('CartPole-v1', logpi.PPO)",
+            "algorithm must be an options object such as logpi.PPO()",
+        ),
         ("logpi.evaluate(None, 'CartPole-v1', seed=1.5)", "seed must be a whole number"),
     ):
         caught = "except logpi.LogpiError as error: sys.stderr.write(str(error)); sys.exit(2)"
@@ -224,7 +230,7 @@ def test_metrics_survive_a_stop_while_they_are_rewritten(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logpi.metrics.os.replace", stopped)
+        patch.setattr("logpi.runs.metrics.os.replace", stopped)
         with pytest.raises(LogpiError, match="no space left"):
             logpi.resume(tmp_path / "run", steps=400)
     assert file.read_text() == before
@@ -257,9 +263,9 @@ def test_arguments_of_other_types(tmp_path):
     """As people run it, without the types that tests check: each is one line, and numbers of NumPy
     are numbers."""
     lines = {
-        "logpi.Reinforce(hidden=64)": "hidden must be a list, got 64",
-        "logpi.PPO(anneal='learning_rate')": "anneal must be a list, got 'learning_rate'",
-        "logpi.PPO(anneal={'learning_rate': 1e-5})": "anneal must be a list, got {'learning_rate': 1e-05}",
+        "logpi.Reinforce(hidden=64)": "hidden must be a list of whole numbers >= 1, got 64",
+        "logpi.PPO(anneal='learning_rate')": "anneal must be a list of NAME or NAME=VALUE, got 'learning_rate'",
+        "logpi.PPO(anneal={'learning_rate': 1e-5})": "anneal must be a list of NAME or NAME=VALUE, got {'learning_rate': 1e-05}",
         "logpi.train(gym.make('CartPole-v1'))": "give the environment's id or a factory",
         "run.policy.act([0.0], 3)": "random must be a generator such as np.random.default_rng(0), got 3",
     }

@@ -151,7 +151,7 @@ def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:
     longest = columns.fields["length"][choice].max(axis=1)
     for length in np.unique(longest):
         rows = choice[longest == length]
-        fields = {name: _cut(array[rows], length) for name, array in columns.fields.items()}
+        fields = {name: _cut(array[rows], int(length)) for name, array in columns.fields.items()}
         yield Cases(probability[longest == length], fields)
 
 

@@ -138,7 +138,7 @@ def _formulas(size: Size, discount: float) -> dict[str, float]:
     }
 
 
-def _quotient(a: float, b: float) -> float:
+def _quotient(a: float | int, b: float | int) -> float:
     if b:
         return a / b
     return math.inf

@@ -62,17 +62,14 @@ def run(
     Ctrl-C. What was learned is saved.
     """
     spec = environment.spec
-    method = settings.algorithm
-    with stop_signals() as interrupted:
-        copies = method.copies
+    copies = settings.algorithm.copies
+    size = f"{copies} copies x {spec.max_episode_steps:,} steps, the time limit"
+    with stop_signals() as interrupted, _lack_of_memory_named(spec.name, size):
         sampler = make_sampler(environment, copies, settings.seed, settings.workers, interrupted)
         try:
             learner, counters = start(sampler)
             reporter.start(settings, folder.path, counters)
-            size = f"{copies} copies x {spec.max_episode_steps:,} steps, the time limit"
-            with _faults_told(
-                reporter, folder, counters, f"{spec.name}: not enough memory for {size}"
-            ):
+            with _faults_told(reporter, folder, counters):
                 learner = _learn_and_track(folder, settings, sampler, learner, counters, reporter)
                 reporter.evaluating(EVALUATION_EPISODES)
                 evaluation = evaluate_with(sampler, learner.policy, EVALUATION_EPISODES)
@@ -85,20 +82,23 @@ def run(
 
 
 @contextmanager
-def _faults_told(
-    reporter: Reporter, folder: RunFolder, counters: Counters, no_memory: str
-) -> Iterator[None]:
-    """Whatever ends a run early: the reporter says where it can go on, and the user gets one
-    line.
-    """
+def _lack_of_memory_named(name: str, size: str) -> Iterator[None]:
+    """Says what was too large, where the machine has not enough memory for it."""
+    try:
+        yield
+    except MemoryError as error:
+        raise LogpiError(f"{name}: not enough memory for {size}: {error}") from None
+
+
+@contextmanager
+def _faults_told(reporter: Reporter, folder: RunFolder, counters: Counters) -> Iterator[None]:
+    """Whatever ends a run early: the reporter says where it can go on, the user gets one line."""
     try:
         yield
     except (Interrupted, OSError, MemoryError, LogpiError) as error:
         reporter.stopped(folder.path, counters)
         if isinstance(error, Interrupted):
             raise KeyboardInterrupt from None
-        if isinstance(error, MemoryError):
-            raise LogpiError(f"{no_memory}: {error}") from None
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise LogpiError(f"cannot write the run folder {folder.path}: {reason}") from error

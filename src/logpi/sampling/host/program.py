@@ -31,13 +31,13 @@ class UpdateProgram:
     """`update` for learners and trajectories of these shapes."""
 
     def __init__(self, method: Method, budget: int, learner: Learner, trajectory: Any):
-        def program(learner: Learner, trajectory: Trajectory) -> tuple[Learner, MetricsRow]:
+        def measured_update(learner: Learner, trajectory: Trajectory) -> tuple[Learner, MetricsRow]:
             learner, metrics = update(method, learner, trajectory, budget)
             values = jnp.stack([value.astype(float) for value in metrics.values()])
             return learner, MetricsRow(tuple(metrics), values)
 
         thread = ThreadPoolExecutor(1)
-        self._compiling = thread.submit(compile_program, program, learner, trajectory)
+        self._compiling = thread.submit(compile_program, measured_update, learner, trajectory)
         thread.shutdown(wait=False)
 
     def __call__(
