@@ -75,6 +75,7 @@ def test_a_sampler_and_the_score_of_its_law(xp):
     assert logpi.check(own_score, sampler=greedy).diagnosis[0].name == "eps-greedy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [0.1, 0.2, 0.3])
 def test_differences_do_not_reach_across_a_clip(clip):
     """The same loss in NumPy, differentiated by differences, and in JAX."""
@@ -99,6 +100,7 @@ def test_differences_do_not_reach_across_a_clip(clip):
     assert one.diagnosis[0].name == other.diagnosis[0].name == "ppo-clip"
 
 
+@pytest.mark.slow
 def test_rounding_of_a_numpy_loss_is_no_bias():
     """Of a large constant beside it, and of single precision. Controls: a bias of one millionth;
     one of 1e-4."""
@@ -143,6 +145,7 @@ def test_an_entropy_that_is_taken_off_beside_a_reward():
     assert_exact(right, target="entropy-bonus")
 
 
+@pytest.mark.slow
 def test_single_precision_inside_of_a_function_is_no_bias():
     """The loss itself is double. Control: a bias ten times as large as what it leaves."""
 

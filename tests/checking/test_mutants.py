@@ -122,7 +122,12 @@ def small_process(random, actions, horizon):
 
 
 @pytest.mark.parametrize(
-    ("part", "mutants"), [(0, 40), (1, 40), pytest.param(2, 500, marks=pytest.mark.slow)]
+    ("part", "mutants"),
+    [
+        (0, 6),
+        pytest.param(1, 80, marks=pytest.mark.slow),
+        pytest.param(2, 500, marks=pytest.mark.release),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::SyntaxWarning")
 def test_no_biased_mutant_is_called_exact(part, mutants):

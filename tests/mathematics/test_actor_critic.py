@@ -412,6 +412,7 @@ def test_a_reference_counts_in_every_row_of_a_stream(random, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_trpo_keeps_its_limit_and_npg_may_not(random):
     stream = random_stream(random)
     options = dict(**SMALL, value_minibatches=4, kl_limit=0.3, damping=1e-6)

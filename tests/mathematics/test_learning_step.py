@@ -180,6 +180,7 @@ def test_value_function_learns_what_can_be_known(random):
     assert unexplained(value, target) > 0.5
 
 
+@pytest.mark.slow
 def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
     """Over many batches: nothing but the network is trained, or weights grow without bound as
     scales come and go."""

@@ -106,6 +106,7 @@ def test_tensorboard_events_hold_the_metrics(run_folder):
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/value_loss"} <= tags
 
 
+@pytest.mark.slow
 def test_a_settings_file_and_options_over_it(logpi, tmp_path, run_folder):
     (tmp_path / "my.yaml").write_text(
         "environment: CartPole-v1\nsteps: 3e3\nlearning_rate: 1e-2\nhidden: [16]\nseed: 8\n"
@@ -153,6 +154,7 @@ def start(arguments, tmp_path, user):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "workers"),
     [("CartPole-v1", "0"), ("CartPole-v1", "2"), ("gymnax:CartPole-v1", "0")],
@@ -441,6 +443,7 @@ def readme_commands():
     return re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", README.read_text(), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(logpi, tmp_path):
     """Word for word, but that budgets are cut, and that CartPole stands for the environment of
     another extra."""
@@ -481,6 +484,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     assert (tmp_path / "credit.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", sorted(path.name for path in (README.parent / "docs" / "algorithms").glob("*.md"))
 )

@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import logpi
 
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.slow
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -25,6 +28,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert names["again"].mean > 100
 
 
+@pytest.mark.slow
 def test_the_compiled_environment_of_the_guide_is_learned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (README.parent / "docs" / "environments.md").read_text()

@@ -1,6 +1,7 @@
 """Run folders in the hands of people: stopped late, damaged, without their files, asked for what
 they are not."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import logpi
-from logpi import LogpiError, Reinforce
+from logpi import A2C, PPO, LogpiError, Reinforce
 from logpi.cli import main
 from logpi.environments.doctor import examine
 from logpi.runs.folder import RunFolder
@@ -93,6 +94,7 @@ def assert_said(program, message):
     assert message is None or message in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -199,6 +201,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ["CartPole-v1", "finite:contextual-bandit"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_an_evaluation_is_the_same_whoever_asks(environment, config, tmp_path):
@@ -362,6 +365,7 @@ def test_memory_that_is_not_there(algorithm, tmp_path, capsys, monkeypatch):
     assert "not enough memory for" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["reinforce", "a2c"])
 def test_compiled_training_in_double_precision(algorithm, tmp_path):
     text = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -380,3 +384,28 @@ def test_compiled_training_in_double_precision(algorithm, tmp_path):
     )
     newest = max((tmp_path / "run" / "checkpoints").glob("*.npz"))
     assert any(array.dtype == np.float64 for array in np.load(newest).values())
+
+
+@pytest.mark.parametrize(
+    ("environment", "algorithm"),
+    [
+        ("CartPole-v1", PPO(hidden=(8,), environments=2, rollout_steps=50, minibatches=2)),
+        ("CartPole-v1", Reinforce(hidden=(8,), episodes=4)),
+        ("finite:contextual-bandit", A2C(hidden=(), environments=4, rollout_steps=10)),
+    ],
+    ids=["ppo", "reinforce", "a2c"],
+)
+def test_a_short_run_goes_on_where_it_was_cut(environment, algorithm, tmp_path, unchecked):
+    """Every array of the last checkpoint, bit for bit. Control: another seed gives other arrays."""
+
+    def arrays(name):
+        newest = max((tmp_path / name / "checkpoints").glob("*.npz"))
+        with np.load(newest) as file:
+            return {key: file[key].tobytes() for key in file.files if key != "counters"}
+
+    algorithm = dataclasses.replace(algorithm, anneal=())
+    for name, steps, seed in (("whole", 700, 1), ("cut", 300, 1), ("other", 700, 2)):
+        logpi.train(environment, algorithm, steps=steps, seed=seed, out=tmp_path / name)
+    logpi.resume(tmp_path / "cut", steps=700)
+    assert arrays("cut") == arrays("whole")
+    assert arrays("other") != arrays("whole")

@@ -256,6 +256,7 @@ def test_faults_of_files_are_one_line(mine, tmp_path, name, message):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("Sound", 1), ("Pair", 2)])
 def test_a_sound_compiled_environment_of_a_file_trains(mine, tmp_path, name, most):
     """Also with a state of any class, and with nested actions, which come as numbers in one row."""

@@ -113,6 +113,7 @@ class Unmasked(Masked):
 ALGORITHMS = [logpi.Reinforce(kl_limit=0.03), logpi.PPO(rollout_steps=64, minibatches=4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("environment", [Match, Copy])
 def test_products_of_choices_are_learned(environment, algorithm, tmp_path):
@@ -124,6 +125,7 @@ def test_products_of_choices_are_learned(environment, algorithm, tmp_path):
     assert same.mean > 0.9 * Match.best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("environment", [Masked, MaskedDict])
 def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path):
@@ -134,7 +136,7 @@ def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path
     assert run.evaluation.mean > 9
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_ten_million_masked_actions_are_all_allowed():
     environment = make_environment(Masked)
     group = LocalGroup(environment, 256)
@@ -217,6 +219,7 @@ class Nested(Match):
         return right - float(np.square(number - self.seen["b"]).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_nested_actions_are_learned(algorithm, tmp_path):
     run = logpi.train(Nested, algorithm, steps=6e4, seed=1, out=tmp_path / "run")

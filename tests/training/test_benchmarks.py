@@ -1,4 +1,4 @@
-"""The commands of benchmarks/ run and show what they claim; nightly."""
+"""The commands of benchmarks/ run and show what they claim."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release
 
 
 def run(script, *arguments):

@@ -13,6 +13,8 @@ from logpi import LogpiError
 from logpi.core.options import options_at
 from logpi.theory.processes import discount_trap
 
+pytestmark = pytest.mark.slow
+
 
 class Recall(gym.Env):
     """Shows a sign once, then nothing; the last of four actions is paid if it repeats the sign. By
@@ -45,7 +47,8 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(
-    "algorithm", [REMEMBERING, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)]
+    "algorithm",
+    [REMEMBERING, *(pytest.param(other, marks=pytest.mark.release) for other in OTHERS)],
 )
 def test_what_was_seen_before_is_remembered(algorithm, tmp_path):
     run = logpi.train(Recall, algorithm, steps=5e4, seed=1, out=tmp_path / "run")

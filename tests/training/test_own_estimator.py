@@ -49,6 +49,7 @@ def parameters(run):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(run.policy)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loss", "weights", "with_policy"])
 def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
     def train(folder, **options):
@@ -65,6 +66,7 @@ def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
     assert np.abs(own - built_in).max() < 1e-3 * np.abs(built_in - start).max()
 
 
+@pytest.mark.slow
 def test_an_own_estimator_trains_a_policy_with_a_memory(mine, tmp_path):
     options = dict(hidden=(8,), episodes=8, memory="gru", memory_size=4)
 
@@ -86,6 +88,7 @@ def test_an_own_estimator_trains_a_policy_with_a_memory(mine, tmp_path):
         train("d", estimator=mine("with_policy"))
 
 
+@pytest.mark.slow
 def test_another_formula_trains_another_policy(mine, tmp_path):
     """The control: the estimator is really used."""
 
@@ -102,6 +105,7 @@ def test_another_formula_trains_another_policy(mine, tmp_path):
     assert np.abs(train("a") - train("b", estimator=mine("wrong"))).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_on_a_host_environment_and_resumes(mine, tmp_path):
     options = Reinforce(estimator=mine("entropy_too"))
     whole = logpi.train("CartPole-v1", options, steps=12_000, seed=1, out=tmp_path / "whole")

@@ -99,7 +99,7 @@ def gaps(processes, policy):
     return np.array(found)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("name", CASES)
 def test_every_algorithm_reaches_the_optimum(name, tmp_path):
     """Within 1 % on each of the 200; the control is a step that is too small to matter."""

@@ -9,6 +9,8 @@ import pytest
 import logpi
 from logpi import PPO, FiniteMDP, LogpiError, Reinforce
 
+pytestmark = pytest.mark.slow
+
 REWARD = np.array([0.0, 1.0, 2.0])
 # One decision among three; β E_ref[e^{r/β}] has its maximum at π ∝ π_ref e^{r/β}.
 CHOICE = FiniteMDP(

@@ -17,6 +17,8 @@ from logpi.runs.report import SilentReporter
 from logpi.theory.mdp import FiniteMDP, RewardLaw
 from logpi.theory.processes import contextual_bandit, short_corridor
 
+pytestmark = pytest.mark.slow
+
 
 def arrays(folder):
     newest = sorted((folder / "checkpoints").glob("*.npz"))[-1]
