@@ -5,6 +5,7 @@ module has the name of a public function: importing it would put the module in t
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,10 +54,20 @@ _MODULES = {
     "train": "runs.training",
 }
 
-__all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+__version__: str
+
+__all__ = [*_MODULES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'logpi' has no attribute {name!r}")
-    return getattr(import_module(f"logpi.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # or a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return version("logpi")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'logpi' has no attribute {name!r}")
+        return getattr(import_module(f"logpi.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -3,11 +3,14 @@ unambiguous."""
 
 import ast
 import graphlib
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from density import count
 
 import logpi
 
@@ -99,6 +102,8 @@ def test_no_module_has_the_name_of_a_public_function():
 def test_every_public_name_is_documented_and_importable():
     for name in logpi.__all__:
         assert getattr(logpi, name).__doc__, name
+        assert name in dir(logpi)
+    assert logpi.__version__ == version("logpi")
     with pytest.raises(AttributeError, match="has no attribute 'optimise'"):
         _ = logpi.optimise
 
@@ -123,3 +128,49 @@ def loaded_by(statement):
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement, absent):
     assert not loaded_by(statement) & absent
+
+
+SCRIPT = """
+import logpi
+
+run = logpi.train("CartPole-v1", logpi.PPO(clip=0.1), steps=1000)
+reveal_type(run.evaluation.mean)
+report = logpi.check(lambda log_prob: log_prob)
+reveal_type(report.verdict)
+reveal_type(logpi.load("runs/pole"))
+logpi.PPO(clips=0.1)
+logpi.trian
+"""
+
+
+def test_a_type_checker_sees_the_public_names(tmp_path):
+    """In a project of the user's own, beside an installed logpi; a wrong name and option are seen."""
+    installed = tmp_path / "site"
+    shutil.copytree(SOURCE, installed / "logpi")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    config = tmp_path / "pyrightconfig.json"
+    config.write_text(f'{{"extraPaths": ["{installed}"], "pythonVersion": "3.11"}}')
+    command = [sys.executable, "-m", "pyright", "-p", str(config), str(script)]
+    said = subprocess.run(command, capture_output=True, text=True).stdout
+    for expected in (
+        'Type of "run.evaluation.mean" is "float"',
+        "Type of \"report.verdict\" is \"Literal['exact', 'scaled'",
+        'is "Policy"',
+        'No parameter named "clips"',
+        '"trian" is not a known attribute of module "logpi"',
+    ):
+        assert expected in said, said
+    assert "2 errors" in said, said
+    assert (SOURCE / "py.typed").is_file()
+
+
+def test_the_source_is_written_to_be_read():
+    """The counts of `density.py`, as they were measured and better; they are limits, no goals."""
+    found = count(SOURCE)
+    lines = found["lines"] / 1000
+    assert found["lines over 100"] == 0
+    assert found["assigned lambdas"] == 0
+    assert found["nested conditional expressions"] == 0
+    assert found["tuple assignments"] <= 2 * lines
+    assert found["conditional expressions"] <= 7 * lines

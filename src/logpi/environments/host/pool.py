@@ -1,6 +1,7 @@
 """`envpool:ID`: EnvPool steps all copies together in C++ threads."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -65,9 +66,7 @@ class PoolGroup:
     def __init__(
         self, envpool: Any, name: str, spec: EnvironmentSpec, count: int, options: dict[str, Any]
     ):
-        self._make = lambda seeds: envpool.make(
-            name, env_type="gymnasium", num_envs=count, env_seed=seeds, **options
-        )
+        self._make = partial(envpool.make, name, env_type="gymnasium", num_envs=count, **options)
         self._pool: Any = None
         dtype, shape = observation_layout(spec.observation_space)
         if isinstance(spec.action_space, gym.spaces.Discrete):
@@ -81,7 +80,7 @@ class PoolGroup:
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         if self._pool is None:
-            self._pool = self._make([seed % 2**31 for seed in seeds])
+            self._pool = self._make(env_seed=[seed % 2**31 for seed in seeds])
         chosen = np.asarray(rows, np.int32)
         observation, info = self._pool.reset(chosen)
         self.observation[info["env_id"]] = observation
