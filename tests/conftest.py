@@ -28,7 +28,7 @@ def random(request):
     """Random numbers that are the test's own at every run, so that what makes a test fail is a
     change, not luck.
 
-    `LOGPI_TEST_SEED=fresh` draws new ones, as the nightly run does; a failure shows the seed that
+    `LOGPI_TEST_SEED=fresh` draws new ones, and a failure shows the seed that
     replays it.
     """
     own = zlib.crc32(request.node.nodeid.encode())

@@ -63,8 +63,8 @@ class Train:
     max_episode_steps: int | None = None
     """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
     workers: int | None = None
-    """Processes that step the environment beside this one; by default what the measured step time
-    favours."""
+    """Processes that step the environment beside this one. By default the step time is measured and
+    the faster choice is taken."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
 
@@ -89,8 +89,8 @@ class Train:
 class Resume:
     """Continue a run, to the same parameters as if it had never stopped.
 
-    With other --steps than before, options that are annealed over the budget go on along another
-    line.
+    If --steps changes, annealed options are interpolated over the new budget, so the run is no longer
+    the one that was interrupted.
     """
 
     run_folder: tyro.conf.Positional[Path]
@@ -256,8 +256,7 @@ class Check:
 
 @dataclass
 class Doctor:
-    """Is an environment what it says it is, and what will be made of it? Random actions, compared
-    with its spaces.
+    """Take random actions in an environment, and compare what it returns with what it declares.
 
     Exit status: 0, 1 where something is wrong, 2 for an environment that cannot be made or fails.
     """

@@ -229,7 +229,7 @@ def _rewards(played: list[tuple[int, ndarray, Step]]) -> Iterator[Finding]:
         yield Finding(
             "rewards",
             "note",
-            "none but 0 with random actions: nothing to learn from before the first one",
+            "all rewards were 0 under random actions: learning can only start once a policy meets another",
         )
     else:
         yield Finding("rewards", "ok", text)
