@@ -1,0 +1,150 @@
+"""Break the source in one line at a time, and see whether the quick tests notice.
+
+    python tests/mutants.py              # every mutant, a table, and the share that is caught
+    python tests/mutants.py returns kl   # those whose name or file holds one of these words
+
+Each mutant is made in a copy of the repository, where the tests beside it are run.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+MATHEMATICS = "tests/mathematics"
+LOSSES = f"{MATHEMATICS}/test_losses.py"
+ACTOR = f"{MATHEMATICS}/test_actor_critic.py"
+STEP = f"{MATHEMATICS}/test_learning_step.py"
+ESTIMATOR = f"{MATHEMATICS}/test_estimator.py"
+DISTRIBUTIONS = f"{MATHEMATICS}/test_distributions.py"
+NETWORK = f"{MATHEMATICS}/test_network.py"
+ROLLOUT = "tests/sampling/test_rollout.py"
+STREAMS = "tests/sampling/test_streams.py"
+BAD = "tests/sampling/test_bad_environments.py"
+RUNS = "tests/program/test_runs.py"
+
+
+class Mutant(NamedTuple):
+    """A line of a file of src/logpi, what stands in its place, and the tests that should fail."""
+
+    file: str
+    line: str
+    instead: str
+    tests: str
+
+
+MUTANTS = [
+    # estimators
+    Mutant("estimators/returns.py", "reward + carried * later", "reward - carried * later", STEP),
+    Mutant("estimators/returns.py", "jnp.where(ended, 0.0, discount)", "discount + 0 * ended", STEP),
+    Mutant("estimators/returns.py", "+ discount * future - value", "+ future - value", ACTOR),
+    Mutant("estimators/returns.py", "- value\n", "+ value\n", ACTOR),
+    Mutant("estimators/returns.py", "jnp.where(trajectory.terminated, 0.0", "jnp.where(trajectory.truncated, 0.0", ACTOR),
+    Mutant("estimators/returns.py", "discount * trace_decay * later", "trace_decay * later", ACTOR),
+    Mutant("estimators/returns.py", "jnp.cumsum(log_ratio, axis=0) - log_ratio", "jnp.cumsum(log_ratio, axis=0)", "tests/training/test_own_estimator.py -k per_decision"),
+    Mutant("estimators/score_function.py", "weight) * log_prob, 0.0)", "weight) * log_prob, 1.0)", ESTIMATOR),
+    Mutant("estimators/score_function.py", "/ mask.shape[1]", "/ jnp.sum(mask)", ESTIMATOR),
+    Mutant("estimators/score_function.py", "power * (return_ - baseline)", "power * return_ - baseline", ESTIMATOR),
+    Mutant("estimators/baselines.py", "keepdims=True) - running", "keepdims=True)", ESTIMATOR),
+    Mutant("estimators/baselines.py", "keepdims=True) - mask", "keepdims=True)", ESTIMATOR),
+    Mutant("estimators/baselines.py", "(1 - trust) * leave_one_out", "trust * leave_one_out", STEP),
+    # losses and steps
+    Mutant("methods/rollouts.py", "bonus = method.entropy_coefficient * entropy", "bonus = -method.entropy_coefficient * entropy", LOSSES),
+    Mutant("methods/rollouts.py", "-self.surrogate - self.bonus", "-self.surrogate + self.bonus", LOSSES),
+    Mutant("methods/rollouts.py", "-self.surrogate - self.bonus", "self.surrogate - self.bonus", LOSSES),
+    Mutant("methods/rollouts.py", "laws(old, rows).kl(laws(new, rows))", "laws(new, rows).kl(laws(old, rows))", LOSSES),
+    Mutant("methods/rollouts.py", "masked_mean(error, rows.mask)", "jnp.mean(error)", LOSSES),
+    Mutant("methods/rollouts.py", "jnp.maximum(error, (kept", "jnp.minimum(error, (kept", LOSSES),
+    Mutant("methods/rollouts.py", "jnp.mean(jnp.where(mask, surrogate, 0.0))", "jnp.mean(surrogate)", LOSSES),
+    Mutant("methods/rollouts.py", "return advantage / scale", "return advantage * scale", ACTOR),
+    Mutant("methods/rollouts.py", "target = advantage + predicted", "target = advantage", ACTOR),
+    Mutant("methods/ppo.py", "jnp.minimum(ratio", "jnp.maximum(ratio", ACTOR),
+    Mutant("methods/ppo.py", "1 + self.clip", "1 + 2 * self.clip", ACTOR),
+    Mutant("methods/ppo.py", "> limit", "< limit", ACTOR),
+    Mutant("methods/ppo.py", "joint_loss(self, learner, self.value_clip)", "joint_loss(self, learner)", LOSSES),
+    Mutant("methods/ppo_penalty.py", "+ beta *", "- beta *", LOSSES),
+    Mutant("methods/ppo_penalty.py", "2 * beta, halved", "beta / 2, halved", LOSSES),
+    Mutant("methods/a2c.py", "jnp.minimum(jnp.exp(log_ratio), 1.0)", "jnp.exp(log_ratio)", ACTOR),
+    Mutant("methods/descent.py", "method.value_coefficient * error", "error", LOSSES),
+    Mutant("methods/descent.py", "adam.update(shortened, moments)", "adam.update(gradient, moments)", LOSSES),
+    Mutant("methods/descent.py", "parameters - learning_rate", "parameters + learning_rate", LOSSES),
+    Mutant("methods/natural.py", "f + damping * v", "f - damping * v", ACTOR),
+    Mutant("methods/natural.py", "0.5 * _dot(x, product(x))", "_dot(x, product(x))", ACTOR),
+    Mutant("methods/natural.py", "method.conjugate_gradient_steps, method.damping", "1, method.damping", LOSSES),
+    Mutant("methods/trust_region.py", "<= kl_limit", "<= 4 * kl_limit", LOSSES),
+    Mutant("methods/trust_region.py", "> ascent.before", "< ascent.before", LOSSES),
+    Mutant("methods/trust_region.py", "search.scale / 2", "search.scale / 4", LOSSES),
+    Mutant("methods/reinforce.py", "before.kl(after)", "after.kl(before)", LOSSES),
+    Mutant("methods/reinforce.py", "update(-gradient, moments)", "update(gradient, moments)", STEP),
+    Mutant("methods/reinforce.py", "jnp.sqrt(self.kl_limit / ", "(self.kl_limit / ", STEP),
+    Mutant("methods/reinforce.py", "self.discount, self.value_trace_decay)", "self.discount, 1.0)", LOSSES),
+    Mutant("methods/reinforce.py", "if self.whiten:", "if not self.whiten:", ESTIMATOR),
+    Mutant("methods/value_fitting.py", "parameters - learning_rate", "parameters + learning_rate", STEP),
+    Mutant("methods/learner.py", "batch=learner.batch + 1", "batch=learner.batch", RUNS),
+    Mutant("methods/reference.py", "reward) - coefficient", "reward) + coefficient", ACTOR),
+    # networks
+    Mutant("networks/distributions.py", "-0.5 * standardised**2 - self.log_std", "-0.5 * standardised**2", DISTRIBUTIONS),
+    Mutant("networks/distributions.py", "jnp.sum(-log_ratio +", "jnp.sum(log_ratio +", DISTRIBUTIONS),
+    Mutant("networks/memory.py", "keep * state + (1 - keep)", "(1 - keep) * state + keep", NETWORK),
+    Mutant("networks/memory.py", "step[:, None] == 0, 0.0, state", "step[:, None] == 0, state, state", NETWORK),
+    Mutant("networks/critic.py", "bias = (value.network.biases[-1] * old.scale + old.offset - offset)", "bias = (value.network.biases[-1] * old.scale)", STEP),
+    # samplers, seeds, workers
+    Mutant("core/randomness.py", "SeedSequence([seed, stream, environment, episode])", "SeedSequence([seed, stream, environment, 0])", f"{ROLLOUT} {STREAMS}"),
+    Mutant("core/randomness.py", "SeedSequence([seed, stream, environment, episode])", "SeedSequence([seed, stream, 0, episode])", ROLLOUT),
+    Mutant("core/randomness.py", "default_rng([seed, stream, *indices])", "default_rng([seed, stream])", f"{ROLLOUT} {STREAMS} {RUNS}"),
+    Mutant("sampling/host/episodes.py", "truncated=last & ~played.terminated", "truncated=last", ROLLOUT),
+    Mutant("sampling/host/streams.py", "ended = running & (group.terminated", "ended = (group.terminated", STREAMS),
+    Mutant("sampling/host/streams.py", "now.episode[over] += 1", "now.episode[over] += 0", STREAMS),
+    Mutant("sampling/host/streams.py", "rollout.action[t, copy]", "rollout.action[t, 0]", STREAMS),
+    Mutant("sampling/compiled/streams.py", "beside(now.ended, new), new, old", "beside(now.ended, new), old, old", STREAMS),
+    Mutant("sampling/compiled/episodes.py", "still_running = running & ~terminated", "still_running = running", ROLLOUT),
+    Mutant("sampling/validity.py", "np.isfinite(values)) & seen", "np.isfinite(values)) & ~seen", BAD),
+    Mutant("environments/host/workers.py", "ERROR = b\"E\"", "ERROR = b\"D\"", BAD),
+    # runs
+    Mutant("runs/evaluation.py", "0.975", "0.95", LOSSES),
+    Mutant("runs/evaluation.py", "std(ddof=1)", "std(ddof=0)", LOSSES),
+    Mutant("runs/folder.py", "reverse=True", "reverse=False", RUNS),
+    Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RUNS),
+]  # fmt: skip
+
+
+def verdict(mutant: Mutant, copy: Path) -> tuple[str, float]:
+    """`caught`, `survived`, or `not found` where the line has changed; and the seconds it took."""
+    path = copy / "src" / "logpi" / mutant.file
+    text = path.read_text()
+    if mutant.line not in text:
+        return "not found", 0.0
+    path.write_text(text.replace(mutant.line, mutant.instead, 1))
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    environment = {"PYTHONPATH": str(copy / "src"), "PATH": "/usr/bin:/bin"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*command, *mutant.tests.split()], cwd=copy, env=environment, capture_output=True
+    )
+    path.write_text(text)
+    return "survived" if done.returncode == 0 else "caught", time.perf_counter() - start
+
+
+def main() -> int:
+    """Print a line a mutant and the share that is caught; exit with 1 below 95 %."""
+    words = sys.argv[1:]
+    chosen = [m for m in MUTANTS if not words or any(word in " ".join(m) for word in words)]
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        ignored = shutil.ignore_patterns(".git", ".pytest_cache", ".venv*", "runs")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        for mutant in chosen:
+            found, seconds = verdict(mutant, copy)
+            caught += found == "caught"
+            print(f"{found:9} {seconds:5.0f} s  {mutant.file}: {mutant.instead}", flush=True)
+    print(f"{caught} of {len(chosen)} caught, {caught / len(chosen):.1%}")
+    return int(caught < 0.95 * len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
