@@ -89,8 +89,8 @@ class Train:
 class Resume:
     """Continue a run, to the same parameters as if it had never stopped.
 
-    If --steps changes, annealed options are interpolated over the new budget, so the run is no longer
-    the one that was interrupted.
+    If --steps changes, annealed options are interpolated over the new budget, so the run is no
+    longer the one that was interrupted.
     """
 
     run_folder: tyro.conf.Positional[Path]

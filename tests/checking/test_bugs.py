@@ -17,7 +17,7 @@ NOT_NAMED = {"action-dep-baseline"}  # b(s, a) can be anything
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.name}-{bug.estimator.__name__}")
-def test_verdict_and_name(bug):
+def test_verdict_and_name(bug, unchecked):
     report = logpi.check(bug.estimator, **bug.options)
     assert report.verdict in bug.verdicts, str(report)
     if report.verdict == "exact":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import logpi
-from logpi import A2C, PPO, TRPO, LogpiError, Reinforce
+from logpi import A2C, PPO, TRPO, LogpiError, PPOPenalty, Reinforce
 from logpi.methods.library_estimators import as_estimator, off_policy_estimator, reference_estimator
 
 OWN = """
@@ -165,7 +165,10 @@ def test_options_that_say_biased_are_named(options, verdict, name):
     assert report.diagnosis[0].name == name
 
 
-@pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO])
+@pytest.mark.parametrize(
+    "algorithm",
+    [A2C, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (PPO, PPOPenalty, TRPO))],
+)
 def test_the_family_is_exact_where_lambda_is_one(algorithm):
     """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1
     trusts the critic."""

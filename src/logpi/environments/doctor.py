@@ -229,7 +229,8 @@ def _rewards(played: list[tuple[int, ndarray, Step]]) -> Iterator[Finding]:
         yield Finding(
             "rewards",
             "note",
-            "all rewards were 0 under random actions: learning can only start once a policy meets another",
+            "all rewards were 0 under random actions: learning can only start once a policy"
+            " meets another",
         )
     else:
         yield Finding("rewards", "ok", text)

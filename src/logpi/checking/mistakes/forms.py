@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Form(Generic[Function]):
     """One form of a factor: what it is, what to do about it, and how it is computed.
 
