@@ -129,7 +129,10 @@ class HostEpisodes:
                 terminated[t] = group.terminated
                 t += 1
                 lengths[active] = t
-                active = [i for i in active if not self._has_ended(i, t)]
+                if t == self.time:
+                    break
+                ended = group.terminated | group.truncated
+                active = [copy for copy in active if not ended[copy]]
         except EnvironmentFailure as failure:
             self._require_valid(reward, lengths, t + 1, batch)
             index = failure.index
@@ -137,9 +140,6 @@ class HostEpisodes:
         self._require_valid(reward, lengths, t, batch)
         reward = np.where(np.arange(self.time)[:, None] < lengths, reward, 0.0)
         return Played(self._in_rows(actions), reward, terminated, lengths)
-
-    def _has_ended(self, copy: int, t: int) -> bool:
-        return bool(self._group.terminated[copy] or self._group.truncated[copy] or t == self.time)
 
     def _in_rows(self, actions: list[ndarray]) -> ndarray:
         """The actions as one array of as many rows as an episode may have."""
