@@ -8,9 +8,11 @@ import pytest
 
 from logpi import LogpiError
 from logpi.core.differences import derivative
-from logpi.theory.derivation import lines as derivation_lines, sides as derivation
+from logpi.theory.derivation import lines as derivation_lines, sides as derivation_sides
 from logpi.theory.derivation.sides import derive
 from logpi.theory.derivation.text import as_text
+from logpi.theory.enumeration import enumerate_trajectories
+from logpi.theory.exact import exact_objective, occupancy
 from logpi.theory.processes import random_mdp, short_corridor, stay_or_leave
 
 TAGS = [
@@ -73,13 +75,10 @@ def test_what_is_left_out_shows():
 
 BREAKS = {
     "state_policy": lambda mdp, logits: np.full((mdp.states, mdp.actions), 1 / mdp.actions),
-    "exact_objective": lambda mdp, logits: 1.001 * derivation_objective(mdp, logits),
-    "occupancy": lambda mdp, policy: 0.999 * derivation_occupancy(mdp, policy),
-    "enumerate_trajectories": lambda mdp: rewards_late(derivation_enumerate(mdp)),
+    "exact_objective": lambda mdp, logits: 1.001 * exact_objective(mdp, logits),
+    "occupancy": lambda mdp, policy: 0.999 * occupancy(mdp, policy),
+    "enumerate_trajectories": lambda mdp: rewards_late(enumerate_trajectories(mdp)),
 }
-derivation_objective = derivation_lines.exact_objective
-derivation_occupancy = derivation_lines.occupancy
-derivation_enumerate = derivation_lines.enumerate_trajectories
 
 
 def rewards_late(every):
@@ -89,7 +88,7 @@ def rewards_late(every):
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_wrong_part_shows(monkeypatch, name):
     """The controls: neither side is computed from the other."""
-    for module in (derivation, derivation_lines):
+    for module in (derivation_sides, derivation_lines):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, BREAKS[name])
     assert shown().difference > 1e-4
