@@ -8,7 +8,6 @@ A wrong line would show.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -34,8 +33,8 @@ class Line:
     tag: str
     equation: str
     left: ndarray
-    right: ndarray
     left_is: str
+    right: ndarray
     right_is: str
 
     @property
@@ -139,72 +138,75 @@ class Sides:
         return float(np.abs(self.mean(moving - self.logits) / alpha - self.gradient).max())
 
 
-def _d0(sides: Sides) -> Iterator[tuple[Any, ...]]:
+def _objective_lines(sides: Sides) -> Iterator[Line]:
+    """J(θ) and the return of a trajectory."""
     every = sides.every
     horner = sides.returns[0]
     plain = np.zeros(len(sides.probability))
     for reward in every.reward[::-1]:
         plain = reward + plain
-    yield (
+    yield Line(
         "D0.1",
         "J(θ) = E_{τ ~ p(τ|θ)} [ R(τ) ]",
-        exact_objective(sides.mdp, sides.logits),
-        sides.mean(sides.whole),
+        np.asarray(exact_objective(sides.mdp, sides.logits)),
         "values by dynamic programming",
+        np.asarray(sides.mean(sides.whole)),
         "sum over all trajectories",
     )
-    yield (
+    yield Line(
         "D0.2",
         "R(τ) = Σ_{t=0}^{T-1} r_{t+1}",
         plain,
-        every.reward.sum(axis=0),
         "R_t = r_{t+1} + R_{t+1} from the end, each τ",
+        every.reward.sum(axis=0),
         "the plain sum, each τ",
     )
-    yield (
+    yield Line(
         "D0.3",
         "R(τ) = Σ_{t=0}^{T-1} γ^t r_{t+1}",
         horner,
-        sides.whole,
         "R_t = r_{t+1} + γ R_{t+1} from the end, each τ",
+        sides.whole,
         "the discounted sum, each τ",
     )
 
 
-def _d1(sides: Sides) -> Iterator[tuple[Any, ...]]:
+def _identity_lines(sides: Sides) -> Iterator[Line]:
+    """Three identities that the derivation uses."""
     log_slope = derivative(lambda logits: np.log(softmax(logits)), sides.logits)
     slope = derivative(softmax, sides.logits)
-    yield (
+    yield Line(
         "D1.1",
         "∇_θ log z = (1/z) ∇_θ z",
         log_slope,
-        slope / softmax(sides.logits)[..., None, None],
         "finite differences of log π(a|s)",
+        slope / softmax(sides.logits)[..., None, None],
         "finite differences of π(a|s), over π(a|s)",
     )
     edges = np.concatenate([[0.0], np.cumsum(sides.probability)])
-    yield (
+    yield Line(
         "D1.2",
         "E_{x~p(x)}[ f(x) ] = ∫ p(x) f(x) dx",
-        np.diff(edges) @ sides.whole,
-        sides.mean(sides.whole),
+        np.asarray(np.diff(edges) @ sides.whole),
         "f(x(u)) over the uniform number u that draws x = τ",
+        np.asarray(sides.mean(sides.whole)),
         "Σ_τ p(τ|θ) f(τ), f = R",
     )
     other = np.full_like(sides.policy, 1 / sides.mdp.actions)
     drawn = sides.every.probability(other)
-    yield (
+    yield Line(
         "D1.3",
         "a/b = (a p(x))/(b p(x)): E_p[f] = Σ_x q(x) (p(x)/q(x)) f(x) = E_q[ (p/q) f ], q > 0 where"
         " p > 0",
-        exact_objective(sides.mdp, sides.logits),
-        np.sum(drawn * (sides.probability / drawn) * sides.whole),
+        np.asarray(exact_objective(sides.mdp, sides.logits)),
         "J by dynamic programming",
+        np.asarray(np.sum(drawn * (sides.probability / drawn) * sides.whole)),
         "τ from the uniform policy q, weighted by p/q",
     )
 
 
-def _d2(sides: Sides) -> Iterator[tuple[Any, ...]]:
+def _transition_lines(sides: Sides) -> Iterator[Line]:
+    """The gradient for one transition."""
     mdp = sides.mdp
     start = int(np.flatnonzero(sides.mdp.initial)[0])
     once = mdp.replace(initial=np.eye(mdp.states)[start], horizon=1, discount=1.0)
@@ -218,42 +220,48 @@ def _d2(sides: Sides) -> Iterator[tuple[Any, ...]]:
     tau = enumerate_trajectories(once)
     drawn = tau.probability(sides.policy)
     expectation = np.sum((drawn * tau.reward[0])[:, None] * score[tau.action[0]], axis=0)
-    right = {
-        "D2.1": (
-            "∇_θ E_{a~π(a|s;θ)}[ r(a) ] = ∇_θ Σ_a π(a|s;θ) r(a)",
-            derivative(lambda logits: softmax(logits)[seen] @ reward, sides.logits)[seen],
-            "finite differences of the sum",
-        ),
-        "D2.2": (
-            "= Σ_a r(a) ∇_θ π(a|s;θ), as r does not depend on θ",
-            reward @ slope,
-            "∇π = π(a)(1[a] - π)",
-        ),
-        "D2.3": (
-            "= Σ_a r(a) π(a|s;θ) · ∇_θ π(a|s;θ) / π(a|s;θ), by D1.3",
-            (reward * probability) @ (slope / probability[:, None]),
-            "the same, times π/π",
-        ),
-        "D2.4": (
-            "= Σ_a r(a) π(a|s;θ) ∇_θ log π(a|s;θ), by D1.1",
-            (reward * probability) @ score,
-            "∇log π = 1[a] - π",
-        ),
-        "D2.5": (
-            "= E_{a~π(a|s;θ)}[ r(a) ∇_θ log π(a|s;θ) ], by D1.2",
-            expectation,
-            "all transitions that can be drawn",
-        ),
-    }
-    for tag, (equation, value, right_is) in right.items():
-        yield (tag, equation, row, value, left_is, right_is)
+
+    def line(tag: str, equation: str, right: ndarray, right_is: str) -> Line:
+        return Line(tag, equation, row, left_is, right, right_is)
+
+    yield line(
+        "D2.1",
+        "∇_θ E_{a~π(a|s;θ)}[ r(a) ] = ∇_θ Σ_a π(a|s;θ) r(a)",
+        derivative(lambda logits: softmax(logits)[seen] @ reward, sides.logits)[seen],
+        "finite differences of the sum",
+    )
+    yield line(
+        "D2.2",
+        "= Σ_a r(a) ∇_θ π(a|s;θ), as r does not depend on θ",
+        reward @ slope,
+        "∇π = π(a)(1[a] - π)",
+    )
+    yield line(
+        "D2.3",
+        "= Σ_a r(a) π(a|s;θ) · ∇_θ π(a|s;θ) / π(a|s;θ), by D1.3",
+        (reward * probability) @ (slope / probability[:, None]),
+        "the same, times π/π",
+    )
+    yield line(
+        "D2.4",
+        "= Σ_a r(a) π(a|s;θ) ∇_θ log π(a|s;θ), by D1.1",
+        (reward * probability) @ score,
+        "∇log π = 1[a] - π",
+    )
+    yield line(
+        "D2.5",
+        "= E_{a~π(a|s;θ)}[ r(a) ∇_θ log π(a|s;θ) ], by D1.2",
+        expectation,
+        "all transitions that can be drawn",
+    )
 
 
 def _log_probability(sides: Sides, logits: ndarray) -> Float[ndarray, " trajectory"]:
     return np.log(sides.every.probability(softmax(logits)[sides.mdp.observation]))
 
 
-def _d3(sides: Sides) -> Iterator[tuple[Any, ...]]:
+def _trajectory_lines(sides: Sides) -> Iterator[Line]:
+    """The gradient for a whole trajectory."""
     mdp = sides.mdp
     every = sides.every
     flow = np.einsum("ts,sa,sap->tsap", occupancy(mdp, sides.policy), sides.policy, mdp.transition)
@@ -263,62 +271,63 @@ def _d3(sides: Sides) -> Iterator[tuple[Any, ...]]:
         index[every.mask] for index in (time, every.state, every.action, every.next_state)
     )
     np.add.at(counted, where, np.broadcast_to(sides.probability, every.mask.shape)[every.mask])
-    yield (
+    yield Line(
         "D3.1",
         "p(τ|θ) = μ(s_0) Π_{t=0}^{T-1} [ π(a_t|s_t;θ) · p(s_{t+1}, r_{t+1}|s_t, a_t) ]",
         flow,
-        counted,
         "P(s_t, a_t, s_{t+1}) by forward recursion",
+        counted,
         "sum of p(τ|θ) over the τ that pass there",
     )
     slope = derivative(lambda logits: _log_probability(sides, logits), sides.logits)
-    yield (
+    yield Line(
         "D3.2",
         "∇_θ E_τ[ R(τ) ] = E_τ[ R(τ) ∇_θ log p(τ|θ) ]",
         sides.gradient,
-        sides.mean(sides.whole[:, None, None] * slope),
         "finite differences of J",
+        sides.mean(sides.whole[:, None, None] * slope),
         "finite differences of log p(τ|θ), all τ",
     )
     log_policy = np.where(every.mask, np.log(sides.policy)[every.state, every.action], 0.0)
-    yield (
+    yield Line(
         "D3.3",
         "log p(τ|θ) = log μ(s_0) + Σ_t [ log π(a_t|s_t;θ) + log p(s_{t+1}, r_{t+1}|s_t, a_t) ]",
         np.log(sides.probability),
-        np.log(every.environment) + log_policy.sum(axis=0),
         "logarithm of the product, each τ",
+        np.log(every.environment) + log_policy.sum(axis=0),
         "sum of logarithms, each τ",
     )
     score = sides.score_sum(np.ones_like(every.reward))
-    yield (
+    yield Line(
         "D3.4",
         "∇_θ log p(τ|θ) = Σ_t ∇_θ log π(a_t|s_t;θ), as only the middle term depends on θ",
         slope,
-        score,
         "finite differences of log p(τ|θ), each τ",
+        score,
         "1[a_t] - π(·|s_t), summed over t, each τ",
     )
-    yield (
+    yield Line(
         "D3.5",
         "∇_θ J(θ) = E_τ[ R(τ) Σ_{t=0}^{T-1} ∇_θ log π(a_t|s_t;θ) ]",
         sides.gradient,
-        sides.mean(sides.whole[:, None, None] * score),
         "finite differences of J",
+        sides.mean(sides.whole[:, None, None] * score),
         "sum over all trajectories",
     )
 
 
-def _d4(sides: Sides) -> Iterator[tuple[Any, ...]]:
+def _reinforce_lines(sides: Sides) -> Iterator[Line]:
+    """REINFORCE."""
     mdp = sides.mdp
     every = sides.every
     cumulative = np.cumsum(sides.policy, axis=1)
     interval = np.diff(cumulative, prepend=0.0, axis=1)[every.state, every.action]
-    yield (
+    yield Line(
         "D4.1",
         "sample a trajectory with π(a|s;θ)",
         every.environment * np.where(every.mask, interval, 1.0).prod(axis=0),
-        sides.probability,
         "volume of the uniform numbers that draw τ by inverting Σπ",
+        sides.probability,
         "p(τ|θ), each τ",
     )
     explicit = np.stack(
@@ -327,12 +336,12 @@ def _d4(sides: Sides) -> Iterator[tuple[Any, ...]]:
             for t in range(mdp.horizon)
         ]
     )
-    yield (
+    yield Line(
         "D4.2",
         "R_t = Σ_{k=t+1}^{T} γ^{k-t-1} r_k",
         sides.returns,
-        explicit,
         "R_t = r_{t+1} + γ R_{t+1} from the end, each τ and t",
+        explicit,
         "the sum, each τ and t",
     )
     step = sides.mean(sides.score_sum(sides.power * sides.returns))
@@ -340,28 +349,30 @@ def _d4(sides: Sides) -> Iterator[tuple[Any, ...]]:
     def along(alpha):
         return exact_objective(mdp, sides.logits + alpha * step)
 
-    yield (
+    yield Line(
         "D4.3",
         "θ ← θ + α γ^t R_t ∇_θ log π(a_t|s_t;θ): on average dJ/dα = |E[step/α]|² at α = 0",
         derivative(along, np.zeros(())),
-        np.sum(step**2),
         "finite differences of J along the expected step",
+        np.asarray(np.sum(step**2)),
         "squared length of the expected step",
     )
-    yield (
+    yield Line(
         "D4.4",
         "∇_θ J(θ) = E_τ[ Σ_t γ^t R_t ∇_θ log π(a_t|s_t;θ) ]",
         sides.gradient,
-        step,
         "∇J by finite differences",
+        step,
         "sum over all trajectories",
     )
 
 
 def all_lines(sides: Sides) -> tuple[Line, ...]:
     """The whole derivation."""
-    return tuple(
-        Line(tag, equation, np.asarray(left), np.asarray(right), left_is, right_is)
-        for section in (_d0, _d1, _d2, _d3, _d4)
-        for tag, equation, left, right, left_is, right_is in section(sides)
+    return (
+        *_objective_lines(sides),
+        *_identity_lines(sides),
+        *_transition_lines(sides),
+        *_trajectory_lines(sides),
+        *_reinforce_lines(sides),
     )
