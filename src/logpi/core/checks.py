@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import Any
+from typing import TypeGuard
 
 from logpi.core.errors import LogpiError
 
@@ -10,33 +10,37 @@ from logpi.core.errors import LogpiError
 MOST_STEPS = 4 * 10**9
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number; True and False are not."""
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)
 
 
-def is_real(value: Any) -> bool:
+def is_real(value: object) -> TypeGuard[float]:
     """Whether a value is a number other than NaN."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     return not math.isnan(value)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether a value is text."""
     return isinstance(value, str)
 
 
-def require(valid: bool, name: str, expected: str, value: Any) -> None:
+def require(valid: bool, name: str, expected: str, value: object) -> None:
     """Refuse a value that is not `valid`.
 
     **Raises:** `LogpiError` that says what `name` must be and what it is.
     """
     if not valid:
-        raise LogpiError(f"{name} must be {expected}, got {value!r}")
+        raise _refusal(name, expected, value)
 
 
-def require_seed(value: Any) -> None:
+def _refusal(name: str, expected: str, value: object) -> LogpiError:
+    return LogpiError(f"{name} must be {expected}, got {value!r}")
+
+
+def require_seed(value: object) -> None:
     """Refuse what is no seed.
 
     **Raises:** `LogpiError`.
@@ -45,18 +49,19 @@ def require_seed(value: Any) -> None:
     require(valid, "seed", "a whole number in [0, 2^32)", value)
 
 
-def step_count(value: Any) -> int:
+def step_count(value: object) -> int:
     """Environment steps: a whole number from 1 to 4·10^9. The float 3e6 is one too.
 
     **Raises:** `LogpiError` for anything else.
     """
-    valid = is_whole(value) or (is_real(value) and float(value).is_integer())
-    require(valid and 1 <= value <= MOST_STEPS, "steps", "a whole number from 1 to 4e9", value)
-    return int(value)
+    if is_real(value) and float(value).is_integer() and 1 <= value <= MOST_STEPS:
+        return int(value)
+    raise _refusal("steps", "a whole number from 1 to 4e9", value)
 
 
-def as_python_value(value: Any) -> Any:
+def as_python_value(value: object) -> object:
     """A NumPy scalar as a number of Python's own; anything else as it is."""
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()
+    item = getattr(value, "item", None)
+    if item is not None and getattr(value, "shape", None) == ():
+        return item()
     return value

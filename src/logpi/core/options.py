@@ -24,42 +24,42 @@ class Range:
     """The values that an option may have: in words, and as a test."""
 
     expected: str
-    contains: Callable[[Any], bool]
+    contains: Callable[[object], bool]
 
 
-def _is_positive(value: Any) -> bool:
+def _is_positive(value: object) -> bool:
     return is_real(value) and 0 < value < math.inf
 
 
-def _is_limit(value: Any) -> bool:
+def _is_limit(value: object) -> bool:
     return is_real(value) and value > 0
 
 
-def _is_not_negative(value: Any) -> bool:
+def _is_not_negative(value: object) -> bool:
     return is_real(value) and 0 <= value < math.inf
 
 
-def _is_fraction(value: Any) -> bool:
+def _is_fraction(value: object) -> bool:
     return is_real(value) and 0 <= value <= 1
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     return is_real(value) and math.isfinite(value)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return is_whole(value) and value >= 1
 
 
-def _are_widths(value: Any) -> bool:
+def _are_widths(value: object) -> bool:
     return isinstance(value, tuple) and all(_is_count(width) for width in value)
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: object) -> bool:
     return isinstance(value, tuple) and all(is_text(name) for name in value)
 
 
-def _is_file_source(value: Any) -> bool:
+def _is_file_source(value: object) -> bool:
     return is_text(value) and ".py:" in value
 
 
@@ -146,7 +146,7 @@ def options_at(options: Annealing, progress: Number) -> Annealing:
     `progress` goes from 0 at the start of a budget to 1 at its end. In a compiled program it is an
     array, and so are the options that change.
     """
-    changed: dict[str, Any] = {}
+    changed: dict[str, object] = {}
     for name, end in map(last_value, options.anneal):
         start = getattr(options, name)
         changed[name] = start + (end - start) * progress
@@ -166,7 +166,7 @@ def last_value(text: str) -> tuple[str, float]:
         return text, 0.0
 
 
-def _require_in_range(field: dataclasses.Field[Any], value: Any) -> None:
+def _require_in_range(field: dataclasses.Field[Any], value: object) -> None:
     if value is None and field.default is None:
         return
     values: Range | None = field.metadata.get("range")

@@ -88,7 +88,7 @@ def inner_function(function: Any) -> Any:
     return inspect.unwrap(function)
 
 
-def name_of(function: Any) -> str:
+def name_of(function: object) -> str:
     """What to call a function, a partial, or a callable object in a message."""
     inner = inner_function(function)
     return getattr(inner, "__name__", None) or type(inner).__name__

@@ -5,7 +5,7 @@ FiniteMDP.
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -144,10 +144,9 @@ def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnv
     """
     if is_file_source(source):
         path = Path(source.rpartition(":")[0])
+        identity = {}
         if path.is_file():
-            identity = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        else:
-            identity = {}
+            identity["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         return _host(load_from_file(source), source, source, max_episode_steps, identity)
     return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
 
@@ -157,7 +156,7 @@ def _host(
     name: str,
     source: str | None,
     max_episode_steps: int | None,
-    identity: dict[str, Any],
+    identity: Mapping[str, object],
 ) -> HostEnvironment:
     if isinstance(factory, gym.Env):
         raise LogpiError(

@@ -30,11 +30,11 @@ class EnvironmentSpec:
     action_space: gym.Space
     max_episode_steps: int
     reward_threshold: float | None
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     masked: bool = False
     """Whether an observation begins with the action mask."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The part that is compared when a run is resumed."""
         return {
             "observation_space": space_to_json(self.observation_space),
@@ -81,7 +81,7 @@ def near_names(name: str, known: Iterable[str], otherwise: str = "see its list")
     return otherwise
 
 
-def space_to_json(space: gym.Space) -> dict[str, Any]:
+def space_to_json(space: gym.Space) -> dict[str, object]:
     """A space as JSON that `space_from_json` reads back.
 
     **Raises:** `LogpiError` for a space that no policy here can use.
@@ -137,7 +137,7 @@ def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     )
 
 
-def _bound_to_json(bound: np.ndarray) -> Any:
+def _bound_to_json(bound: np.ndarray) -> object:
     """One number where all are equal; infinities as text, because JSON has none."""
     numbers = [x if math.isfinite(x) else str(x) for x in bound.astype(float).ravel().tolist()]
     same = len(set(numbers)) == 1

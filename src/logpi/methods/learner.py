@@ -1,6 +1,6 @@
 """What learning carries from one batch to the next."""
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -68,7 +68,7 @@ def make_learner(
     )
 
 
-def adam_state(tree: Any) -> optax.OptState:
+def adam_state(tree: PyTree) -> optax.OptState:
     """Adam's state before the first step, which is all zeros: made without compiling anything."""
     shapes = jax.eval_shape(lambda: optax.scale_by_adam().init(as_vector(tree)[0]))
     return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
@@ -79,10 +79,10 @@ def count_batch(learner: Learner, trajectory: Trajectory) -> Learner:
     statistics of the encoders.
     """
 
-    def is_encoder(x: Any) -> bool:
+    def is_encoder(x: PyTree) -> bool:
         return isinstance(x, Encoder)
 
-    def observe(x: Any) -> Any:
+    def observe(x: PyTree) -> PyTree:
         if is_encoder(x):
             return x.observe(trajectory.observation, trajectory.mask)
         return x

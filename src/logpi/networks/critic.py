@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import equinox as eqx
 import gymnasium as gym
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from logpi.core.arrays import AnyArray, float_dtype, masked_mean, masked_variance
+from logpi.core.arrays import AnyArray, Number, float_dtype, masked_mean, masked_variance
 from logpi.core.module import Module
 from logpi.networks.encoder import Encoder
 from logpi.networks.layers import MLP, parameter
@@ -48,7 +47,7 @@ class ValueFunction(Module):
     policy's layers.
     """
 
-    encoder: Callable[[AnyArray], Any] | None
+    encoder: Callable[[AnyArray], AnyArray] | None
     network: MLP
     units: Units
     horizon: int | None = eqx.field(static=True)
@@ -71,7 +70,8 @@ class ValueFunction(Module):
             x = features[0]
         else:
             x = jnp.concatenate(features, axis=-1)
-        return self.units.offset + self.units.scale * self.network(x)[..., 0]
+        standardised = self.network(x)[..., 0]
+        return jnp.asarray(self.units.offset + self.units.scale * standardised)
 
     def reading(self, policy: Policy) -> "ValueFunction":
         """The same V with the layers of `policy`, if it has none of its own."""
@@ -118,7 +118,7 @@ def restandardise(
     value: ValueFunction,
     return_: Float[Array, "time env"],
     mask: Bool[AnyArray, "time env"],
-    rate: Any = 1.0,
+    rate: Number = 1.0,
 ) -> ValueFunction:
     """The same function V, with its offset and scale moved by `rate` to those of the new returns.
 

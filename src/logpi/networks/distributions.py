@@ -90,7 +90,7 @@ class Normal(NamedTuple):
         """mean + std ε, ε standard normal."""
         return self.mean + self.mean.__array_namespace__().exp(self.log_std) * noise
 
-    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Any:
+    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Array:
         """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's
         dimensions.
         """
@@ -131,7 +131,7 @@ class TanhNormal(NamedTuple):
         """u = mean + std ε; the action is tanh(u)."""
         return Normal(self.mean, self.log_std).sample(noise)
 
-    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Any:
+    def log_prob(self, action: Float[AnyArray, "*batch d"]) -> Array:
         """log N(u) - Σ_j log(1 - tanh²(u_j)), the log-density of tanh(u)."""
         return Normal(self.mean, self.log_std).log_prob(action) - jnp.sum(
             _log_tanh_slope(action), axis=-1
@@ -154,7 +154,7 @@ class TanhNormal(NamedTuple):
         return Normal(self.mean, self.log_std).kl(Normal(other.mean, other.log_std))
 
 
-def split_last(x: Any, sizes: Sequence[int]) -> list[Any]:
+def split_last(x: AnyArray, sizes: Sequence[int]) -> list[AnyArray]:
     """The last axis in consecutive parts of these sizes."""
     ends = np.cumsum(sizes)
     return [x[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
@@ -167,7 +167,7 @@ def _width(part: Categorical | Normal | TanhNormal) -> int:
     return part.mean.shape[-1]
 
 
-def _as_row(part: Categorical | Normal | TanhNormal, noise: AnyArray) -> Any:
+def _as_row(part: Categorical | Normal | TanhNormal, noise: AnyArray) -> AnyArray:
     """A sampled action of a part, with an axis for its numbers."""
     action = part.sample(noise)
     if isinstance(part, Categorical):
@@ -175,7 +175,7 @@ def _as_row(part: Categorical | Normal | TanhNormal, noise: AnyArray) -> Any:
     return action
 
 
-def _from_row(part: Categorical | Normal | TanhNormal, row: Any) -> Any:
+def _from_row(part: Categorical | Normal | TanhNormal, row: AnyArray) -> AnyArray:
     """The action of a part from its numbers."""
     if isinstance(part, Categorical):
         return row[..., 0].astype(np.int32)
@@ -189,7 +189,7 @@ class Product(NamedTuple):
 
     parts: tuple[Categorical | Normal | TanhNormal, ...]
 
-    def _own(self, action: AnyArray) -> list[Any]:
+    def _own(self, action: AnyArray) -> list[AnyArray]:
         """The action of each part."""
         rows = split_last(action, [_width(part) for part in self.parts])
         return [_from_row(part, row) for part, row in zip(self.parts, rows, strict=True)]

@@ -6,7 +6,7 @@ start-up.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -45,13 +45,13 @@ class MLP(Module):
         ]
         self.biases = [parameter(np.zeros(out)) for out in sizes[1:]]
 
-    def __call__(self, x: Float[AnyArray, "*batch into"]) -> Any:
+    def __call__(self, x: Float[AnyArray, "*batch into"]) -> AnyArray:
         """The output of the last, linear layer."""
         x = self.hidden(x)
         *batch, features = x.shape
         return (x.reshape(-1, features) @ self.weights[-1] + self.biases[-1]).reshape(*batch, -1)
 
-    def hidden(self, x: Float[AnyArray, "*batch into"]) -> Any:
+    def hidden(self, x: Float[AnyArray, "*batch into"]) -> AnyArray:
         """What the last layer reads."""
         *batch, features = x.shape
         x = x.reshape(
@@ -99,7 +99,7 @@ class Convolutions(Module):
             channels = out
         self.size = height * width * channels
 
-    def __call__(self, image: Float[AnyArray, "*batch height width channels"]) -> Any:
+    def __call__(self, image: Float[AnyArray, "*batch height width channels"]) -> AnyArray:
         """All outputs of the last layer in a row."""
         *batch, height, width, channels = image.shape
         x = image.reshape(-1, height, width, channels)
@@ -111,7 +111,7 @@ class Convolutions(Module):
         return x.reshape(*batch, self.size)
 
 
-def _windows(x: Any, window: int, stride: int) -> Any:
+def _windows(x: AnyArray, window: int, stride: int) -> AnyArray:
     """`[batch, rows, columns, window * window * channels]`: what each place of the output looks
     at.
     """

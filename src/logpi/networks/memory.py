@@ -4,8 +4,9 @@ A memory turns observations into the features that the policy's network reads. I
 of `state_size` numbers for each environment, 0 at the start of an episode.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ from logpi.networks.layers import MLP, orthogonal
 
 MemoryKind: TypeAlias = Literal["none", "gru", "lstm"]
 # From observations to the features that a memory reads.
-Encode: TypeAlias = Callable[[AnyArray], Any]
+Encode: TypeAlias = Callable[[AnyArray], AnyArray]
 
 
 @runtime_checkable
@@ -36,11 +37,17 @@ class Memory(Protocol):
         """Whether m_t depends on the observations before o_t."""
         ...
 
-    def features(self, encode: Encode, observation: AnyArray, state: Any) -> Any:
+    def features(self, encode: Encode, observation: AnyArray, state: AnyArray | None) -> AnyArray:
         """What the policy's network reads, from o_t and m_t."""
         ...
 
-    def next_state(self, encode: Encode, observation: AnyArray, state: Any, step: Any) -> Any:
+    def next_state(
+        self,
+        encode: Encode,
+        observation: AnyArray,
+        state: AnyArray,
+        step: Int[AnyArray, " env"] | None,
+    ) -> AnyArray:
         """m_t from o_t and m_{t-1}, a row for each environment.
 
         Where `step` is 0, m_{t-1} is 0; no `step`: nowhere.
@@ -48,8 +55,12 @@ class Memory(Protocol):
         ...
 
     def states(
-        self, encode: Encode, observation: AnyArray, state: Any, step: Int[AnyArray, "time env"]
-    ) -> Any:
+        self,
+        encode: Encode,
+        observation: AnyArray,
+        state: AnyArray,
+        step: Int[AnyArray, "time env"],
+    ) -> AnyArray:
         """m_t in every row of `[time, env]` arrays, `state` being the one before row 0."""
         ...
 
@@ -65,19 +76,69 @@ class NoMemory(Module):
     def recurrent(self) -> bool:
         return False
 
-    def features(self, encode: Encode, observation: AnyArray, state: Any) -> Any:
+    def features(self, encode: Encode, observation: AnyArray, state: AnyArray | None) -> AnyArray:
         return encode(observation)
 
-    def next_state(self, encode: Encode, observation: AnyArray, state: Any, step: Any) -> Any:
+    def next_state(
+        self,
+        encode: Encode,
+        observation: AnyArray,
+        state: AnyArray,
+        step: Int[AnyArray, " env"] | None,
+    ) -> AnyArray:
         return state
 
     def states(
-        self, encode: Encode, observation: AnyArray, state: Any, step: Int[AnyArray, "time env"]
-    ) -> Any:
+        self,
+        encode: Encode,
+        observation: AnyArray,
+        state: AnyArray,
+        step: Int[AnyArray, "time env"],
+    ) -> AnyArray:
         return jnp.zeros((*step.shape, 0))
 
 
-class GRU(Module):
+class Recurrent(Module):
+    """m_t = cell(W x_t + b, m_{t-1}), x_t being the features of o_t."""
+
+    into: eqx.AbstractVar[MLP]
+
+    @property
+    def recurrent(self) -> bool:
+        return True
+
+    @abstractmethod
+    def cell(
+        self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env state"]
+    ) -> AnyArray:
+        """m_t from m_{t-1} and the features, `x` being `into` of them."""
+
+    def next_state(
+        self,
+        encode: Encode,
+        observation: AnyArray,
+        state: AnyArray,
+        step: Int[AnyArray, " env"] | None,
+    ) -> AnyArray:
+        return self.cell(self.into(encode(observation)), _forgotten(state, step))
+
+    def states(
+        self,
+        encode: Encode,
+        observation: AnyArray,
+        state: AnyArray,
+        step: Int[AnyArray, "time env"],
+    ) -> AnyArray:
+        def advance(state: AnyArray, row: tuple[Array, Array]) -> tuple[AnyArray, AnyArray]:
+            x, step = row
+            state = self.cell(x, _forgotten(state, step))
+            return state, state
+
+        x = jnp.asarray(self.into(encode(observation)))
+        return jax.lax.scan(advance, jnp.asarray(state), (x, jnp.asarray(step)))[1]
+
+
+class GRU(Recurrent):
     """h' = z h + (1 - z) tanh(W x + r (U h)), gates z, r = sigmoid(affine in x and h) (Cho et al.
     2014).
     """
@@ -95,11 +156,7 @@ class GRU(Module):
     def state_size(self) -> int:
         return self.size
 
-    @property
-    def recurrent(self) -> bool:
-        return True
-
-    def cell(self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env size"]) -> Any:
+    def cell(self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env size"]) -> AnyArray:
         """h' from h and the features, `x` being `into` of them."""
         n = self.size
         inner = state @ self.within
@@ -109,19 +166,12 @@ class GRU(Module):
         candidate = x[:, 2 * n :] + reset * inner[:, 2 * n :]
         return keep * state + (1 - keep) * candidate.__array_namespace__().tanh(candidate)
 
-    def features(self, encode: Encode, observation: AnyArray, state: Any) -> Any:
+    def features(self, encode: Encode, observation: AnyArray, state: AnyArray | None) -> AnyArray:
+        assert state is not None
         return state
 
-    def next_state(self, encode: Encode, observation: AnyArray, state: Any, step: Any) -> Any:
-        return self.cell(self.into(encode(observation)), _forgotten(state, step))
 
-    def states(
-        self, encode: Encode, observation: AnyArray, state: Any, step: Int[AnyArray, "time env"]
-    ) -> Any:
-        return _unrolled(self.cell, self.into(encode(observation)), state, step)
-
-
-class LSTM(Module):
+class LSTM(Recurrent):
     """c' = f c + i tanh(g), h' = o tanh(c'), gates affine in x and h (Hochreiter & Schmidhuber
     1997).
 
@@ -141,11 +191,9 @@ class LSTM(Module):
     def state_size(self) -> int:
         return 2 * self.size
 
-    @property
-    def recurrent(self) -> bool:
-        return True
-
-    def cell(self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env state"]) -> Any:
+    def cell(
+        self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env state"]
+    ) -> AnyArray:
         """[h', c'] from [h, c] and the features, `x` being `into` of them."""
         n = self.size
         xp = x.__array_namespace__()
@@ -156,16 +204,9 @@ class LSTM(Module):
         cell = forget * state[:, n:] + into * xp.tanh(gates[:, 3 * n :])
         return xp.concatenate([out * xp.tanh(cell), cell], axis=-1)
 
-    def features(self, encode: Encode, observation: AnyArray, state: Any) -> Any:
+    def features(self, encode: Encode, observation: AnyArray, state: AnyArray | None) -> AnyArray:
+        assert state is not None
         return state[..., : self.size]
-
-    def next_state(self, encode: Encode, observation: AnyArray, state: Any, step: Any) -> Any:
-        return self.cell(self.into(encode(observation)), _forgotten(state, step))
-
-    def states(
-        self, encode: Encode, observation: AnyArray, state: Any, step: Int[AnyArray, "time env"]
-    ) -> Any:
-        return _unrolled(self.cell, self.into(encode(observation)), state, step)
 
 
 def make_memory(
@@ -181,7 +222,7 @@ def make_memory(
             return LSTM(features, size, random)
 
 
-def _sigmoid(x: Any) -> Any:
+def _sigmoid(x: AnyArray) -> AnyArray:
     return 0.5 * (x.__array_namespace__().tanh(0.5 * x) + 1)
 
 
@@ -190,24 +231,8 @@ def _recurrent_weights(gates: int, size: int, random: np.random.Generator) -> Ar
     return jnp.concatenate([orthogonal(size, size, 1.0, random) for _ in range(gates)], axis=1)
 
 
-def _forgotten(state: Any, step: Any) -> Any:
+def _forgotten(state: AnyArray, step: Int[AnyArray, " env"] | None) -> AnyArray:
     """The state, 0 where `step` says that an episode starts."""
     if step is None:
         return state
     return state.__array_namespace__().where(step[:, None] == 0, 0.0, state)
-
-
-def _unrolled(
-    cell: Callable[[Any, Any], Any],
-    x: Float[AnyArray, "time env gates"],
-    state: Any,
-    step: Int[AnyArray, "time env"],
-) -> Float[Array, "time env state"]:
-    """The state in every row, from the one before row 0."""
-
-    def advance(state: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, step = row
-        state = cell(x, _forgotten(state, step))
-        return state, state
-
-    return jax.lax.scan(advance, jnp.asarray(state), (jnp.asarray(x), jnp.asarray(step)))[1]

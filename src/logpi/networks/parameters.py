@@ -1,7 +1,7 @@
 """What of a policy or a critic is trained, as one vector; and what is a statistic."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 from jax.flatten_util import ravel_pytree
@@ -17,7 +17,7 @@ Vector: TypeAlias = Float[Array, " parameters"]
 def split_statistics(tree: Tree) -> tuple[Tree, Tree]:
     """(what is trained, what is a statistic of what was seen); `eqx.combine` joins them."""
 
-    def is_statistic(x: Any) -> bool:
+    def is_statistic(x: object) -> bool:
         return isinstance(x, Standardiser | Units)
 
     return eqx.partition(tree, lambda x: not is_statistic(x), is_leaf=is_statistic)

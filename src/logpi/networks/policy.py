@@ -43,7 +43,7 @@ class Policy(Module):
     head: Head
     masked: bool = eqx.field(static=True, default=False)
 
-    def __call__(self, observation: AnyArray, memory: Any = None) -> Distribution:
+    def __call__(self, observation: AnyArray, memory: AnyArray | None = None) -> Distribution:
         """The action distribution for observations with any leading dimensions.
 
         `memory` is m_t; a policy without a memory does not need it.
@@ -55,7 +55,7 @@ class Policy(Module):
             output = output.__array_namespace__().where(allowed, output, FORBIDDEN)
         return self.head(output)
 
-    def hidden(self, observation: AnyArray) -> Any:
+    def hidden(self, observation: AnyArray) -> AnyArray:
         """What the last layer reads, for a policy without a memory or a user's network."""
         assert isinstance(self.network, MLP)
         return self.network.hidden(self.encoder(observation))

@@ -2,12 +2,10 @@
 Equinox module.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from logpi.core.arrays import AnyArray
 from logpi.core.errors import LogpiError
@@ -18,7 +16,7 @@ from logpi.core.user_files import load_function
 class _Fixed:
     """What of a module is no parameter: compared by identity, because it may hold anything."""
 
-    def __init__(self, tree: Any):
+    def __init__(self, tree: PyTree):
         self.tree = tree
 
 
@@ -27,11 +25,11 @@ class UserNetwork(Module):
     batches.
     """
 
-    parameters: Any
+    parameters: PyTree
     fixed: _Fixed = eqx.field(static=True)
     features: tuple[int, ...] = eqx.field(static=True)
 
-    def __call__(self, x: Float[AnyArray, "*batch_and_features"]) -> Any:
+    def __call__(self, x: Float[AnyArray, "*batch_and_features"]) -> AnyArray:
         """Outputs for features with any leading dimensions; a compiled call where the features are
         NumPy's.
         """
@@ -43,7 +41,7 @@ class UserNetwork(Module):
 
 
 @jax.jit
-def _compiled(network: UserNetwork, x: Any) -> Any:
+def _compiled(network: UserNetwork, x: AnyArray) -> AnyArray:
     return network(x)
 
 

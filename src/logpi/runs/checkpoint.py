@@ -11,11 +11,12 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 Tree = TypeVar("Tree")
 
@@ -47,7 +48,7 @@ class DamagedCheckpoint(Exception):
     """The file is truncated, altered, or of another learner; the message says which."""
 
 
-def save_checkpoint(path: Path, learner: Any, counters: Counters) -> None:
+def save_checkpoint(path: Path, learner: object, counters: Counters) -> None:
     """Write all at once: a reader finds either the whole file or none."""
     arrays = {name: np.asarray(_plain(leaf)) for name, leaf in _named_leaves(learner)}
     arrays[_COUNTERS] = np.frombuffer(json.dumps(asdict(counters)).encode(), np.uint8)
@@ -84,7 +85,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
     return jax.tree.unflatten(jax.tree.structure(like), leaves), counters
 
 
-def _as_leaf(found: np.ndarray, like: Any) -> Any:
+def _as_leaf(found: np.ndarray, like: PyTree) -> PyTree:
     """An array on the device; a random key where `like` is one."""
     put = jax.device_put(found)
     if _is_key(like):
@@ -114,11 +115,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: PyTree) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf: Any) -> Any:
+def _plain(leaf: PyTree) -> PyTree:
     """The numbers of a random key, which environments keep in their state; anything else as it
     is.
     """
@@ -127,7 +128,7 @@ def _plain(leaf: Any) -> Any:
     return leaf
 
 
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
+def _named_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
     return [
         (jax.tree_util.keystr(path).lstrip("."), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -62,7 +62,7 @@ class RunFolder:
 
     @staticmethod
     def create(
-        path: Path | None, settings: Settings, environment: Mapping[str, Any]
+        path: Path | None, settings: Settings, environment: Mapping[str, object]
     ) -> "RunFolder":
         """A new folder with its configuration; without a path `runs/ENV_N`, N the first free
         number.
@@ -121,7 +121,7 @@ class RunFolder:
         """The resolved settings of the run."""
         return Settings.from_json(self.config().get("settings", {}), source=str(self._config_path))
 
-    def write_config(self, settings: Settings, environment: Mapping[str, Any]) -> None:
+    def write_config(self, settings: Settings, environment: Mapping[str, object]) -> None:
         """The resolved settings, what the environment was, and the versions of everything that
         computes.
         """
@@ -144,7 +144,7 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: object) -> None:
         """A JSON file, replaced as a whole."""
         path = self.path / name
         temporary = path.with_suffix(".partial")
@@ -156,7 +156,7 @@ class RunFolder:
         """Newest first."""
         return sorted((self.path / "checkpoints").glob("step_*.npz"), reverse=True)
 
-    def save(self, learner: Any, counters: Counters) -> Path:
+    def save(self, learner: object, counters: Counters) -> Path:
         """A checkpoint; the oldest beyond `CHECKPOINTS_KEPT` are removed."""
         path = self.path / "checkpoints" / f"step_{counters.steps:012d}.npz"
         with _file_errors(f"write {path}"):

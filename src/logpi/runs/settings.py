@@ -47,14 +47,14 @@ class Settings:
             valid = value is None or (is_whole(value) and value >= least)
             require(valid, name, f"a whole number >= {least}", value)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Flat, as `from_json` and `--config` read it."""
         own = {name: getattr(self, name) for name in _GENERAL}
         options = dataclasses.asdict(cast(Any, self.algorithm))
         return {**own, "algorithm": name_of_method(self.algorithm), **options}
 
     @staticmethod
-    def from_json(fields: Any, source: str) -> "Settings":
+    def from_json(fields: object, source: str) -> "Settings":
         """Settings from a mapping of flat names to values.
 
         **Raises:** `LogpiError` that names `source` for a name that does not exist or a value that
@@ -92,7 +92,7 @@ def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> N
         raise LogpiError(f"{source}: unknown setting {unknown[0]!r}{hint}")
 
 
-def _as_option(value: Any) -> Any:
+def _as_option(value: object) -> Any:
     """Files have lists where options are tuples."""
     if isinstance(value, list):
         return tuple(cast(list[Any], value))
@@ -122,7 +122,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {key: _as_number(value) for key, value in cast(dict[Any, Any], fields).items()}
 
 
-def _as_number(value: Any) -> Any:
+def _as_number(value: object) -> Any:
     """YAML 1.1 reads 3e6 as text; people write it as a number."""
     if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]*\d[eE][-+]?\d+", value):
         return float(value)

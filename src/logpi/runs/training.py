@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from logpi.core.checks import step_count
 from logpi.core.errors import LogpiError
@@ -140,7 +139,7 @@ def _stored_learner(found: RunFolder) -> Learner:
     return settings.algorithm.make_learner(spec, settings.seed)
 
 
-def _require_unchanged(before: Any, now: dict[str, Any], path: Path) -> None:
+def _require_unchanged(before: object, now: dict[str, object], path: Path) -> None:
     if not isinstance(before, dict):
         raise LogpiError(f"{path / 'config.json'} does not describe its environment")
     for name in {**before, **now}:

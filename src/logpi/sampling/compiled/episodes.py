@@ -1,10 +1,10 @@
 """Whole episodes of compiled environments [D4.1]."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from logpi.core.arrays import beside
 from logpi.core.trajectory import Trajectory
@@ -16,7 +16,7 @@ from logpi.sampling.noise import compiled_noise, two_keys_a_row
 class _Now(NamedTuple):
     """Where the copies stand after t steps."""
 
-    state: Any
+    state: PyTree
     observation: Array
     running: Bool[Array, " env"]
     memory: Array

@@ -4,12 +4,12 @@ call.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Int, PyTree, UInt32
 
 from logpi.core.programs import compile_program
 from logpi.core.randomness import Stream, batch_key
@@ -105,7 +105,7 @@ class CompiledSampler:
 
     def _sample(
         self, method: Method, learner: Learner, seed: UInt32[Array, ""]
-    ) -> tuple[Trajectory, Any]:
+    ) -> tuple[Trajectory, PyTree]:
         """A batch, and the episodes that it leaves unfinished."""
         key = batch_key(seed, Stream.TRAINING, learner.batch)
         environment = self._environment

@@ -1,10 +1,10 @@
 """Streams of episodes of compiled environments, cut into rollouts of one length [D4.1]."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from logpi.core.arrays import beside
 from logpi.core.trajectory import Trajectory
@@ -19,7 +19,7 @@ class UnfinishedState(NamedTuple):
     `ended` is True where the next row begins another episode.
     """
 
-    state: Any
+    state: PyTree
     observation: Array
     ended: Bool[Array, " env"]
     step: Int[Array, " env"]
@@ -77,7 +77,7 @@ def sample_rollout(
             jax.random.split(step_key, count), now.state, policy.execute(action)
         )
 
-        def with_resets() -> tuple[Any, Array]:
+        def with_resets() -> tuple[PyTree, Array]:
             fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, count))
 
             def choose(new: Array, old: Array) -> Array:
@@ -85,7 +85,7 @@ def sample_rollout(
 
             return jax.tree.map(choose, fresh, (state, observation))
 
-        def without() -> tuple[Any, Array]:
+        def without() -> tuple[PyTree, Array]:
             return state, observation
 
         state, observation = jax.lax.cond(jnp.any(now.ended), with_resets, without)

@@ -1,6 +1,8 @@
 """What plays a batch on the host: whole episodes, or a part of streams of them."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import PyTree
 
 from logpi.core.trajectory import Trajectory
 from logpi.environments.host.group import Group
@@ -16,18 +18,18 @@ class Player(Protocol):
         """Rows of the trajectories that `sample` returns."""
         ...
 
-    def begin(self, policy: Policy) -> Any:
+    def begin(self, policy: Policy) -> PyTree:
         """The unfinished episodes before the first batch; None where batches leave none."""
         ...
 
-    def restore(self, policy: Policy, unfinished: Any) -> None:
+    def restore(self, policy: Policy, unfinished: PyTree) -> None:
         """Bring the environments to where `unfinished` left them.
 
         **Raises:** `LogpiError` where an environment fails; `Interrupted`.
         """
         ...
 
-    def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, Any]:
+    def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, PyTree]:
         """One batch as NumPy arrays, and the episodes that it leaves unfinished.
 
         **Raises:** `LogpiError` that names environment, episode and step where the environment

@@ -1,12 +1,11 @@
 """The update as a compiled program, which is compiled while the first batch is sampled."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from logpi.core.module import Module
 from logpi.core.programs import compile_program
@@ -30,7 +29,7 @@ class MetricsRow(Module):
 class UpdateProgram:
     """`update` for learners and trajectories of these shapes."""
 
-    def __init__(self, method: Method, budget: int, learner: Learner, trajectory: Any):
+    def __init__(self, method: Method, budget: int, learner: Learner, trajectory: PyTree):
         def measured_update(learner: Learner, trajectory: Trajectory) -> tuple[Learner, MetricsRow]:
             learner, metrics = update(method, learner, trajectory, budget)
             values = jnp.stack([value.astype(float) for value in metrics.values()])
@@ -48,10 +47,10 @@ class UpdateProgram:
         return learner, metrics.by_name()
 
 
-def trajectory_shapes(policy: Any, observation: Any, time: int, has_paid: bool) -> Any:
+def trajectory_shapes(policy: PyTree, observation: PyTree, time: int, has_paid: bool) -> PyTree:
     """The shapes of a trajectory of `time` rows, from the observations of all copies."""
 
-    def example(policy: Any) -> Trajectory:
+    def example(policy: PyTree) -> Trajectory:
         count = len(observation)
         dtype = jax.dtypes.canonicalize_dtype(observation.dtype)
         seen = jnp.zeros((time, *observation.shape), dtype)

@@ -95,7 +95,7 @@ class HostStreams:
             if self._interrupted():
                 raise Interrupted
             under_way = np.flatnonzero(t < now.step).tolist()
-            self._step(policy.head.execute(now.action[:, t]), under_way)
+            self._step(policy.execute(now.action[:, t]), under_way)
 
     def move(self, group: Group, policy: Policy, batch: int) -> bool:
         """Go on in another group, if playing the episodes under way again leads to what is seen
