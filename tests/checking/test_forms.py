@@ -14,7 +14,16 @@ from logpi.testing import assert_exact
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
-@pytest.mark.parametrize(("estimator", "options"), FORMS, ids=lambda x: getattr(x, "__name__", ""))
+# Those that nothing compiles, one call for each batch.
+LOOPED = {"jax_boolean_index", "np_policy_object"}
+
+
+def as_parameters(estimator, options):
+    marks = [pytest.mark.slow] if estimator.__name__ in LOOPED else []
+    return pytest.param(estimator, options, marks=marks, id=estimator.__name__)
+
+
+@pytest.mark.parametrize(("estimator", "options"), [as_parameters(*form) for form in FORMS])
 def test_correct_estimators_are_exact(estimator, options):
     report = logpi.check(estimator, **options)
     assert report.verdict == "exact", str(report)

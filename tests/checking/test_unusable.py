@@ -313,7 +313,7 @@ IMPORTING = """
         ("partial", ["--framework", "torch"], "torch"),
         ("imported", [], "torch"),
         ("weighted", ["--sampler", "mine.py:hard"], "numpy"),
-        ("at_half", ["--sampler", "mine.py:single"], "numpy"),
+        pytest.param("at_half", ["--sampler", "mine.py:single"], "numpy", marks=pytest.mark.slow),
     ],
 )
 def test_ways_in_which_people_write_functions(check, tmp_path, name, options, framework):

@@ -26,7 +26,7 @@ from logpi.networks.parameters import as_vector
 seeds = st.integers(0, 2**32 - 1)
 
 
-@given(seeds, st.integers(1, 20), st.integers(1, 5), st.integers(1, 12))
+@given(seeds, st.sampled_from([1, 5, 17]), st.integers(1, 2), st.sampled_from([1, 4, 12]))
 @settings(max_examples=20, deadline=None)
 def test_chunks_sum_to_the_whole(seed, time, env, rows):
     """Whatever the chunk length, with rows left over or not."""
@@ -49,6 +49,11 @@ def test_chunks_sum_to_the_whole(seed, time, env, rows):
     assert mapped.shape == trajectory.reward.shape
 
 
+@jax.jit
+def both_returns(trajectory, discount):
+    return reward_to_go(trajectory, discount), whole_return(trajectory, discount)
+
+
 @given(seeds, st.sampled_from([0.0, 0.3, 0.99, 1.0]))
 @settings(max_examples=30, deadline=None)
 def test_returns_are_their_sums(seed, discount):
@@ -61,10 +66,12 @@ def test_returns_are_their_sums(seed, discount):
         expected[t, i] = sum(
             discount ** (k - t) * reward[k, i] for k in range(t, len(reward)) if mask[k, i]
         )
-    np.testing.assert_allclose(reward_to_go(trajectory, discount), expected, atol=1e-12)
-    np.testing.assert_allclose(
-        whole_return(trajectory, discount), np.tile(expected[0], (len(reward), 1)), atol=1e-12
-    )
+    to_go, whole = both_returns(trajectory, discount)
+    np.testing.assert_allclose(to_go, expected, atol=1e-12)
+    np.testing.assert_allclose(whole, np.tile(expected[0], (len(reward), 1)), atol=1e-12)
+
+
+compiled_lambda_return = jax.jit(lambda_return)
 
 
 @given(seeds, st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.0, 0.6, 1.0]))
@@ -88,12 +95,11 @@ def test_lambda_returns_mix_the_returns_of_all_lengths(seed, discount, trace_dec
             trace_decay ** (end - t - 1)
         ]
         expected[t, i] = np.dot(weights, n_step)
-    found = np.asarray(lambda_return(trajectory, jnp.asarray(value), discount, trace_decay))
+    found = np.asarray(compiled_lambda_return(trajectory, value, discount, trace_decay))
     np.testing.assert_allclose(found[mask], expected[mask], atol=1e-10)
     if trace_decay == 1.0:
-        np.testing.assert_allclose(
-            found[mask], reward_to_go(trajectory, discount)[mask], atol=1e-10
-        )
+        to_go, _ = both_returns(trajectory, discount)
+        np.testing.assert_allclose(found[mask], to_go[mask], atol=1e-10)
 
 
 def test_discount_power():

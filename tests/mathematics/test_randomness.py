@@ -13,7 +13,7 @@ from logpi.core.randomness import random_order
 
 
 @settings(max_examples=20, deadline=None)
-@given(count=st.integers(1, 3000), seed=st.integers(0, 2**32 - 1))
+@given(count=st.sampled_from([1, 2, 3, 64, 1000, 2999]), seed=st.integers(0, 2**32 - 1))
 def test_an_order_has_every_index_once(count, seed):
     order = random_order(jax.random.key(seed), count)
     np.testing.assert_array_equal(np.sort(order), np.arange(count))

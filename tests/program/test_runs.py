@@ -86,6 +86,25 @@ def test_annealing_ends_at_a_value(end):
         Reinforce(anneal=(f"learning_rate={end}",))
 
 
+def assert_lines(said, before=""):
+    """Each expression, as people run it, without the types that tests check, fails with a line
+    that begins as it should."""
+    program = f"""import gymnasium as gym, logpi, numpy as np
+{before}
+for text in {list(said)!r}:
+    try:
+        eval(text)
+    except logpi.LogpiError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == ""
+    printed = done.stdout.splitlines()
+    assert len(printed) == len(said)
+    for line, beginning in zip(printed, said.values(), strict=True):
+        assert line.startswith(beginning)
+
+
 def assert_said(program, message):
     """As people run it, without the types that tests check: one line, or no fault."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -130,19 +149,14 @@ def test_a_configuration_that_was_edited(tmp_path, settings):
 
 def test_algorithms_and_seeds_that_are_none(tmp_path):
     policy = train(tmp_path / "run").policy
-    for call, message in (
-        (
-            "logpi.train('CartPole-v1', 'ppo')",
-            "algorithm must be an options object such as logpi.PPO()",
-        ),
-        (
-            "logpi.train('CartPole-v1', logpi.PPO)",
-            "algorithm must be an options object such as logpi.PPO()",
-        ),
-        ("logpi.evaluate(None, 'CartPole-v1', seed=1.5)", "seed must be a whole number"),
-    ):
-        caught = "except logpi.LogpiError as error: sys.stderr.write(str(error)); sys.exit(2)"
-        assert_said(f"import logpi, sys\ntry: {call}\n{caught}", message)
+    assert_lines(
+        {
+            "logpi.train('CartPole-v1', 'ppo')": "algorithm must be an options object such as"
+            " logpi.PPO()",
+            "logpi.train('CartPole-v1', logpi.PPO)": "algorithm must be an options object",
+            "logpi.evaluate(None, 'CartPole-v1', seed=1.5)": "seed must be a whole number",
+        }
+    )
     with pytest.raises(LogpiError, match="seed must be a whole number"):
         logpi.evaluate(policy, "finite:short-corridor", seed=-1)
     with pytest.raises(LogpiError, match="max_episode_steps must be a whole number >= 1"):
@@ -277,20 +291,7 @@ def test_arguments_of_other_types(tmp_path):
         " discount=np.float64(0.5))"
     )
     options = f"steps=np.int64(50), seed=np.int64(3), out={str(tmp_path / 'run')!r}"
-    program = f"""import gymnasium as gym, logpi, numpy as np
-run = logpi.train("finite:short-corridor", {config}, {options})
-for text in {list(lines)!r}:
-    try:
-        eval(text)
-    except logpi.LogpiError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stderr == ""
-    printed = done.stdout.splitlines()
-    assert all(line.startswith(said) for line, said in zip(printed, lines.values(), strict=True)), (
-        printed
-    )
+    assert_lines(lines, f'run = logpi.train("finite:short-corridor", {config}, {options})')
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     assert (settings["seed"], settings["learning_rate"], settings["discount"]) == (3, 0.25, 0.5)
 
