@@ -63,7 +63,7 @@ def check(
         names=requested_names(estimator, NAMES),
         layout=layout,
         sign=-1.0 if maximize else 1.0,
-        sampler=None if sampler is None else sampled_law(sampler),
+        sampler=sampler and sampled_law(sampler),
         entropy_coefficient=entropy_coefficient,
     )
     critic = Critic(exact_critic, "continuing" in target)
@@ -286,7 +286,7 @@ class Check:
         trial = self.trial
         if "reward" not in trial.names or trial.layout == "rollout" or trial.sampler is not None:
             return None
-        designs = batch_of(1 if trial.layout == "episode" else 2)
+        designs = batch_of(trial.least_episodes)
         chain = replace(self.probes.chain, designs=designs)
 
         def mean(situation: Situation) -> np.ndarray:

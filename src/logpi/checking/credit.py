@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.expectation import Situation
+from logpi.checking.fitting import ratio_or_zero
 from logpi.theory.exact import exact_gradient
 
 
@@ -69,7 +70,7 @@ def credit_matrix(
             left = max(left, float(np.abs(got).max()))
         size = max(size, float(np.abs(found[k + 1]).max()))
     left = max(left, float(np.abs(found[0]).max()))
-    return Credit(matrix, correct, left / size if size > 0 else 0.0)
+    return Credit(matrix, correct, ratio_or_zero(left, size))
 
 
 def _rewarded(situation: Situation, k: int | None) -> Situation:

@@ -87,8 +87,12 @@ class Situation:
         fields = columns.fields
         probe = self.probe
         limited, endless = self._exact_values()
-        goes_on = endless if self.critic.continuing else limited
-        critic = goes_on if self.critic.exact else probe.critic
+        goes_on = limited
+        if self.critic.continuing:
+            goes_on = endless
+        critic = probe.critic
+        if self.critic.exact:
+            critic = goes_on
         fields["value"] = critic[fields["state"]]
         after = fields["next_state"]
         next_value = critic[after]

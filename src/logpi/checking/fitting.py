@@ -41,13 +41,20 @@ def fit(
         unit_expected = [expected[i] / lengths[i] for i in alike]
         square = sum(float(np.sum(e * e)) for e in unit_expected)
         product = sum(float(np.sum(f * e)) for f, e in zip(unit_found, unit_expected, strict=True))
-        factors[size] = product / square if square > 0 else 0.0
+        factors[size] = ratio_or_zero(product, square)
     left = []
     for f, e, size, smallest in zip(found, expected, sizes, least, strict=True):
         scaled = factors[size] * e
         length = max(_length(f), _length(scaled), smallest)
-        left.append(_length(f - scaled) / length if length > 0 else 0.0)
+        left.append(ratio_or_zero(_length(f - scaled), length))
     return Fit(factors, left)
+
+
+def ratio_or_zero(part: float, whole: float) -> float:
+    """part / whole; 0 where there is no whole."""
+    if whole > 0:
+        return part / whole
+    return 0.0
 
 
 def _length(x: ndarray) -> float:

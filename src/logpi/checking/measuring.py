@@ -78,6 +78,13 @@ class Trial:
     entropy_coefficient: float
 
     @property
+    def least_episodes(self) -> int:
+        """The fewest episodes of a batch that every estimator of the layout takes."""
+        if self.layout == "episode":
+            return 1
+        return 2
+
+    @property
     def single_precision(self) -> bool:
         """Whether the sampler's law is."""
         return self.sampler is not None and self.sampler(np.zeros((8, 3))).dtype == np.float32
@@ -171,7 +178,7 @@ class Trial:
         **Raises:** `LogpiError` for an estimator that is random or keeps a state, and for a sampler
         that is random.
         """
-        probe = _in_batches(probes.short, 1 if self.layout == "episode" else 2)
+        probe = _in_batches(probes.short, self.least_episodes)
         situation = Situation(probe, self.layout, self.law(probe))
         cases = all_cases(situation, situation.columns())
         request = make_request(situation, cases[-1], self.names)

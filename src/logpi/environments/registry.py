@@ -173,16 +173,14 @@ def _host(
     except LogpiError as error:
         raise LogpiError(f"{name}: {error}") from None
     first = view(first)
-    declared = first.spec.max_episode_steps if first.spec else None
-    if declared is None and (own := _time_limit(first)) is not None:
-        declared = own._max_episode_steps
+    declared = _declared_limit(first)
     limit = max_episode_steps or declared or UNDECLARED_LIMIT
     spec = EnvironmentSpec(
         name=name,
         observation_space=first.observation_space,
         action_space=first.action_space,
         max_episode_steps=limit,
-        reward_threshold=first.spec.reward_threshold if first.spec else None,
+        reward_threshold=getattr(first.spec, "reward_threshold", None),
         identity={"gymnasium": version("gymnasium"), **identity},
         masked=isinstance(first, MaskFirst),
     )
@@ -196,6 +194,17 @@ def _host(
         return _limited(environment, limit)
 
     return HostEnvironment(spec, make, source)
+
+
+def _declared_limit(environment: gym.Env) -> int | None:
+    """The time limit of its registration, or of its outermost TimeLimit."""
+    registered = getattr(environment.spec, "max_episode_steps", None)
+    if registered is not None:
+        return registered
+    own = _time_limit(environment)
+    if own is not None:
+        return own._max_episode_steps
+    return None
 
 
 def _limited(environment: gym.Env, limit: int) -> gym.Env:

@@ -1,5 +1,6 @@
 """PPO: several epochs on a surrogate that gains nothing beyond a clip (Schulman et al. 2017)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -13,6 +14,7 @@ from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 from logpi.methods.descent import (
     Descent,
+    JointLoss,
     JointOptions,
     adam_step,
     along_minibatches,
@@ -34,6 +36,7 @@ from logpi.methods.rollouts import (
 )
 from logpi.networks.options import NetworkOptions
 from logpi.networks.parameters import Vector
+from logpi.networks.policy import Policy
 
 
 @final
@@ -89,14 +92,21 @@ class PPO(RolloutOptions, JointOptions, NetworkOptions):
         step = adam_step(self.learning_rate, self.max_gradient_norm, joint.loss)
         start = Descent(joint.parameters, learner.policy_optimizer)
         keys = epoch_keys(learner, self.epochs)
-
-        limit = jnp.inf if self.kl_stop is None else self.kl_stop
-
-        def moved_too_far(parameters: Vector) -> Bool[Array, ""]:
-            policy, _ = joint.rebuild(parameters)
-            return mean_kl(learner.policy, policy, rows) > limit
-
-        stop = None if self.kl_stop is None else moved_too_far
+        stop = None
+        if self.kl_stop is not None:
+            stop = has_moved_beyond(self.kl_stop, learner.policy, joint, rows)
         state, history = along_minibatches(step, start, rows, keys, self.minibatches, stop)
         metrics = jax.tree.map(jnp.nanmean, history)
         return with_descent(learner, joint, state), metrics
+
+
+def has_moved_beyond(
+    limit: float, old: Policy, joint: JointLoss, rows: Rows
+) -> Callable[[Vector], Bool[Array, ""]]:
+    """Whether KL(old, new) is beyond `limit`, as a function of the parameters."""
+
+    def stop(parameters: Vector) -> Bool[Array, ""]:
+        policy, _ = joint.rebuild(parameters)
+        return mean_kl(old, policy, rows) > limit
+
+    return stop

@@ -131,13 +131,10 @@ class Reinforce(NetworkOptions):
         coefficient = self.reference_coefficient
         paid = near_reference(learner.policy, learner.reference, trajectory, coefficient)
         return_ = self.return_of(paid)
-        if learner.value is None:
-            predicted = None
-        else:
+        predicted = None
+        trust = 0.0
+        if learner.value is not None:
             predicted = value_baseline(learner.value, trajectory)
-        if learner.value is None:
-            trust = 0.0
-        else:
             trust = jnp.asarray(learner.value.units.trust)
         baseline = self.baseline_of(return_, trajectory.mask, predicted, trust)
         if self.estimator is None:

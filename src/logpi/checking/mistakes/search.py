@@ -68,8 +68,9 @@ class Explanation(NamedTuple):
     @property
     def rank(self) -> tuple[bool, float, float, bool]:
         """Exact ones first, then near ones; among equals few mistakes, then no factor."""
-        left = 0.0 if self.exact else round(self.distance, 3)
-        return not self.exact, left, self.cost, not self.unscaled and self.exact
+        if self.exact:
+            return False, 0.0, self.cost, not self.unscaled
+        return True, round(self.distance, 3), self.cost, False
 
 
 def diagnose(

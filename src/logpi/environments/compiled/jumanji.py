@@ -50,8 +50,11 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
         )
 
     def seen(observation: Any) -> jax.Array:
-        leaves = [getattr(observation, MASK)] if masked else []
-        leaves += jax.tree.leaves(observation._replace(**{MASK: None}) if masked else observation)
+        leaves = []
+        if masked:
+            leaves.append(getattr(observation, MASK))
+            observation = observation._replace(**{MASK: None})
+        leaves += jax.tree.leaves(observation)
         return jnp.concatenate([jnp.ravel(leaf).astype(float_dtype()) for leaf in leaves])
 
     def reset(key):
