@@ -47,7 +47,7 @@ class Head(Protocol):
         """The distribution."""
         ...
 
-    def execute(self, action: AnyArray) -> AnyArray:
+    def execute(self, action: AnyArray) -> Any:
         """The environment's own action for a sampled one."""
         ...
 
@@ -78,7 +78,7 @@ class CategoricalHead(Module):
         """softmax of the outputs."""
         return Categorical(output)
 
-    def execute(self, action: AnyArray) -> AnyArray:
+    def execute(self, action: AnyArray) -> Any:
         """Counted from the space's own start."""
         return action + self.start
 
@@ -127,7 +127,7 @@ class NormalHead(Module):
             return TanhNormal(output, log_std)
         return Normal(output, log_std)
 
-    def execute(self, action: Float[AnyArray, "*batch d"]) -> AnyArray:
+    def execute(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy
         arrays.
         """
@@ -178,7 +178,7 @@ class ProductHead(Module):
         parts: Any = tuple(part(mine) for part, mine in zip(self.parts, outputs, strict=True))
         return Product(parts)
 
-    def execute(self, action: AnyArray) -> AnyArray:
+    def execute(self, action: AnyArray) -> Any:
         """Each choice as its own head executes it."""
         xp = action.__array_namespace__()
         leading = action.shape[:-1]
