@@ -109,7 +109,7 @@ class Evaluate:
 
     run_folder: tyro.conf.Positional[Path]
     episodes: int = 100
-    """How many."""
+    """Episodes to play."""
     env: str | None = None
     """Another environment than the run's, with the same spaces."""
     sampled: bool = False
@@ -191,8 +191,7 @@ class Derive:
 
 @dataclass
 class Check:
-    """The exact expectation and variance of a policy-gradient estimator, against the exact
-    gradient.
+    """The exact expectation and variance of an estimator, against the exact policy gradient.
 
     ESTIMATOR is FILE.py:NAME, a function whose parameter names select what it gets and which
     returns the loss that its author would minimise (PyTorch, JAX or NumPy), or an array of weights
@@ -205,8 +204,8 @@ class Check:
     """Arrays [episodes, time] with a mask; 1-D arrays, one call per episode; [time, env] streams
     with auto-reset."""
     target: str = "discounted"
-    """What the gradient should be of: discounted, undiscounted, conventional (no γ^t), continuing
-    (beyond the time limit), conventional-continuing, policy, reverse-kl, forward-kl,
+    """The objective whose gradient is expected: discounted, undiscounted, conventional (no γ^t),
+    continuing (beyond the time limit), conventional-continuing, policy, reverse-kl, forward-kl,
     reverse-kl-per-step, forward-kl-per-step, entropy, entropy-objective, entropy-regularised,
     entropy-bonus."""
     discount: float = 0.9
@@ -219,7 +218,7 @@ class Check:
     exact_critic: bool = False
     """Give the exact V as `value`, instead of numbers that are wrong on purpose."""
     entropy_coefficient: float = 0.01
-    """Of the targets entropy-regularised and entropy-bonus."""
+    """Weight of the entropy in the targets entropy-regularised and entropy-bonus."""
     framework: Literal["numpy", "torch", "jax"] | None = None
     """By default found out from the code."""
     json: bool = False
@@ -286,9 +285,7 @@ def _reporter() -> Any:
 
 
 def _train_command(arguments: Sequence[str]) -> tuple[type[Train], Train]:
-    """`train` with the options of the algorithm that the arguments name, and what it starts
-    from.
-    """
+    """`train` with the options of the algorithm that the arguments name, and its defaults."""
     from logpi.methods.registry import METHODS, name_of_method
     from logpi.runs.settings import Settings, read_settings
 

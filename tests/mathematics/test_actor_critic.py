@@ -94,9 +94,8 @@ def test_a_truncation_is_valued_and_a_termination_is_not(random):
 def test_the_value_beyond_a_cut_is_that_of_the_episode_that_was_cut():
     """V_A = 1, V_B = 100, r = 0, γ = 1, cut between: the advantage is 0, not 99 (pytorch/rl
     #4209)."""
-    value = jnp.array(
-        [[1.0], [1.0], [100.0], [100.0]]
-    )  # A, where A was cut, B, where the rollout was cut
+    # A, where A was cut, B, where the rollout was cut
+    value = jnp.array([[1.0], [1.0], [100.0], [100.0]])
     off, mask = jnp.zeros((4, 1), bool), jnp.array([[True], [False], [True], [False]])
     zeros = jnp.zeros((4, 1))
     stream = Trajectory(

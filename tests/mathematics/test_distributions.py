@@ -151,9 +151,8 @@ def test_score_has_mean_zero(random, kind):
         assert error > 0
     clipped = jnp.clip(actions, -0.5, 0.5)
     wrong = jax.vmap(jax.grad(lambda m, a: kind(m, LOG_STD).log_prob(a)), (None, 0))(MEAN, clipped)
-    assert (
-        abs(wrong.mean()) > 5 * wrong.std() / SAMPLES**0.5
-    )  # the control: the score of a clipped action
+    # the control: the score of a clipped action
+    assert abs(wrong.mean()) > 5 * wrong.std() / SAMPLES**0.5
 
 
 def test_zero_noise_gives_the_mode():

@@ -158,9 +158,8 @@ def test_minibatches_cover_the_steps_evenly_and_nothing_else(seed):
     counts = np.zeros(trajectory.mask.shape)
     np.add.at(counts, (np.asarray(time), np.asarray(env)), 1)
     counts = counts[np.asarray(trajectory.mask)]
-    assert (
-        np.abs(counts - counts.mean()).max() <= 4
-    )  # a Weyl sequence's discrepancy; random draws would differ by more
+    # a Weyl sequence's discrepancy; random draws would differ by more
+    assert np.abs(counts - counts.mean()).max() <= 4
 
 
 def test_value_function_learns_what_can_be_known(random):
@@ -249,9 +248,8 @@ def test_statistics_are_frozen_within_a_batch_and_then_hold_its_steps_alone(rand
         config = Reinforce(normalize_observations=normalize, learning_rate=0.003)
         learners[normalize] = update(config, config.make_learner(spec(TWO), seed=1), trajectory)[0]
     with_statistics, without = (as_vector(learner.policy)[0] for learner in learners.values())
-    np.testing.assert_allclose(
-        with_statistics, without, rtol=1e-6
-    )  # before the first batch there are none
+    # before the first batch there are none
+    np.testing.assert_allclose(with_statistics, without, rtol=1e-6)
     standardiser = learners[True].policy.encoder.standardiser
     steps = trajectory.observation[trajectory.mask]
     np.testing.assert_allclose(standardiser.mean, steps.mean(0), rtol=1e-9, atol=1e-12)
@@ -280,9 +278,8 @@ def test_update_is_the_equation_for_a_table():
     )
     after, metrics = update(config, learner, trajectory)
     gradient = (3.0 * np.array([0.5, -0.5]) + 1.0 * np.array([-0.5, 0.5])) / 2
-    assert metrics["gradient_norm"] == pytest.approx(
-        2**0.5 * np.linalg.norm(gradient), rel=1e-9
-    )  # weights and biases
+    # weights and biases
+    assert metrics["gradient_norm"] == pytest.approx(2**0.5 * np.linalg.norm(gradient), rel=1e-9)
     np.testing.assert_allclose(
         after.policy.network.weights[0][0], 0.1 * np.sign(gradient), rtol=1e-5
     )

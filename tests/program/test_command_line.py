@@ -119,9 +119,8 @@ def test_a_settings_file_and_options_over_it(logpi, tmp_path, run_folder):
         [16],
         9,
     ]
-    logpi(
-        "train", "--config", run_folder / "config.json", "--out", "again"
-    )  # a run's own record repeats it
+    # a run's own record repeats it
+    logpi("train", "--config", run_folder / "config.json", "--out", "again")
     stored = [
         json.loads((folder / "config.json").read_text())["settings"]
         for folder in (run_folder, tmp_path / "again")

@@ -78,9 +78,8 @@ def p_value(mdp, logits, batches):
     law: dict = {}
     for i, probability in enumerate(every.probability(state_policy(mdp, logits))):
         tau = key(every.state[:, i], every.action[:, i], every.reward[:, i], every.mask[:, i])
-        law[tau] = (
-            law.get(tau, 0.0) + probability
-        )  # trajectories that differ in the last, unobserved state only
+        # trajectories that differ in the last, unobserved state only
+        law[tau] = law.get(tau, 0.0) + probability
     counts = dict.fromkeys(law, 0)
     for batch in batches:
         for i in range(COPIES):
@@ -104,9 +103,8 @@ def test_trajectories_follow_their_law(draw, random):
     mdp, logits = random_mdp(random, horizon=2, discount=1.0, rewards=2), random.normal(size=(3, 2))
     batches = draw(mdp, logits, seed=int(random.integers(2**32)))
     assert p_value(mdp, logits, batches) > LEVEL
-    assert (
-        p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL
-    )  # the control: another policy
+    # the control: another policy
+    assert p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL
 
 
 def test_every_started_episode_is_finished_and_counted(draw, random):

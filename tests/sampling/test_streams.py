@@ -82,9 +82,8 @@ def test_episodes_of_a_stream_follow_their_law(stream, random):
     mdp, logits = random_mdp(random, horizon=2, discount=1.0, rewards=2), random.normal(size=(3, 2))
     batches = as_batches(joined(stream(mdp, logits, seed=int(random.integers(2**32)))), mdp.horizon)
     assert p_value(mdp, logits, batches) > LEVEL
-    assert (
-        p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL
-    )  # the control: another policy
+    # the control: another policy
+    assert p_value(mdp, logits + np.array([2.0, 0.0]), batches) < LEVEL
 
 
 def test_a_stream_goes_on_where_it_was_cut(stream, random):
@@ -97,9 +96,8 @@ def test_a_stream_goes_on_where_it_was_cut(stream, random):
     whole = joined([first, second])
     ended = whole.terminated | whole.truncated
     assert not (whole.terminated & whole.truncated).any()
-    np.testing.assert_array_equal(
-        whole.mask[1:-1], ~ended[:-2]
-    )  # exactly the rows after an end are no steps
+    # exactly the rows after an end are no steps
+    np.testing.assert_array_equal(whole.mask[1:-1], ~ended[:-2])
     assert (whole.step[ended] < mdp.horizon).all()
     paid = np.zeros(COPIES)
     for t in range(len(whole.mask)):

@@ -14,9 +14,8 @@ from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec
 from logpi.theory.exact import exact_objective, optimal_objective
 
 PROCESSES, TOGETHER, LAYERS, WIDTH, ACTIONS = 200, 25, 3, 2, 3
-END = (
-    LAYERS * WIDTH
-)  # states are numbered layer by layer, so that the best policy need not know the time
+# states are numbered layer by layer, so that the best policy need not know the time
+END = LAYERS * WIDTH
 
 
 def layered(random):

@@ -230,9 +230,8 @@ def test_act_answers_one_observation_or_many(tmp_path):
 def test_every_program_is_compiled_once(tmp_path, environment, caplog):
     """However the lengths of the episodes vary."""
     jax.clear_caches()
-    jax.config.update(
-        "jax_log_compiles", True
-    )  # for every thread: the update is compiled beside the first batch
+    # for every thread: the update is compiled beside the first batch
+    jax.config.update("jax_log_compiles", True)
     try:
         with caplog.at_level(logging.WARNING, logger="jax"):
             logpi.train(environment, steps=20_000, seed=0, out=tmp_path / "run")

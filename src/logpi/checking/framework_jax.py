@@ -84,9 +84,8 @@ class JaxFramework:
                     if not isinstance(error.__cause__, untraceable) and not static:
                         raise
                     self.traceable = False
-            with (
-                self.jax.disable_jit()
-            ):  # else every call would compile the function's own loops again
+            # else every call would compile the function's own loops again
+            with self.jax.disable_jit():
                 return self._one_by_one(request)
 
     def _compiled(self, request: Request) -> Answer:

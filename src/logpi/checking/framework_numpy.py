@@ -86,5 +86,5 @@ class NumpyFramework:
         return {name: by(name) for name in leaves if name not in CRITIC}
 
     def moves_critic(self, request: Request) -> bool:
-        """Never: see above."""
+        """Never: a NumPy author differentiates by hand, and not through the critic."""
         return False

@@ -197,8 +197,8 @@ class Trial:
             return
         if not np.array_equal(self.sampler(probe.logits), self.sampler(probe.logits)):
             raise LogpiError(
-                "the sampler gave two laws for the same logits: it must return probabilities, not"
-                " draw"
+                "the sampler gave two laws for the same logits:"
+                " it must return probabilities, not draw"
             )
 
     def leak(self, measurement: Measurement) -> Leak:

@@ -32,7 +32,6 @@ class Probe:
     """A process, the policy that is differentiated, and everything an estimator may ask for."""
 
     name: str
-    exposes: str
     mdp: FiniteMDP
     step: Int[ndarray, " S"]
     """t of each state: the states know the time, so every step has parameters of its own."""
@@ -59,7 +58,6 @@ class Probe:
 def _probe(
     random: Generator,
     name: str,
-    exposes: str,
     mdp: FiniteMDP,
     step: list[int],
     designs: tuple[Design, ...],
@@ -67,7 +65,6 @@ def _probe(
     shape = (mdp.observations, mdp.actions)
     return Probe(
         name,
-        exposes,
         mdp,
         np.array(step),
         logits=0.7 * random.normal(size=shape),
@@ -119,23 +116,25 @@ def _bandit(reward: Float[ndarray, "S A"], discount: float) -> FiniteMDP:
 
 
 def _with_reward_offset(probe: Probe, offset: float) -> Probe:
+    """Exposes a score whose expectation is not zero."""
     moved = probe.mdp.replace(reward=probe.mdp.reward + offset)
-    return replace(probe, name="offset", exposes="a score whose expectation is not zero", mdp=moved)
+    return replace(probe, name="offset", mdp=moved)
 
 
 def _rare(random: Generator, discount: float) -> Probe:
+    """Exposes a floor under probabilities."""
     mdp = _bandit(np.array([[1.0, 2.0, 1e8]]), discount)
-    probe = _probe(random, "rare", "a floor under probabilities", mdp, [0, 1], batch_of(1))
+    probe = _probe(random, "rare", mdp, [0, 1], batch_of(1))
     return replace(probe, logits=np.array([[0.3, -0.4, np.log(1e-9)], [0.1, 0.0, 0.2]]))
 
 
 def _prompts(random: Generator, discount: float) -> Probe:
+    """Exposes a factor that depends on the difficulty of the prompt."""
     mdp = _bandit(np.array([[0.0, 1.0], [0.0, 1.0]]), discount)
     design = (Design(1.0, (0,) * 4 + (1,) * 4),)
     probe = _probe(
         random,
         "prompts",
-        "a factor that depends on the difficulty of the prompt",
         mdp,
         [0, 0, 1],
         design,
@@ -144,7 +143,9 @@ def _prompts(random: Generator, discount: float) -> Probe:
 
 
 def _answers(random: Generator, discount: float) -> Probe:
-    """Two prompts; action 0 ends the answer at once, 1 goes on for one more action. Rewards of many
+    """Exposes a normalisation by group or by length.
+
+    Two prompts; action 0 ends the answer at once, 1 goes on for one more action. Rewards of many
     sizes.
     """
     transition = np.zeros((5, 2, 5))
@@ -154,9 +155,7 @@ def _answers(random: Generator, discount: float) -> Probe:
     reward = np.round(random.normal(size=(5, 2, 5)) + 0.5, 2)
     mdp = FiniteMDP([0.5, 0.5, 0, 0, 0], transition, reward, np.arange(5) == 4, 2, discount)
     designs = (Design(0.5, (0,) * 4), Design(0.5, (1,) * 4))
-    return _probe(
-        random, "answers", "a normalisation by group or by length", mdp, [0, 0, 1, 1, 2], designs
-    )
+    return _probe(random, "answers", mdp, [0, 0, 1, 1, 2], designs)
 
 
 @dataclass(frozen=True)
@@ -180,12 +179,8 @@ def make_probes(discount: float) -> Probes:
     random = np.random.default_rng(SEED)
     long = _stopping(random, 3, discount, 0.25)
     brief = _stopping(random, 2, discount, 0.0)
-    stop = _probe(
-        random, "stop", "what depends on when an episode ends", long, _times(long), batch_of(1)
-    )
-    short = _probe(
-        random, "short", "what depends on the size of the batch", brief, _times(brief), batch_of(3)
-    )
+    stop = _probe(random, "stop", long, _times(long), batch_of(1))
+    short = _probe(random, "short", brief, _times(brief), batch_of(3))
     return Probes(
         stop=stop,
         short=short,
@@ -198,7 +193,10 @@ def make_probes(discount: float) -> Probes:
 
 
 def _chain(random: Generator, discount: float) -> Probe:
-    """Start, two states at t = 1, two at t = 2, the end."""
+    """Shows how much the reward at k counts for the action at t.
+
+    Start, two states at t = 1, two at t = 2, the end.
+    """
     transition = np.zeros((6, 2, 6))
     for state in range(3):
         first = 1 if state == 0 else 3
@@ -209,7 +207,6 @@ def _chain(random: Generator, discount: float) -> Probe:
     return _probe(
         random,
         "chain",
-        "how much the reward at k counts for the action at t",
         mdp,
         _times(mdp),
         batch_of(2),
@@ -224,6 +221,5 @@ def with_behaviour(probe: Probe) -> Probe:
     return replace(
         probe,
         name=f"{probe.name}, old policy",
-        exposes="a missing importance weight",
         behaviour=other,
     )

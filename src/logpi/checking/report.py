@@ -132,8 +132,8 @@ def _credit(report: CheckReport) -> list[str]:
         return f"{x:6.3f}"
 
     lines = [
-        "credit: how much the reward at k (column) counts for the action at t (row); right beside"
-        " it"
+        "credit: how much the reward at k (column) counts for the action at t (row);"
+        " right beside it"
     ]
     for found, right in zip(credit.matrix, credit.correct, strict=True):
         lines.append("  " + " ".join(map(cell, found)) + "     " + " ".join(map(cell, right)))

@@ -15,9 +15,7 @@ LINKED = 1e-9
 
 @dataclass(frozen=True)
 class Request:
-    """Batches to evaluate: arrays with a leading axis [batch], but for the table of logits [O,
-    A].
-    """
+    """Batches to evaluate: arrays with a leading axis [batch], the table of logits without it."""
 
     names: tuple[str, ...]
     constant: Arrays
@@ -68,12 +66,12 @@ class Answer:
 
     @property
     def finite(self) -> bool:
-        """Whether all of it is."""
+        """Whether every number of the answer is finite."""
         return bool(self.finite_batches.all())
 
     @property
     def finite_batches(self) -> ndarray:
-        """[batch] the same of each."""
+        """[batch] Whether every number of a batch's answer is finite."""
         parts = [
             part
             for part in (*self.cotangents.values(), self.weights, self.loss)

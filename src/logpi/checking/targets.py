@@ -88,7 +88,7 @@ def targets(
     }
     if law.jacobian is not None:
         found["policy"] = _Gradients(probe, Law(probe.policy), layout, columns).reward()
-    if {"reference_log_prob"} & set(names):
+    if "reference_log_prob" in names:
         found |= acted.kl()
     if {"entropy", "logits", "policy", "log_prob"} & set(names):
         found |= acted.entropy(entropy_coefficient)

@@ -13,9 +13,7 @@ from jaxtyping import Array, Bool, Float
 # environment.
 AnyArray: TypeAlias = Array | np.ndarray
 
-
 Scalar: TypeAlias = Float[Array, ""]
-
 
 # An option may change while a run goes on; in a compiled program it is then an array.
 Number: TypeAlias = float | Scalar

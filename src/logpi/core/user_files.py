@@ -30,17 +30,15 @@ def load_from_file(source: str) -> Any:
     module = sys.modules.get(str(path))
     if module is None:
         if str(path.parent) not in sys.path:
-            sys.path.insert(
-                0, str(path.parent)
-            )  # as for a script: files may import those beside them
+            # as for a script: files may import those beside them
+            sys.path.insert(0, str(path.parent))
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[str(path)] = module
-        named = sys.modules.setdefault(
-            path.stem, module
-        )  # where dataclasses look it up while it is executed
+        # where dataclasses look it up while it is executed
+        named = sys.modules.setdefault(path.stem, module)
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:

@@ -72,9 +72,10 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
             observation, reward, terminated, truncated, _ = made.step(action)
             return Step(np.array(observation), float(reward), bool(terminated), bool(truncated))
 
-        return Copy(
-            lambda seed: np.array(made.reset(seed=seed)[0]), step
-        )  # copies: some return their own array
+        def start(seed: int) -> ndarray:
+            return np.array(made.reset(seed=seed)[0])  # a copy: some return their own array
+
+        return Copy(start, step)
 
     return copy
 
@@ -95,11 +96,11 @@ def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
 
         def advance(action: Any) -> Step:
             now["key"], key = jax.random.split(now["key"])
-            row = np.concatenate(
-                [np.ravel(part) for part in jax.tree.leaves(action)]
-            )  # as training gives it
-            nested = isinstance(action, tuple | dict)
-            now["state"], *answer = step(key, now["state"], row if nested else np.asarray(action))
+            if isinstance(action, tuple | dict):  # one row, as training gives it
+                given = np.concatenate([np.ravel(part) for part in jax.tree.leaves(action)])
+            else:
+                given = np.asarray(action)
+            now["state"], *answer = step(key, now["state"], given)
             observation, reward, terminated, truncated = map(np.asarray, answer)
             return Step(observation, float(reward), bool(terminated), bool(truncated))
 

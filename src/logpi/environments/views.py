@@ -105,9 +105,8 @@ def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     masked = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
     discrete = isinstance(environment.action_space, gym.spaces.Discrete)
     if not masked:
-        with contextlib.suppress(
-            Exception, SystemExit
-        ):  # reported by the first rollout, with its place
+        # an error is reported by the first rollout, with its place
+        with contextlib.suppress(Exception, SystemExit):
             masked = MASK in environment.reset(seed=0)[1]
     if masked and discrete:
         return MaskFirst

@@ -36,8 +36,8 @@ NAMES: Mapping[str, str] = {
     "value": "[episodes, time] a critic's V(s_t)",
     "next_value": "[episodes, time] V(s_{t+1}), of the true final state where the episode ends",
     "last_value": (
-        "[episodes] V of the state after the last step; in a rollout, of the state that it goes on"
-        " from"
+        "[episodes] V of the state after the last step;"
+        " in a rollout, of the state that it goes on from"
     ),
     "old_log_prob": "[episodes, time] log-probability of a_t under the law that it was drawn from",
     "reference_log_prob": "[episodes, time] log-probability of a_t under a reference policy",

@@ -50,9 +50,10 @@ def advantages(
 ) -> Float[Array, "time env"]:
     """A_t = ρ_t (δ_t + γλ A_{t+1}), δ_t = r_{t+1} + γ V(s_{t+1}) - V(s_t).
 
-    With ρ = 1, on-policy, GAE(λ) (Schulman et al. 2016, eq. 16). For a stream of an older policy ρ
-    = min(π/π_old, c): V-trace (Espeholt et al. 2018, eq. 1), whose target is V_t + A_t; without a
-    limit c each reward has the weight of the decisions from t to it [D1.3].
+    ρ = 1, on-policy: GAE(λ) (Schulman et al. 2016, eq. 16).
+    ρ = min(π/π_old, c), for a stream of an older policy: V-trace (Espeholt et al. 2018, eq. 1),
+    whose target is V_t + A_t.
+    ρ = π/π_old: each reward has the weight of the decisions from t to it [D1.3].
 
     Rows are those of a stream: the row after a step holds the observation that it led to, with
     `mask` False where an episode or the rollout has ended there. So V(s_{t+1}) is the next row of

@@ -17,8 +17,9 @@ def score_function_surrogate(
     weight: Float[Array, "time env"],
     mask: Bool[AnyArray, "time env"],
 ) -> Float[Array, ""]:
-    """L(θ) = 1/N Σ_{i=1}^N Σ_t w_{t,i} log π(a_{t,i}|s_{t,i}; θ), so that ∇L = 1/N Σ_i Σ_t w_{t,i}
-    ∇ log π.
+    """L(θ) = 1/N Σ_{i=1}^N Σ_t w_{t,i} log π(a_{t,i}|s_{t,i}; θ),
+
+    so that ∇L = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ).
 
     With w_t = γ^t (R_t - b(s_t)), the weight of `reinforce_weight`, E[∇L] = ∇J exactly [D4.4]. The
     weight is not differentiated [D2.2].

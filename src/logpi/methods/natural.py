@@ -39,7 +39,8 @@ from logpi.networks.options import NetworkOptions
 from logpi.networks.parameters import Vector, as_vector
 from logpi.networks.policy import Policy
 
-Product = Callable[[PyTree], PyTree]
+# v ↦ A v.
+MatrixProduct = Callable[[PyTree], PyTree]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ def fit_critic(method: NaturalMethod, learner: Learner, rows: Rows) -> tuple[Lea
 
 def fisher_vector_product(
     kl: Callable[[PyTree], Scalar], parameters: PyTree, damping: Number
-) -> Product:
+) -> MatrixProduct:
     """v ↦ (F + damping I) v, `kl(parameters')` being the mean KL of the old policy to
     parameters'.
     """
@@ -206,7 +207,7 @@ def _dot(a: PyTree, b: PyTree) -> Scalar:
     return jnp.asarray(optax.tree.vdot(a, b))
 
 
-def _quotient(a: Scalar, b: Scalar) -> Scalar:
+def _quotient(a: Number, b: Scalar) -> Scalar:
     """a / b, and 0 where b is not positive."""
     positive = b > 0
     return jnp.where(positive, a / jnp.where(positive, b, 1.0), 0.0)
@@ -221,7 +222,7 @@ class _Solution(NamedTuple):
     size: Scalar
 
 
-def conjugate_gradient(product: Product, target: PyTree, steps: int) -> PyTree:
+def conjugate_gradient(product: MatrixProduct, target: PyTree, steps: int) -> PyTree:
     """x with A x ≈ target after `steps` steps from 0, A positive definite.
 
     Once x is exact, the rest of the steps change nothing.
@@ -260,8 +261,7 @@ def scale_by_natural_gradient(
         product = fisher_vector_product(kl, params, damping)
         x = conjugate_gradient(product, updates, steps)
         cost = 0.5 * _dot(x, product(x))
-        positive = cost > 0
-        scale = jnp.where(positive, jnp.sqrt(kl_limit / jnp.where(positive, cost, 1.0)), 0.0)
+        scale = jnp.sqrt(_quotient(kl_limit, cost))
         return jax.tree.map(lambda leaf: scale * leaf, x), state
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]

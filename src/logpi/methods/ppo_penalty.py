@@ -20,7 +20,7 @@ from logpi.networks.parameters import Vector
 @final
 @dataclass(frozen=True, kw_only=True)
 class PPOPenalty(rollouts.RolloutOptions, descent.JointOptions, NetworkOptions):
-    """PPO with an adaptive penalty: several epochs on ρ A - β KL(π_old, π) (ibid., eq. 8).
+    """PPO with an adaptive penalty: several epochs on ρ A - β KL(π_old, π) (Schulman 2017, eq. 8).
 
     **Raises:** `LogpiError` for a value out of its range.
     """

@@ -73,7 +73,7 @@ class Reinforce(NetworkOptions):
     value_steps: int = option(100, COUNT)
     """Minibatch steps of the value function after each update of the policy."""
     value_batch: int = option(512, COUNT)
-    """Steps of the batch that each of them draws."""
+    """Environment steps in each minibatch of the value function."""
     estimator: str | None = option(None, FILE_SOURCE)
     """FILE.py:NAME of a JAX function as `logpi check` takes it, in the batch layout, which replaces
     REINFORCE's own weights: what is checked is what is trained."""

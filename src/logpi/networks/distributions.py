@@ -119,9 +119,8 @@ def _log_tanh_slope(u: Float[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
 class TanhNormal(NamedTuple):
     """tanh of a diagonal Gaussian: density on (-1, 1)^d, with the log-determinant of the squashing.
 
-    `sample` returns the pre-squash u, because tanh(u) rounds to ±1 long before u is extreme and log
-    π could not be recovered from it; `log_prob(u)` is the log-density of the squashed action
-    tanh(u).
+    `sample` returns the pre-squash u: tanh(u) rounds to ±1 long before u is extreme, and log π
+    could not be recovered from it. `log_prob(u)` is the log-density of the squashed action tanh(u).
     """
 
     mean: Float[AnyArray, "*batch d"]

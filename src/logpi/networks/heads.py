@@ -146,9 +146,8 @@ class NormalHead(Module):
         else:
             unit = xp.where(bounded, xp.clip(action, -1.0, 1.0), action)
         executed = centre.astype(action.dtype) + half_range.astype(action.dtype) * unit
-        executed = xp.clip(
-            executed, low.astype(action.dtype), high.astype(action.dtype)
-        )  # rounding may pass a bound
+        # rounding may pass a bound
+        executed = xp.clip(executed, low.astype(action.dtype), high.astype(action.dtype))
         return executed.reshape(*action.shape[:-1], *self.shape)
 
 

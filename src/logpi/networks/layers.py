@@ -54,9 +54,8 @@ class MLP(Module):
     def hidden(self, x: Float[AnyArray, "*batch into"]) -> AnyArray:
         """What the last layer reads."""
         *batch, features = x.shape
-        x = x.reshape(
-            -1, features
-        )  # over two batch axes, the products of the backward pass take 1.6 times as long
+        # over two batch axes, the products of the backward pass take 1.6 times as long
+        x = x.reshape(-1, features)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = x @ weight + bias
             x = x.__array_namespace__().tanh(x)

@@ -116,7 +116,6 @@ class Policy(Module):
         made for, or `memory` is missing.
         """
         array = self._as_observation(observation)
-        # pyright: ignore[reportUnnecessaryIsInstance]
         known = random is None or isinstance(random, np.random.Generator)
         if not known:
             raise LogpiError(

@@ -6,7 +6,8 @@ Readable with `numpy.load(path)`; nothing is pickled, and loading one runs no co
 
 import json
 import math
-import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -18,9 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from logpi.core.arrays import AnyArray
+from logpi.core.checks import is_real, is_whole
+from logpi.runs.files import require_plain_file, write_whole
+
 Tree = TypeVar("Tree")
 
 _COUNTERS = "counters"
+# Bytes of a checkpoint that are no array's: names, headers, counters.
+MOST_BESIDE_ARRAYS = 10_000_000
 
 
 @dataclass
@@ -52,45 +59,27 @@ def save_checkpoint(path: Path, learner: object, counters: Counters) -> None:
     """Write all at once: a reader finds either the whole file or none."""
     arrays = {name: np.asarray(_plain(leaf)) for name, leaf in _named_leaves(learner)}
     arrays[_COUNTERS] = np.frombuffer(json.dumps(asdict(counters)).encode(), np.uint8)
-    temporary = path.with_suffix(".partial")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
     """The learner, in the structure of `like`, and its counters.
 
+    Nothing is read but what `like` has, in its size.
+
     **Raises:** `DamagedCheckpoint`.
     """
-    arrays = _read(path)
-    leaves = []
-    for name, leaf in _named_leaves(like):
-        if name not in arrays:
-            raise DamagedCheckpoint(f"it lacks {name}")
-        found = arrays[name]
-        expected = _plain(leaf)
-        if found.shape != expected.shape or found.dtype != expected.dtype:
-            raise DamagedCheckpoint(
-                f"{name} is {found.dtype}{found.shape}, expected {expected.dtype}{expected.shape}"
-            )
-        leaves.append(_as_leaf(found, leaf))
-    counters = Counters(**json.loads(arrays[_COUNTERS].tobytes()))
+    expected = {name: _plain(leaf) for name, leaf in _named_leaves(like)}
+    size = sum(leaf.nbytes for leaf in expected.values())
+    try:
+        require_plain_file(path, 2 * size + MOST_BESIDE_ARRAYS)
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name: _read_array(archive, name, leaf) for name, leaf in expected.items()}
+            counters = _read_counters(archive)
+    except _DAMAGES as error:
+        raise DamagedCheckpoint(f"{type(error).__name__}: {str(error)[:200]}") from error
+    leaves = [_as_leaf(arrays[name], leaf) for name, leaf in _named_leaves(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), counters
-
-
-def _as_leaf(found: np.ndarray, like: PyTree) -> PyTree:
-    """An array on the device; a random key where `like` is one."""
-    put = jax.device_put(found)
-    if _is_key(like):
-        return jax.random.wrap_key_data(put, impl=jax.random.key_impl(like))
-    return put
 
 
 # What reading a damaged file may raise; the checksums are compared while the arrays are read.
@@ -99,20 +88,75 @@ _DAMAGES = (
     EOFError,
     ValueError,
     KeyError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,  # NotImplementedError, RecursionError, an encrypted archive
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,
 )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-        json.loads(found[_COUNTERS].tobytes())
-        return found
-    except _DAMAGES as error:
-        raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
+def _read_array(archive: zipfile.ZipFile, name: str, expected: AnyArray) -> np.ndarray:
+    """One array, if it has the shape and the kind that are expected.
+
+    **Raises:** `DamagedCheckpoint`, and whatever the readers of such files raise.
+    """
+    member = f"{name}.npy"
+    if member not in archive.NameToInfo:
+        raise DamagedCheckpoint(f"it lacks {name}")
+    if archive.NameToInfo[member].compress_type != zipfile.ZIP_STORED:
+        raise DamagedCheckpoint(f"{name} is compressed, which no checkpoint is")
+    with archive.open(member) as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if shape != expected.shape or dtype != expected.dtype:
+        raise DamagedCheckpoint(
+            f"{name} is {dtype}{shape}, expected {expected.dtype}{expected.shape}"
+        )
+    with archive.open(member) as file:  # read to its end, where the checksum is compared
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_counters(archive: zipfile.ZipFile) -> Counters:
+    """The counters of a checkpoint.
+
+    **Raises:** `DamagedCheckpoint`, and whatever the readers of such files raise.
+    """
+    info = archive.NameToInfo[f"{_COUNTERS}.npy"]
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > MOST_BESIDE_ARRAYS:
+        raise DamagedCheckpoint("its counters are too large")
+    with archive.open(info) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    fields = json.loads(array.tobytes())
+    if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
+        raise DamagedCheckpoint("its counters have other names")
+    counters = Counters(**fields)
+    counts = (counters.steps, counters.episodes, counters.updates)
+    valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
+    valid &= _is_finite(counters.seconds) and isinstance(counters.recent, list)
+    if not valid or not all(map(_is_recent, counters.recent)):
+        raise DamagedCheckpoint("its counters are no counts")
+    return counters
+
+
+def _is_finite(number: object) -> bool:
+    return is_real(number) and abs(number) < math.inf
+
+
+def _is_recent(row: object) -> bool:
+    """Whether a row of `Counters.recent` is one."""
+    return isinstance(row, list) and len(row) == 3 and all(map(_is_finite, row))
+
+
+def _as_leaf(found: np.ndarray, like: PyTree) -> PyTree:
+    """An array on the device; a random key where `like` is one."""
+    put = jax.device_put(found)
+    if _is_key(like):
+        return jax.random.wrap_key_data(put, impl=jax.random.key_impl(like))
+    return put
 
 
 def _is_key(leaf: PyTree) -> bool:

@@ -92,7 +92,7 @@ def evaluate(
 def evaluate_with(
     sampler: Sampler, policy: Policy, episodes: int, deterministic: bool = True
 ) -> Evaluation:
-    """The same with environments that exist already."""
+    """Play episodes in the environments of a sampler, with the most probable actions by default."""
     return Evaluation(*sampler.evaluate(policy, episodes, deterministic))
 
 

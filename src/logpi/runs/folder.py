@@ -7,26 +7,30 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar, cast
 
+from filelock import FileLock, Timeout
+
 from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
+from logpi.runs.files import PARTIAL, read_json, write_whole
 from logpi.runs.settings import Settings
 
 Tree = TypeVar("Tree")
 
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
+WRITER = ".writer.json"
 _PACKAGES = ("logpi", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
 
 
 @contextmanager
-def _file_errors(doing: str):
+def _file_errors(doing: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -109,12 +113,9 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """config.json: `format`, `settings`, `environment`, `versions`, `command`."""
-        try:
-            config: Any = json.loads(self._config_path.read_text())
-            if isinstance(config, dict):
-                return cast(dict[str, Any], config)
-        except (OSError, ValueError) as error:
-            raise LogpiError(f"{self._config_path} cannot be read: {error}") from None
+        config = read_json(self._config_path)
+        if isinstance(config, dict):
+            return cast(dict[str, Any], config)
         raise LogpiError(f"{self._config_path} does not hold a JSON object")
 
     def settings(self) -> Settings:
@@ -137,24 +138,65 @@ class RunFolder:
         }
         self.write_json("config.json", config)
 
+    @contextmanager
+    def only_writer(self) -> Generator[None]:
+        """Keep every other process from writing here; what holds the folder ends with this process.
+
+        What a writer that was killed has left half written is removed.
+
+        **Raises:** `LogpiError` that names the process that writes here, and for a folder that
+        would have files written elsewhere.
+        """
+        checkpoints = self.path / "checkpoints"
+        with _file_errors(f"write in {self.path}"):
+            if checkpoints.is_symlink():
+                raise LogpiError(f"{checkpoints} is a link: files would be written elsewhere")
+            checkpoints.mkdir(exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise LogpiError(f"{self.path} is being written by {self._writer()}") from None
+        try:
+            for partial in [*self.path.glob(f"*{PARTIAL}"), *checkpoints.glob(f"*{PARTIAL}")]:
+                partial.unlink(missing_ok=True)
+            writer = {"process": os.getpid(), "machine": platform.node()}
+            self.write_json(WRITER, writer)
+            yield
+        finally:
+            lock.release()
+
+    def _writer(self) -> str:
+        """Which process holds the folder."""
+        try:
+            writer = read_json(self.path / WRITER)
+            return f"process {writer['process']} on {writer['machine']}"
+        except (LogpiError, LookupError, TypeError):
+            return "another process"
+
     def evaluated(self) -> int | None:
         """The steps after which evaluation.json was made, if there is a readable one."""
         try:
-            return json.loads((self.path / "evaluation.json").read_text())["steps"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_json(self.path / "evaluation.json")["steps"]
+        except (LogpiError, LookupError, TypeError):
             return None
 
     def write_json(self, name: str, value: object) -> None:
         """A JSON file, replaced as a whole."""
         path = self.path / name
-        temporary = path.with_suffix(".partial")
+        text = json.dumps(value, indent=2) + "\n"
         with _file_errors(f"write {path}"):
-            temporary.write_text(json.dumps(value, indent=2) + "\n")
-            os.replace(temporary, path)
+            write_whole(path, lambda file: file.write(text.encode()))
 
     def checkpoints(self) -> list[Path]:
         """Newest first."""
         return sorted((self.path / "checkpoints").glob("step_*.npz"), reverse=True)
+
+    def saved_steps(self) -> int | None:
+        """The steps of the newest checkpoint; None where there is none."""
+        for path in self.checkpoints():
+            return int(path.stem.removeprefix("step_"))
+        return None
 
     def save(self, learner: object, counters: Counters) -> Path:
         """A checkpoint; the oldest beyond `CHECKPOINTS_KEPT` are removed."""

@@ -2,8 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ EVALUATION_EPISODES = 100
 CHECKPOINTS_PER_RUN = 10
 # A compiled environment learns inside the program for about so long before it reports.
 SECONDS_PER_CALL = 0.5
+REMEDY = "lower the learning rates"
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,22 @@ def run(
     spec = environment.spec
     copies = settings.algorithm.copies
     size = f"{copies} copies x {spec.max_episode_steps:,} steps, the time limit"
-    with stop_signals() as interrupted, _lack_of_memory_named(spec.name, size):
+    with (
+        folder.only_writer(),
+        stop_signals() as interrupted,
+        _lack_of_memory_named(spec.name, size),
+    ):
         sampler = make_sampler(environment, copies, settings.seed, settings.workers, interrupted)
         try:
             learner, counters = start(sampler)
             reporter.start(settings, folder.path, counters)
-            with _faults_told(reporter, folder, counters):
+            with _faults_told(reporter, folder):
                 learner = _learn_and_track(folder, settings, sampler, learner, counters, reporter)
                 reporter.evaluating(EVALUATION_EPISODES)
                 evaluation = evaluate_with(sampler, learner.policy, EVALUATION_EPISODES)
         finally:
             sampler.close()
-    folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})
+        folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})
     reporter.finish(folder.path, counters, evaluation, spec.reward_threshold)
     policy = learner.policy.on_host()
     return Run(policy, folder.path, counters.steps, counters.seconds, evaluation)
@@ -91,12 +96,12 @@ def _lack_of_memory_named(name: str, size: str) -> Iterator[None]:
 
 
 @contextmanager
-def _faults_told(reporter: Reporter, folder: RunFolder, counters: Counters) -> Iterator[None]:
+def _faults_told(reporter: Reporter, folder: RunFolder) -> Iterator[None]:
     """Whatever ends a run early: the reporter says where it can go on, the user gets one line."""
     try:
         yield
     except (Interrupted, OSError, MemoryError, LogpiError) as error:
-        reporter.stopped(folder.path, counters)
+        reporter.stopped(folder.path, folder.saved_steps())
         if isinstance(error, Interrupted):
             raise KeyboardInterrupt from None
         if isinstance(error, OSError):
@@ -122,7 +127,8 @@ def _learn_and_track(
         return _learn(folder, settings, sampler, learner, record)
     finally:
         for tracker in trackers:
-            tracker.close()
+            with suppress(OSError):
+                tracker.close()
 
 
 class Record:
@@ -132,7 +138,7 @@ class Record:
         self,
         settings: Settings,
         counters: Counters,
-        trackers: Sequence[Tracker],
+        trackers: list[Tracker],
         reporter: Reporter,
     ):
         self.counters = counters
@@ -160,10 +166,19 @@ class Record:
         is_due = steps - self._last_row >= self._row_every
         if is_due or steps >= self._settings.steps:
             row = make_row(self.counters, self._pending)
-            for tracker in self._trackers:
-                tracker.write(steps, row)
+            for tracker in list(self._trackers):
+                self._write_row(tracker, steps, row)
             self._pending = []
             self._last_row = steps
+
+    def _write_row(self, tracker: Tracker, steps: int, row: dict[str, float | int]) -> None:
+        """A tracker that fails is given up: what it shows is not worth the run."""
+        try:
+            tracker.write(steps, row)
+        except Exception as error:
+            self._trackers.remove(tracker)
+            name = type(tracker).__name__
+            self._reporter.warn(f"{name} failed at step {steps:,} and is given up: {error}")
 
 
 def _learn(
@@ -205,8 +220,6 @@ def _require_finite(updates: list[dict[str, float]], done: int) -> None:
     for number, update in enumerate(updates, start=done + 1):
         errors = (update["gradient_norm"], update.get("value_loss", 0.0))
         if not np.isfinite(errors).all():
-            remedy = "lower the learning rates"
-            raise LogpiError(f"update {number}: the gradient is not finite; {remedy}")
+            raise LogpiError(f"update {number}: the gradient is not finite; {REMEDY}")
         if np.isnan(update["kl"]) or np.isnan(update["entropy"]):
-            remedy = "lower the learning rates"
-            raise LogpiError(f"update {number}: the policy has become NaN; {remedy}")
+            raise LogpiError(f"update {number}: the policy has become NaN; {REMEDY}")

@@ -3,16 +3,19 @@ that people know.
 """
 
 import csv
+import io
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters
+from logpi.runs.files import LARGEST_TABLE, require_plain_file, write_whole
 
 # Rows of metrics.csv that a whole budget of steps makes, at most.
 ROWS_PER_RUN = 250
@@ -91,12 +94,10 @@ class CsvTracker:
     def __init__(self, path: Path, resumed_at: int):
         self._writer: csv.DictWriter[str] | None = None
         kept = _rows_until(path, resumed_at) if path.is_file() else []
-        if kept:
-            temporary = path.with_suffix(".partial")
-            with open(temporary, "w", newline="") as file:
-                csv.writer(file).writerows(kept)
-            os.replace(temporary, path)
-        self._file = open(path, "a" if kept else "w", newline="")
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(kept)
+        write_whole(path, lambda file: file.write(text.getvalue().encode()))
+        self._file = open(path, "a", newline="")
         if kept:
             self._writer = csv.DictWriter(self._file, kept[0])
 
@@ -140,18 +141,37 @@ def _hidden(package: str) -> Iterator[None]:
 
 
 class TensorBoardTracker:
-    """TensorBoard events in the run folder."""
+    """TensorBoard events in the run folder, written row by row.
+
+    tensorboardX's own `SummaryWriter` leaves them to a thread, which loses rows when the process is
+    killed, and blocks the process for ever once it has failed to write.
+    """
 
     def __init__(self, path: Path, resumed_at: int):
         # tensorboardX imports it where it is installed, which takes a second
         with _hidden("torch"):
-            from tensorboardX import SummaryWriter
-        self._writer = SummaryWriter(str(path), purge_step=resumed_at + 1 if resumed_at else None)
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2, summary_pb2
+        self._events: Any = event_pb2
+        self._summaries: Any = summary_pb2
+        # the name holds a time in seconds: a run that is resumed within one needs another
+        self._writer = EventsWriter(str(path / "events"), f".{os.getpid()}.{resumed_at}")
+        if resumed_at:  # TensorBoard drops what an earlier file has from this step on
+            begins = self._events.SessionLog(status=self._events.SessionLog.START)
+            self._write(resumed_at + 1, session_log=begins)
 
     def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        for tag, value in metrics.items():
-            if not math.isnan(value):
-                self._writer.add_scalar(tag, value, step)
+        values = [
+            self._summaries.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in metrics.items()
+            if not math.isnan(value)
+        ]
+        self._write(step, summary=self._summaries.Summary(value=values))
+
+    def _write(self, step: int, **content: object) -> None:
+        event = self._events.Event(wall_time=time.time(), step=step, **content)
+        self._writer.write_event(event)
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
@@ -163,11 +183,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     **Raises:** `LogpiError` where the file is missing or is something else.
     """
     try:
+        require_plain_file(path, LARGEST_TABLE)
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
         whole = [
             r for r in rows if None not in r and None not in r.values() and "" not in r.values()
         ]
         return [{str(tag): float(value) for tag, value in r.items()} for r in whole]
-    except (OSError, ValueError) as error:
-        raise LogpiError(f"{path} cannot be read as metrics: {error}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise LogpiError(f"{path} cannot be read as metrics: {str(error)[:200]}") from None

@@ -20,7 +20,7 @@ class Reporter(Protocol):
     """What the training program tells."""
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
-        """Before the environments are made."""
+        """The run begins, or goes on."""
         ...
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
@@ -37,8 +37,8 @@ class Reporter(Protocol):
         """The summary."""
         ...
 
-    def stopped(self, folder: Path, counters: Counters) -> None:
-        """The run ended before its budget; what it has learned is saved."""
+    def stopped(self, folder: Path, saved: int | None) -> None:
+        """The run ended before its budget; `saved` is the step of its last checkpoint, if any."""
         ...
 
     def warn(self, message: str) -> None:
@@ -57,7 +57,7 @@ class SilentReporter:
     def finish(
         self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
     ) -> None: ...
-    def stopped(self, folder: Path, counters: Counters) -> None: ...
+    def stopped(self, folder: Path, saved: int | None) -> None: ...
 
     def warn(self, message: str) -> None:
         print(f"logpi: warning: {message}", file=sys.stderr)
@@ -83,8 +83,11 @@ class LineReporter(SilentReporter):
             self._tenth = tenth
             print(_state(counters), flush=True)
 
-    def stopped(self, folder: Path, counters: Counters) -> None:
-        print(f"stopped at step {counters.steps:,}; continue with")
+    def stopped(self, folder: Path, saved: int | None) -> None:
+        if saved is None:
+            print(f"stopped before anything was saved in {folder}")
+            return
+        print(f"stopped; saved at step {saved:,}; continue with")
         print(f"  logpi resume {quote(str(folder))}")
 
     def finish(
@@ -164,9 +167,9 @@ class BarReporter(LineReporter):
         self.close()
         super().finish(folder, counters, evaluation, threshold)
 
-    def stopped(self, folder: Path, counters: Counters) -> None:
+    def stopped(self, folder: Path, saved: int | None) -> None:
         self.close()
-        super().stopped(folder, counters)
+        super().stopped(folder, saved)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination signals, which a run obeys between two steps."""
+"""Signals that ask a run to stop, which it obeys between two steps."""
 
 import signal
 import threading
@@ -6,26 +6,54 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from logpi.core.signals import STOP_SIGNALS
+
+# Seconds after which a step that does not end is left by force.
+PATIENCE = 10.0
 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or a termination signal has come. A second one stops at once."""
+    """A function that says whether a signal has come, for the run to ask between two steps.
+
+    Where nobody asks for `PATIENCE` seconds, a step hangs: the signal then raises
+    `KeyboardInterrupt` in it. A second signal does what it does outside of a run.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, before[signal.Signals(number)])
+        _restore(number, before[number])
+        _set_alarm(PATIENCE)
 
-    for number in SIGNALS:
-        signal.signal(number, ask)
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def has_come() -> bool:
+        if stop.is_set():
+            _set_alarm(0.0)
+        return stop.is_set()
+
+    before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
+    if hasattr(signal, "SIGALRM"):
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, leave)
     try:
-        yield stop.is_set
+        yield has_come
     finally:
+        _set_alarm(0.0)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            _restore(number, handler)
+
+
+def _restore(number: int, handler: object) -> None:
+    """The handler of before; the system's own where Python did not set it."""
+    signal.signal(number, handler or signal.SIG_DFL)  # type: ignore[arg-type]
+
+
+def _set_alarm(seconds: float) -> None:
+    """SIGALRM after so many seconds, 0 for never; nothing where there is none (Windows)."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)

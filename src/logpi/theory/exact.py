@@ -58,14 +58,10 @@ def _action_value(mdp: FiniteMDP, later: Float[ndarray, " S"]) -> Float[ndarray,
 def policy_values(
     mdp: FiniteMDP, policy: Float[ndarray, "S A"], after_horizon: Float[ndarray, " S"] | None = None
 ) -> Values:
-    """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, by default
-    0.
-    """
+    """V_t and Q_t of any π(a|s), by backward induction from V_horizon = `after_horizon`, or 0."""
     state = np.zeros((mdp.horizon + 1, mdp.states))
     action = np.zeros((mdp.horizon, mdp.states, mdp.actions))
-    if after_horizon is None:
-        state[mdp.horizon] = 0.0
-    else:
+    if after_horizon is not None:
         state[mdp.horizon] = after_horizon
     for t in reversed(range(mdp.horizon)):
         action[t] = _action_value(mdp, state[t + 1])
@@ -123,8 +119,9 @@ def occupancy(mdp: FiniteMDP, policy: Float[ndarray, "S A"]) -> Float[ndarray, "
 def through_softmax(
     mdp: FiniteMDP, policy: Float[ndarray, "S A"], by_policy: Float[ndarray, "S A"]
 ) -> Float[ndarray, "O A"]:
-    """∂f/∂logits[o,a] = Σ_{s seen as o} π(a|s) (f_{sa} - Σ_b π(b|s) f_{sb}), from f_{sa} =
-    ∂f/∂π(a|s).
+    """∂f/∂logits[o,a] = Σ_{s seen as o} π(a|s) (f_{sa} - Σ_b π(b|s) f_{sb}),
+
+    from f_{sa} = ∂f/∂π(a|s).
     """
     gradient = np.zeros((mdp.observations, mdp.actions))
     centred = by_policy - np.sum(policy * by_policy, axis=1, keepdims=True)

@@ -116,7 +116,7 @@ def _accepted(target: str) -> set[str]:
     """What is no mistake for this target."""
     accepted: set[str] = set()
     if target.startswith("conventional") or target == "undiscounted":
-        accepted.add("gamma-t-missing")
+        accepted.add(NO_POWER)
     if "continuing" in target:
         accepted.add("trunc-bootstrapped")
     if target == "undiscounted":

@@ -93,7 +93,6 @@ class LocalGroup:
 
     def close(self) -> None:
         for environment in self._environments:
-            with contextlib.suppress(
-                Exception
-            ):  # no run is lost for what an environment does when it is done with
+            # no run is lost for what an environment does when it is done with
+            with contextlib.suppress(Exception, SystemExit):
                 environment.close()

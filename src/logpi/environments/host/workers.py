@@ -8,6 +8,7 @@ only wait.
 """
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -18,13 +19,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
 from numpy import ndarray
 
 from logpi.core.errors import LogpiError
+from logpi.core.signals import STOP_SIGNALS
 from logpi.environments.host.group import EnvironmentFailure, observation_layout
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.spec import HostEnvironment
@@ -40,6 +42,7 @@ PATIENCE = 300e-6
 # Seconds of stepping that `WorkerGroup.hindered` judges at a time: longer than the update takes to
 # compile beside it.
 WINDOW = 2.0
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def _reply_layout(space: gym.Space) -> np.dtype:
@@ -103,7 +106,7 @@ class _Worker:
         except OSError:
             self._fail()
 
-    def _fail(self) -> None:
+    def _fail(self) -> NoReturn:
         code = self._process.wait()
         raise EnvironmentFailure(self.first, f"its worker process ended with exit status {code}")
 
@@ -127,7 +130,6 @@ class _Worker:
             )
         except EOFError:
             self._fail()
-            raise
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -306,11 +308,19 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     group.close()
 
 
+def _end_with_parent() -> None:
+    """On Linux the system kills this process when its parent has died, whatever it is doing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve on the pipes that this process was started with; the environment prints to standard
     error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for number in STOP_SIGNALS:  # the parent's to answer
+        signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
     requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

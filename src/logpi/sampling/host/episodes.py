@@ -33,9 +33,7 @@ class Played(NamedTuple):
 
 
 class HostEpisodes:
-    """Plays one episode in each copy of a group; a copy whose episode has ended waits for the
-    others.
-    """
+    """Plays one episode in each copy of a group. A copy whose episode has ended waits."""
 
     def __init__(
         self,

@@ -40,9 +40,7 @@ class UnfinishedReplay(NamedTuple):
 
 
 class HostStreams:
-    """Steps every copy for `rows` rows; a copy whose episode has ended is reset in the row
-    after.
-    """
+    """Steps every copy for `rows` rows. A copy whose episode has ended is reset in the next one."""
 
     def __init__(
         self,

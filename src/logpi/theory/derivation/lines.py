@@ -51,9 +51,7 @@ class Line:
 
 @dataclass
 class Sides:
-    """What the two sides are made of. Trajectories are the last axis but those of θ; `score` is ∇
-    log π.
-    """
+    """What the two sides are made of. Trajectories are the last axis but those of θ."""
 
     mdp: FiniteMDP
     logits: Float[ndarray, "O A"]
