@@ -31,6 +31,8 @@ class Faulty(gym.Env):
         self.t = 0
         if self.fault == "reset":
             raise RuntimeError("no map loaded")
+        if self.fault == "old reset":
+            return np.zeros(2, np.float32)
         return np.zeros(2, np.float32), {}
 
     def step(self, action):
@@ -45,8 +47,24 @@ class Faulty(gym.Env):
             "dtype": np.array(["a", "b"]),
             "complex": np.zeros(2, complex),
         }.get(self.fault if now else "", observation)
-        reward = {"reward": np.inf, "no reward": None}.get(self.fault if now else "", reward)
-        return observation, reward, self.t == 6, False, {}
+        rewards = {
+            "reward": np.inf,
+            "no reward": None,
+            "text": "1",
+            "an array": np.array([1.0]),
+            "NumPy": np.float32(1),
+        }
+        reward = rewards.get(self.fault if now else "", reward)
+        flags = {
+            "said": "False",
+            "nan flag": float("nan"),
+            "flags": np.array([False]),
+            "NumPy": np.False_,
+        }
+        terminated = flags.get(self.fault if now else "", self.t == 6)
+        if now and self.fault == "four":
+            return observation, reward, terminated, {}
+        return observation, reward, terminated, False, {}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +72,24 @@ class Faulty(gym.Env):
     [
         ("nan", r"environment 0, episode 4, step 3: observation is not finite: \[ 0. nan\]"),
         ("reward", "environment 0, episode 4, step 2: reward is not finite: inf"),
-        ("no reward", "environment 0, episode 4, step 2: reward is not finite: nan"),
+        ("no reward", "environment 0, episode 4, step 2: reward is None, it must be a number"),
+        ("text", "environment 0, episode 4, step 2: reward is '1', it must be a number"),
+        (
+            "an array",
+            r"environment 0, episode 4, step 2: reward has shape \(1,\), it must be a number",
+        ),
+        ("said", "episode 4, step 2: terminated is 'False', it must be True or False"),
+        ("nan flag", "episode 4, step 2: terminated is nan, it must be True or False"),
+        ("flags", r"episode 4, step 2: terminated is array\(\[False\]\), it must be True or False"),
+        (
+            "four",
+            r"episode 4, step 2: step raised ValueError: not enough values .*expected 5, got 4",
+        ),
+        (
+            "old reset",
+            r"episode 4, step 0: reset returned a ndarray, it must be \(observation, info",
+        ),
+        ("NumPy", None),
         (
             "shape",
             r"environment 0, episode 4, step 2: observation has shape \(3,\), its space declares \(2,\)",

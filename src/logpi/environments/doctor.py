@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
-from logpi.environments.host.group import describe
+from logpi.environments.host.group import EnvironmentFailure, describe, reset_answer, step_answer
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.networks.options import NetworkOptions
@@ -69,11 +69,12 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
         made = make()
 
         def step(action: Any) -> Step:
-            observation, reward, terminated, truncated, _ = made.step(action)
-            return Step(np.array(observation), float(reward), bool(terminated), bool(truncated))
+            observation, reward, terminated, truncated = step_answer(0, made.step(action))
+            return Step(np.array(observation), reward, terminated, truncated)
 
         def start(seed: int) -> ndarray:
-            return np.array(made.reset(seed=seed)[0])  # a copy: some return their own array
+            # a copy: some return their own array
+            return np.array(reset_answer(0, made.reset(seed=seed)))
 
         return Copy(start, step)
 
@@ -128,6 +129,8 @@ def examine(
         repeated = [list(_play(copies(), spec, COMPARED)) for _ in range(2)]
         starts = [np.asarray(copies().reset(seed)) for seed in range(5)]
         seconds = _step_time(copies(), spec)
+    except EnvironmentFailure as failure:
+        raise LogpiError(f"{spec.name}: {failure.message}") from failure
     except (Exception, SystemExit) as error:
         raise LogpiError(f"{spec.name} failed: {describe(error)}") from error
     seen = _named(spec.observation_space)
@@ -271,12 +274,8 @@ def _ends(spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]]) -> Ite
 def _repeats(one: list[Any], other: list[Any], starts: list[ndarray]) -> Iterator[Finding]:
     """The same seeds and actions give the same episodes; other seeds give other ones."""
     for (t, before, answer), (_, again, answered) in zip(one, other, strict=True):
-        same = np.array_equal(before, again) and answer.reward == answered.reward
-        if not (
-            same
-            and answer[2:] == answered[2:]
-            and np.array_equal(answer.observation, answered.observation)
-        ):
+        pairs = [(before, again), *zip(answer, answered, strict=True)]
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
             text = (
                 f"the same seed and actions give another episode from step {t} on: a resumed run"
                 " goes on otherwise"

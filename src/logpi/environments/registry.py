@@ -184,7 +184,7 @@ def _host(
         identity={"gymnasium": version("gymnasium"), **identity},
         masked=isinstance(first, MaskFirst),
     )
-    with contextlib.suppress(Exception):  # nothing of it is needed any more
+    with contextlib.suppress(Exception, SystemExit):  # nothing of it is needed any more
         first.close()
 
     def make() -> gym.Env:

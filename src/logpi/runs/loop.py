@@ -100,7 +100,7 @@ def _faults_told(reporter: Reporter, folder: RunFolder) -> Iterator[None]:
     """Whatever ends a run early: the reporter says where it can go on, the user gets one line."""
     try:
         yield
-    except (Interrupted, OSError, MemoryError, LogpiError) as error:
+    except (Interrupted, KeyboardInterrupt, OSError, MemoryError, LogpiError) as error:
         reporter.stopped(folder.path, folder.saved_steps())
         if isinstance(error, Interrupted):
             raise KeyboardInterrupt from None
@@ -177,6 +177,8 @@ class Record:
             tracker.write(steps, row)
         except Exception as error:
             self._trackers.remove(tracker)
+            with suppress(OSError):
+                tracker.close()
             name = type(tracker).__name__
             self._reporter.warn(f"{name} failed at step {steps:,} and is given up: {error}")
 

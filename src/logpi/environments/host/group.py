@@ -2,6 +2,7 @@
 processes.
 """
 
+import numbers
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -66,5 +67,67 @@ def _exceeds_32_bits(space: gym.spaces.Box) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its kind and its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """An exception in one line: its kind and its message, of which 300 characters are shown."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "its message cannot be made"
+    return f"{type(error).__name__}: {' '.join(text[:300].split())}"
+
+
+def reset_answer(index: int, answer: object) -> object:
+    """The observation of what `reset` returned.
+
+    **Raises:** `EnvironmentFailure` where it is no pair.
+    """
+    if isinstance(answer, tuple) and len(answer) == 2:
+        return answer[0]
+    form = "(observation, info)"
+    raise EnvironmentFailure(index, f"reset returned {_kind(answer)}, it must be {form}")
+
+
+def step_answer(index: int, answer: object) -> tuple[object, float, bool, bool]:
+    """Observation, reward, terminated and truncated of what `step` returned.
+
+    **Raises:** `EnvironmentFailure` that names the field that is of another kind.
+    """
+    if not isinstance(answer, tuple) or len(answer) != 5:
+        form = "(observation, reward, terminated, truncated, info)"
+        raise EnvironmentFailure(index, f"step returned {_kind(answer)}, it must be {form}")
+    observation, reward, terminated, truncated, _ = answer
+    if type(reward) is not float:
+        reward = _as_reward(index, reward)
+    if type(terminated) is not bool:
+        terminated = _as_flag(index, "terminated", terminated)
+    if type(truncated) is not bool:
+        truncated = _as_flag(index, "truncated", truncated)
+    return observation, reward, terminated, truncated
+
+
+def _as_reward(index: int, reward: object) -> float:
+    """A number of Python or of NumPy."""
+    shape = getattr(reward, "shape", ())
+    if shape != ():
+        raise EnvironmentFailure(index, f"reward has shape {shape}, it must be a number")
+    if isinstance(reward, numbers.Real | np.ndarray | np.bool_):
+        return float(reward)
+    raise EnvironmentFailure(index, f"reward is {_shown(reward)}, it must be a number")
+
+
+def _as_flag(index: int, field: str, flag: object) -> bool:
+    """True or False, also as one of NumPy's, or as 1 or 0."""
+    is_number = isinstance(flag, numbers.Integral | np.bool_)
+    if is_number and flag in (0, 1):
+        return bool(flag)
+    raise EnvironmentFailure(index, f"{field} is {_shown(flag)}, it must be True or False")
+
+
+def _shown(value: object) -> str:
+    """A value in one short line."""
+    return " ".join(repr(value)[:100].split())
+
+
+def _kind(answer: object) -> str:
+    if isinstance(answer, tuple):
+        return f"{len(answer)} values"
+    return f"a {type(answer).__name__}"

@@ -8,7 +8,13 @@ import gymnasium as gym
 import numpy as np
 from numpy import ndarray
 
-from logpi.environments.host.group import EnvironmentFailure, describe, observation_layout
+from logpi.environments.host.group import (
+    EnvironmentFailure,
+    describe,
+    observation_layout,
+    reset_answer,
+    step_answer,
+)
 from logpi.environments.spec import HostEnvironment
 
 
@@ -46,10 +52,10 @@ class LocalGroup:
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         for seed, i in zip(seeds, rows, strict=True):
             try:
-                observation, _ = self._environments[i].reset(seed=seed)
+                answer = self._environments[i].reset(seed=seed)
             except (Exception, SystemExit) as error:
                 raise EnvironmentFailure(i, f"reset raised {describe(error)}") from error
-            self.observation[i] = self._checked(i, observation)
+            self.observation[i] = self._checked(i, reset_answer(i, answer))
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
         if self._action_dtype is not None:
@@ -57,14 +63,13 @@ class LocalGroup:
         native = native_actions(actions)
         for i in active:
             try:
-                observation, reward, terminated, truncated, _ = self._environments[i].step(
-                    native[i]
-                )
-                self.reward[i] = reward
-                self.terminated[i] = terminated
-                self.truncated[i] = truncated
+                answer = self._environments[i].step(native[i])
             except (Exception, SystemExit) as error:
                 raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
+            observation, reward, terminated, truncated = step_answer(i, answer)
+            self.reward[i] = reward
+            self.terminated[i] = terminated
+            self.truncated[i] = truncated
             self.observation[i] = self._checked(i, observation)
 
     def _checked(self, index: int, observation: Any) -> Any:

@@ -1,0 +1,300 @@
+"""Runs that nobody can lose: two writers, trackers that fail, files that are not what they seem."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import logpi
+from logpi import LogpiError, Reinforce
+from logpi.runs.folder import RunFolder
+from logpi.runs.metrics import TensorBoardTracker, read_metrics
+
+SMALL = Reinforce(hidden=(), episodes=4, value_steps=2, value_batch=4)
+
+
+def train(out, **more):
+    return logpi.train("finite:short-corridor", SMALL, steps=400, out=out, **more)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with several checkpoints."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(folder, checkpoint_every=100)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it."""
+    subprocess.run(["cp", "-r", str(trained), str(tmp_path / "run")], check=True)
+    return tmp_path / "run"
+
+
+def test_a_folder_has_one_writer(run):
+    busy = pytest.raises(LogpiError, match=f"is being written by process {os.getpid()} on")
+    with RunFolder(run).only_writer(), busy:
+        logpi.resume(run, steps=500)
+    assert logpi.resume(run, steps=500).steps >= 500
+
+
+def test_what_a_killed_writer_left_is_removed(run):
+    half = run / "checkpoints" / "step_000000000500.npz.77.partial"
+    half.write_bytes(b"half")
+    logpi.resume(run, steps=500)
+    assert not half.exists()
+
+
+def test_a_tracker_that_fails_is_given_up(tmp_path, monkeypatch, capsys):
+    """With one warning; the run and its other trackers go on."""
+
+    def full(self, step, metrics):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorBoardTracker, "write", full)
+    train(tmp_path / "run")
+    warnings = capsys.readouterr().err.strip().splitlines()
+    assert len(warnings) == 1
+    assert "TensorBoardTracker failed at step" in warnings[0]
+    assert "No space left" in warnings[0]
+    assert read_metrics(tmp_path / "run" / "metrics.csv")[-1]["time/total_timesteps"] >= 400
+
+
+def test_rows_are_on_disk_when_they_are_written(tmp_path):
+    """Not when the tracker is closed: a run that is killed closes nothing."""
+    tracker = TensorBoardTracker(tmp_path, 0)
+    [events] = tmp_path.glob("events.out.tfevents.*")
+    before = events.stat().st_size
+    tracker.write(7, {"a": 1.0})
+    assert events.stat().st_size > before
+    again = TensorBoardTracker(tmp_path, 7)
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
+    again.close()
+    tracker.close()
+
+
+def rewritten(path, change, **options):
+    """The archive with one member changed."""
+    members = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            members[name] = archive.read(name)
+    change(members)
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def as_npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def counters(text):
+    def change(members):
+        members["counters.npy"] = as_npy(np.frombuffer(text.encode(), np.uint8))
+
+    return change
+
+
+def long_header(members):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1," * 30_000 + b"), }"
+    name = next(iter(members))
+    members[name] = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header
+
+
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_endless(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def as_large(path):
+    with path.open("r+b") as file:
+        file.truncate(10**12)
+
+
+DAMAGES = {
+    "a pipe": as_pipe,
+    "a link to an endless device": as_endless,
+    "a terabyte": as_large,
+    "compressed": lambda path: rewritten(
+        path, lambda members: None, compression=zipfile.ZIP_DEFLATED
+    ),
+    "a long header": lambda path: rewritten(path, long_header),
+    "counters of another form": lambda path: rewritten(path, counters('{"steps": -1}')),
+    "counters that nest": lambda path: rewritten(path, counters("[" * 100_000)),
+    "counters without end": lambda path: rewritten(
+        path, counters('{"steps": 1, "episodes": 1, "updates": 1, "seconds": 1e999, "recent": []}')
+    ),
+    "rows of another form": lambda path: rewritten(
+        path, counters('{"steps": 1, "episodes": 1, "updates": 1, "seconds": 1, "recent": [[1]]}')
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_checkpoint_before_a_damaged_one_is_used(run, damage, capsys):
+    newest, before, *_ = RunFolder(run).checkpoints()
+    DAMAGES[damage](newest)
+    start = time.perf_counter()
+    policy = logpi.load(run)
+    assert time.perf_counter() - start < 2
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    newest.unlink()
+    expected = logpi.load(run)
+    assert before.exists()
+    for one, other in zip(policy.network.weights, expected.network.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_undamaged_rewrite_is_read(run, capsys):
+    """The control: it is the change that was refused, not the way in which it was made."""
+    rewritten(RunFolder(run).checkpoints()[0], lambda members: None)
+    logpi.load(run)
+    assert capsys.readouterr().err == ""
+
+
+CONFIGURATIONS = {
+    "a pipe": as_pipe,
+    "a link to an endless device": as_endless,
+    "a terabyte": as_large,
+    "nested": lambda path: path.write_text("[" * 100_000),
+    "long numbers": lambda path: path.write_text("1" * 100_000),
+}
+
+
+@pytest.mark.parametrize("damage", CONFIGURATIONS)
+def test_a_configuration_that_is_none_is_one_line(run, damage):
+    CONFIGURATIONS[damage](run / "config.json")
+    with pytest.raises(LogpiError) as raised:
+        logpi.load(run)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "evaluation.json", ".writer.json"])
+def test_nothing_is_written_through_a_link(run, tmp_path, name):
+    """A stranger's folder may have links for files."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(mine)
+    try:
+        logpi.resume(run, steps=500)
+    except LogpiError:
+        assert name == "metrics.csv"  # what it led to is no table
+    assert mine.read_text() == "mine"
+
+
+def test_checkpoints_elsewhere_are_refused(run, tmp_path):
+    (run / "checkpoints").rename(tmp_path / "elsewhere")
+    (run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LogpiError, match="is a link: files would be written elsewhere"):
+        logpi.resume(run, steps=500)
+
+
+HANGING = """
+import time
+import gymnasium as gym, numpy as np
+class Hangs(gym.Env):
+    observation_space = gym.spaces.Box(-9, 9, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    steps = 0
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        self.t += 1
+        Hangs.steps += 1
+        if Hangs.steps == AFTER:
+            print("hangs", flush=True)
+            while True:
+                time.sleep(0.1)
+        return np.zeros(2, np.float32), 1.0, self.t == 10, False, {}
+"""
+PROGRAM = """
+import sys
+from logpi.cli import main
+from logpi.runs import signals
+signals.PATIENCE = 1.0
+sys.exit(main(["train", "mine.py:Hangs", "--steps", "1e5", "--hidden", "--episodes", "4",
+               "--baseline", "none", "--workers", "WORKERS", "--out", "run"]))
+"""
+
+
+def started(tmp_path, after, workers="0"):
+    """A run of an environment that hangs after so many steps, or never."""
+    (tmp_path / "mine.py").write_text(HANGING.replace("AFTER", str(after)))
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("WORKERS", workers)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "after"), [("SIGTERM", 2000), ("SIGHUP", -1)])
+def test_a_signal_ends_and_saves(tmp_path, number, after):
+    """A run whose environment hangs, and one whose terminal is closed."""
+    with started(tmp_path, after) as program:
+        while not {"hangs", "step"} & set(program.stdout.readline().split()[:1]):
+            pass
+        program.send_signal(getattr(signal, number))
+        rest = program.communicate(timeout=60)[0]
+    assert "stopped; saved at step" in rest
+    assert list((tmp_path / "run" / "checkpoints").glob("*.npz"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are killed by Linux")
+def test_a_worker_that_hangs_does_not_outlive_its_parent(tmp_path):
+    with started(tmp_path, 300, workers="1") as program:
+        children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
+        while not (workers := children.read_text().split()):
+            time.sleep(0.1)
+        time.sleep(3)
+        program.kill()
+    deadline = time.monotonic() + 10
+    while any(is_running(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(is_running(worker) for worker in workers)
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_where_it_stopped_is_where_it_goes_on(run, capsys, monkeypatch):
+    """A save that fails is not promised."""
+    before = RunFolder(run).saved_steps()
+
+    def full(path, learner, counters):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("logpi.runs.folder.save_checkpoint", full)
+    from logpi.cli import main
+
+    assert main(["resume", str(run), "--steps", "1000"]) == 2
+    printed = capsys.readouterr()
+    assert f"saved at step {before:,}" in printed.out
+    assert "No space left on device" in printed.err
+    assert json.loads((run / "config.json").read_text())["settings"]["steps"] == 1000
