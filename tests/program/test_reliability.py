@@ -298,3 +298,14 @@ def test_where_it_stopped_is_where_it_goes_on(run, capsys, monkeypatch):
     assert f"saved at step {before:,}" in printed.out
     assert "No space left on device" in printed.err
     assert json.loads((run / "config.json").read_text())["settings"]["steps"] == 1000
+
+
+def test_a_long_run_saves_by_time(tmp_path, monkeypatch):
+    """Whatever part of its budget it has spent. Control: without the limit there is one, the
+    last."""
+    saved = {}
+    for seconds in (0.0, 300.0):
+        monkeypatch.setattr("logpi.runs.loop.SECONDS_PER_CHECKPOINT", seconds)
+        train(tmp_path / f"{seconds}", checkpoint_every=10**6)
+        saved[seconds] = len(RunFolder(tmp_path / f"{seconds}").checkpoints())
+    assert saved == {0.0: 2, 300.0: 1}

@@ -32,6 +32,7 @@ from logpi.sampling.seam import Interrupted, Sampler
 
 EVALUATION_EPISODES = 100
 CHECKPOINTS_PER_RUN = 10
+SECONDS_PER_CHECKPOINT = 300.0
 # A compiled environment learns inside the program for about so long before it reports.
 SECONDS_PER_CALL = 0.5
 REMEDY = "lower the learning rates"
@@ -191,6 +192,7 @@ def _learn(
     advance = sampler.advance(settings.algorithm, learner, settings.steps)
     counters = record.counters
     saved = counters.steps
+    saved_at = time.perf_counter()
     gc.freeze()  # each full collection would look through all objects of the libraries
     try:
         while counters.steps < settings.steps:
@@ -200,9 +202,12 @@ def _learn(
             _require_finite(updates, counters.updates)
             learner = updated
             record.add(updates, time.perf_counter() - started)
-            if counters.steps // every > saved // every:
+            now = time.perf_counter()
+            is_late = now - saved_at > SECONDS_PER_CHECKPOINT
+            if is_late or counters.steps // every > saved // every:
                 folder.save(learner, counters)
                 saved = counters.steps
+                saved_at = now
     finally:
         gc.unfreeze()
         if counters.steps > saved or not folder.checkpoints():
