@@ -9,6 +9,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
+# The key with which runs are signed is no user's.
+os.environ.setdefault("XDG_STATE_HOME", str(Path(__file__).parents[1] / ".pytest_cache" / "state"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Most programs of tests run a few times on a handful of numbers: to compile them is what takes time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")

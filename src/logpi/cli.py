@@ -97,10 +97,14 @@ class Resume:
     steps: Steps | None = None
     """New budget of environment steps, counted from the beginning of the run."""
 
+    trust: bool = False
+    """Import the Python files that the run names, although somebody else has made it."""
+
     def run(self) -> None:
         from logpi.runs.training import resume
 
-        resume(self.run_folder, steps=self.steps, reporter=_reporter())
+        trust = self.trust or _agrees(self.run_folder)
+        resume(self.run_folder, steps=self.steps, trust=trust, reporter=_reporter())
 
 
 @dataclass
@@ -118,6 +122,8 @@ class Evaluate:
     """Seed of the episodes; by default the run's, with which the summary was made."""
     json: bool = False
     """Print mean, interval, episodes, returns and lengths as JSON."""
+    trust: bool = False
+    """Import the Python files that the run names, although somebody else has made it."""
 
     def run(self) -> None:
         from logpi.runs.evaluation import evaluate
@@ -126,7 +132,7 @@ class Evaluate:
 
         settings = RunFolder.open(self.run_folder).settings()
         result = evaluate(
-            load(self.run_folder),
+            load(self.run_folder, trust=self.trust or _agrees(self.run_folder)),
             self.env or settings.environment,
             self.episodes,
             deterministic=not self.sampled,
@@ -274,6 +280,17 @@ class Doctor:
         findings = examine(self.environment, self.steps, self.max_episode_steps)
         print(json.dumps(to_json(findings)) if self.json else "\n".join(map(str, findings)))
         return int(any(finding.status == "wrong" for finding in findings))
+
+
+def _agrees(run_folder: Path) -> bool:
+    """Ask in a terminal whether to import what a stranger's run names."""
+    from logpi.runs.folder import RunFolder
+
+    code = RunFolder.open(run_folder).untrusted_code()
+    if not code or not sys.stdin or not sys.stdin.isatty():
+        return False
+    print(f"{run_folder} would import {', '.join(code)}, and was not made by you on this machine.")
+    return input("Import it? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _reporter() -> Any:

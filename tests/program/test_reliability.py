@@ -309,3 +309,48 @@ def test_a_long_run_saves_by_time(tmp_path, monkeypatch):
         train(tmp_path / f"{seconds}", checkpoint_every=10**6)
         saved[seconds] = len(RunFolder(tmp_path / f"{seconds}").checkpoints())
     assert saved == {0.0: 2, 300.0: 1}
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A run whose environment is a file that leaves a trace when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    source = HANGING.replace("AFTER", "-1")
+    (tmp_path / "theirs.py").write_text(f"open('trace', 'w').close()\n{source}")
+    options = Reinforce(hidden=(), episodes=2, baseline="none")
+    logpi.train("theirs.py:Hangs", options, steps=40, out="run", workers=0)
+    (tmp_path / "trace").unlink()
+    sys.modules.pop(str(tmp_path / "theirs.py"))
+    return tmp_path
+
+
+def test_my_own_run_needs_no_word(stranger):
+    logpi.resume("run", steps=80)
+    assert (stranger / "trace").exists()
+
+
+@pytest.mark.parametrize("signed", [None, "0" * 64, 7])
+def test_a_strangers_code_is_not_run(stranger, signed, capsys):
+    """Until somebody agrees, once."""
+    config = json.loads(Path("run/config.json").read_text())
+    Path("run/config.json").write_text(json.dumps(config | {"signature": signed}))
+    from logpi.cli import main
+
+    for command in (["resume", "run", "--steps", "80"], ["evaluate", "run", "--episodes", "2"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "run would import theirs.py:Hangs" in error
+        assert "--trust" in error
+    assert not (stranger / "trace").exists()
+    assert main(["evaluate", "run", "--episodes", "2", "--trust"]) == 0
+    assert (stranger / "trace").exists()
+    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+
+
+def test_a_signature_is_that_of_the_code(stranger):
+    """Another name in a signed folder is another's."""
+    config = json.loads(Path("run/config.json").read_text())
+    config["settings"]["environment"] = "others.py:Hangs"
+    Path("run/config.json").write_text(json.dumps(config))
+    with pytest.raises(LogpiError, match=r"would import others\.py:Hangs"):
+        logpi.resume("run", steps=80)

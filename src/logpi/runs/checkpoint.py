@@ -133,13 +133,12 @@ def _read_counters(archive: zipfile.ZipFile) -> Counters:
     fields = json.loads(array.tobytes())
     if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
         raise DamagedCheckpoint("its counters have other names")
-    counters = Counters(**fields)
-    counts = (counters.steps, counters.episodes, counters.updates)
+    counts = [fields[name] for name in ("steps", "episodes", "updates")]
     valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
-    valid &= _is_finite(counters.seconds) and isinstance(counters.recent, list)
-    if not valid or not all(map(_is_recent, counters.recent)):
+    valid &= isinstance(fields["recent"], list) and all(map(_is_recent, fields["recent"]))
+    if not valid or not _is_finite(fields["seconds"]):
         raise DamagedCheckpoint("its counters are no counts")
-    return counters
+    return Counters(**{**fields, "seconds": float(fields["seconds"])})
 
 
 def _is_finite(number: object) -> bool:

@@ -20,6 +20,7 @@ from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
 from logpi.runs.files import PARTIAL, read_json, write_whole
 from logpi.runs.settings import Settings
+from logpi.runs.trust import is_trusted, named_code, signature
 
 Tree = TypeVar("Tree")
 
@@ -122,6 +123,29 @@ class RunFolder:
         """The resolved settings of the run."""
         return Settings.from_json(self.config().get("settings", {}), source=str(self._config_path))
 
+    def untrusted_code(self) -> list[str]:
+        """What opening the run would import that this user has not agreed to."""
+        settings = self.settings()
+        if is_trusted(settings, self.config().get("signature")):
+            return []
+        return named_code(settings)
+
+    def trust(self) -> None:
+        """Agree to import what the run names, from now on."""
+        self.write_json("config.json", {**self.config(), "signature": signature(self.settings())})
+
+    def require_trusted(self) -> None:
+        """Refuse a run that names code of somebody else.
+
+        **Raises:** `LogpiError` that names it.
+        """
+        code = self.untrusted_code()
+        if code:
+            raise LogpiError(
+                f"{self.path} would import {', '.join(code)}, and was not made by you on this"
+                " machine: look at that code, then agree with --trust (in Python trust=True)"
+            )
+
     def write_config(self, settings: Settings, environment: Mapping[str, object]) -> None:
         """The resolved settings, what the environment was, and the versions of everything that
         computes.
@@ -135,6 +159,7 @@ class RunFolder:
                 **{name: version(name) for name in _PACKAGES},
             },
             "command": sys.argv,
+            "signature": signature(settings),
         }
         self.write_json("config.json", config)
 

@@ -68,6 +68,7 @@ def resume(
     *,
     steps: int | float | None = None,
     environment: EnvironmentLike | None = None,
+    trust: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
     """Continue a run from its newest whole checkpoint, to the same parameters as if it had never
@@ -75,13 +76,14 @@ def resume(
 
     A run that was stopped in its evaluation is evaluated. `steps` is the new budget, counted from
     the beginning of the run. `environment` is needed only where the run was started with an object
-    that has no name.
+    that has no name. `trust` agrees to import the files that the run names, if somebody else has
+    made it.
 
     **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget
     is spent.
     """
     reporter = reporter or SilentReporter()
-    found = RunFolder.open(Path(folder))
+    found = _opened(folder, trust)
     settings = found.settings()
     if steps is not None:
         settings = replace(settings, steps=step_count(steps))
@@ -105,14 +107,28 @@ def resume(
     return run(found, settings, made, start, reporter)
 
 
-def load(folder: str | Path) -> Policy:
-    """The policy of a run, from its newest whole checkpoint; the environment is not made.
+def _opened(folder: str | Path, trust: bool) -> RunFolder:
+    """The folder of a run that names no code but what this user agrees to.
 
-    Says on standard error where a newer checkpoint is damaged.
-
-    **Raises:** `LogpiError` where the folder is no run or has no whole checkpoint.
+    **Raises:** `LogpiError`.
     """
     found = RunFolder.open(Path(folder))
+    if trust:
+        found.trust()
+    found.require_trusted()
+    return found
+
+
+def load(folder: str | Path, *, trust: bool = False) -> Policy:
+    """The policy of a run, from its newest whole checkpoint; the environment is not made.
+
+    `trust` agrees to import the files that the run names, if somebody else has made it. Says on
+    standard error where a newer checkpoint is damaged.
+
+    **Raises:** `LogpiError` where the folder is no run, has no whole checkpoint, or names code of
+    somebody else.
+    """
+    found = _opened(folder, trust)
     learner, _, warnings = found.load(_stored_learner(found))
     for warning in warnings:
         SilentReporter().warn(warning)
