@@ -1,9 +1,8 @@
 """Published figures, with the library's own functions: numbers with standard errors, and a picture
 of each.
 
-python examples/reproduce.py bandit      # Sutton & Barto, Figure 2.5: gradient bandits with and
-without a baseline python examples/reproduce.py corridor    # Figures 13.1 and 13.2: REINFORCE on
-the short corridor
+    python examples/reproduce.py bandit      # Sutton & Barto, Figure 2.5: gradient bandits
+    python examples/reproduce.py corridor    # Figures 13.1 and 13.2: REINFORCE on the corridor
 """
 
 import sys

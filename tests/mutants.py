@@ -26,6 +26,8 @@ ROLLOUT = "tests/sampling/test_rollout.py"
 STREAMS = "tests/sampling/test_streams.py"
 BAD = "tests/sampling/test_bad_environments.py"
 RUNS = "tests/program/test_runs.py"
+RELIABILITY = "tests/program/test_reliability.py"
+RANDOMNESS = f"{MATHEMATICS}/test_randomness.py"
 
 
 class Mutant(NamedTuple):
@@ -46,11 +48,11 @@ MUTANTS = [
     Mutant("estimators/returns.py", "jnp.where(trajectory.terminated, 0.0", "jnp.where(trajectory.truncated, 0.0", ACTOR),
     Mutant("estimators/returns.py", "discount * trace_decay * later", "trace_decay * later", ACTOR),
     Mutant("estimators/returns.py", "jnp.cumsum(log_ratio, axis=0) - log_ratio", "jnp.cumsum(log_ratio, axis=0)", "tests/training/test_own_estimator.py -k per_decision"),
-    Mutant("estimators/score_function.py", "weight) * log_prob, 0.0)", "weight) * log_prob, 1.0)", ESTIMATOR),
+    Mutant("estimators/score_function.py", "weight) * log_prob, 0.0)", "weight) * log_prob, 1.0)", STEP),
     Mutant("estimators/score_function.py", "/ mask.shape[1]", "/ jnp.sum(mask)", ESTIMATOR),
-    Mutant("estimators/score_function.py", "power * (return_ - baseline)", "power * return_ - baseline", ESTIMATOR),
-    Mutant("estimators/baselines.py", "keepdims=True) - running", "keepdims=True)", ESTIMATOR),
-    Mutant("estimators/baselines.py", "keepdims=True) - mask", "keepdims=True)", ESTIMATOR),
+    Mutant("estimators/score_function.py", "power * (return_ - baseline)", "power * return_ - baseline", STEP),
+    Mutant("estimators/baselines.py", "keepdims=True) - running", "keepdims=True)", f"{ESTIMATOR} {STEP}"),
+    Mutant("estimators/baselines.py", "keepdims=True) - mask", "keepdims=True)", f"{ESTIMATOR} {STEP}"),
     Mutant("estimators/baselines.py", "(1 - trust) * leave_one_out", "trust * leave_one_out", STEP),
     # losses and steps
     Mutant("methods/rollouts.py", "bonus = method.entropy_coefficient * entropy", "bonus = -method.entropy_coefficient * entropy", LOSSES),
@@ -61,7 +63,7 @@ MUTANTS = [
     Mutant("methods/rollouts.py", "jnp.maximum(error, (kept", "jnp.minimum(error, (kept", LOSSES),
     Mutant("methods/rollouts.py", "jnp.mean(jnp.where(mask, surrogate, 0.0))", "jnp.mean(surrogate)", LOSSES),
     Mutant("methods/rollouts.py", "return advantage / scale", "return advantage * scale", ACTOR),
-    Mutant("methods/rollouts.py", "target = advantage + predicted", "target = advantage", ACTOR),
+    Mutant("methods/rollouts.py", "target = advantage + predicted", "target = advantage", LOSSES),
     Mutant("methods/ppo.py", "jnp.minimum(ratio", "jnp.maximum(ratio", ACTOR),
     Mutant("methods/ppo.py", "1 + self.clip", "1 + 2 * self.clip", ACTOR),
     Mutant("methods/ppo.py", "> limit", "< limit", ACTOR),
@@ -95,7 +97,7 @@ MUTANTS = [
     # samplers, seeds, workers
     Mutant("core/randomness.py", "SeedSequence([seed, stream, environment, episode])", "SeedSequence([seed, stream, environment, 0])", f"{ROLLOUT} {STREAMS}"),
     Mutant("core/randomness.py", "SeedSequence([seed, stream, environment, episode])", "SeedSequence([seed, stream, 0, episode])", ROLLOUT),
-    Mutant("core/randomness.py", "default_rng([seed, stream, *indices])", "default_rng([seed, stream])", f"{ROLLOUT} {STREAMS} {RUNS}"),
+    Mutant("core/randomness.py", "default_rng([seed, stream, *indices])", "default_rng([seed, stream])", RANDOMNESS),
     Mutant("sampling/host/episodes.py", "truncated=last & ~played.terminated", "truncated=last", ROLLOUT),
     Mutant("sampling/host/streams.py", "ended = running & (group.terminated", "ended = (group.terminated", STREAMS),
     Mutant("sampling/host/streams.py", "now.episode[over] += 1", "now.episode[over] += 0", STREAMS),
@@ -107,6 +109,13 @@ MUTANTS = [
     # runs
     Mutant("runs/evaluation.py", "0.975", "0.95", LOSSES),
     Mutant("runs/evaluation.py", "std(ddof=1)", "std(ddof=0)", LOSSES),
+    Mutant("runs/files.py", "not stat.S_ISREG(found.st_mode)", "False", RELIABILITY),
+    Mutant("runs/files.py", "found.st_size > largest", "False", RELIABILITY),
+    Mutant("runs/checkpoint.py", "!= zipfile.ZIP_STORED:\n        raise DamagedCheckpoint(f\"{name}", "== -1:\n        raise DamagedCheckpoint(f\"{name}", RELIABILITY),
+    Mutant("runs/checkpoint.py", "not valid or not", "not valid and not", RELIABILITY),
+    Mutant("runs/trust.py", "return own is not None and", "return True or", RELIABILITY),
+    Mutant("runs/loop.py", "self._trackers.remove(tracker)", "pass", RELIABILITY),
+    Mutant("environments/host/group.py", "flag in (0, 1)", "True", BAD),
     Mutant("runs/folder.py", "reverse=True", "reverse=False", RUNS),
     Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RUNS),
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from logpi.core.trajectory import Trajectory, map_over_time, sum_over_time
 from logpi.environments.spec import EnvironmentSpec
 from logpi.estimators.baselines import leave_one_out, value_baseline
 from logpi.estimators.returns import discount_power, lambda_return, reward_to_go, whole_return
+from logpi.estimators.score_function import reinforce_weight, score_function_surrogate
 from logpi.methods.reinforce import mean_kl, policy_gradient
 from logpi.methods.value_fitting import fit_value, spread_rows
 from logpi.networks.critic import make_value_function, restandardise
@@ -135,6 +136,16 @@ def test_leave_one_out_is_the_mean_of_the_others(random):
     for t, i in np.argwhere(mask):
         others = [float(return_[t, j]) for j in range(5) if j != i and mask[t, j]]
         assert baseline[t, i] == pytest.approx(np.mean(others) if others else 0.0, abs=1e-12)
+
+
+def test_weights_and_surrogate_are_their_equations():
+    """γ^t (R_t - b_t), and its mean over episodes of the steps alone."""
+    row = jnp.asarray([[2.0, 3.0]])
+    weight = reinforce_weight(row, jnp.full((1, 2), 0.5), jnp.full((1, 2), 0.25))
+    np.testing.assert_allclose(weight, [[0.375, 0.625]], atol=1e-12)
+    only_first = jnp.asarray([[True, False]])
+    surrogate = score_function_surrogate(row, weight, only_first)
+    assert float(surrogate) == pytest.approx(2.0 * 0.375 / 2, rel=1e-12)
 
 
 def make_value(random, horizon=7):

@@ -100,6 +100,20 @@ def test_every_surrogate_has_the_gradient_of_the_advantage(random):
         np.testing.assert_allclose(jax.grad(loss)(log_prob), expected, atol=1e-12)
 
 
+def test_the_critics_target_is_what_follows(random):
+    """With λ = 0 it is r_{t+1} + γ V(s_{t+1}), V being 0 after a termination."""
+    stream = random_stream(random)
+    method = made(A2C, trace_decay=0.0, discount=0.9, normalize_returns=False)
+    learner, rows = prepared(method, stream)
+    memory = learner.policy.memories(stream.observation, stream.step, stream.memory)
+    value = np.asarray(learner.critic(stream.observation, stream.step, memory))
+    assert np.abs(value).min() > 0.0
+    future = np.where(stream.terminated[:-1], 0.0, value[1:])
+    expected = (stream.reward[:-1] + 0.9 * future).reshape(1, -1)
+    mask = np.asarray(rows.mask)
+    np.testing.assert_allclose(np.asarray(rows.target)[mask], expected[mask], atol=1e-12)
+
+
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_the_critics_error_is_that_of_the_steps(clip, random):
     """((V - target) / scale)² over the steps alone, and the larger of two where V is kept near."""

@@ -5,11 +5,18 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import LEVEL, SAMPLES
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from logpi.core.randomness import random_order
+from logpi.core.randomness import (
+    Stream,
+    batch_key,
+    episode_seed,
+    numpy_generator,
+    random_order,
+)
 
 
 @settings(max_examples=20, deadline=None)
@@ -36,3 +43,24 @@ def test_all_orders_are_alike(random):
         likelihood(np.asarray(jax.vmap(lambda x, by: jnp.roll(x, by))(orders, orders[:, 0])))
         < LEVEL
     )
+
+
+@pytest.mark.parametrize("changed", range(4))
+def test_every_source_of_numbers_has_its_own(changed):
+    """Another seed, purpose, batch or environment gives other numbers, the same the same ones."""
+    first = [1, Stream.TRAINING, 5, 9]
+    other = [2, Stream.EVALUATION, 6, 10]
+    second = [*first[:changed], other[changed], *first[changed + 1 :]]
+
+    def drawn(seed, stream, batch, environment):
+        numbers = numpy_generator(seed, stream, batch, environment).normal(size=3)
+        key = batch_key(jnp.uint32(seed), stream, jnp.int32(batch))
+        bits = jax.random.bits(key, (3,))
+        return numbers.tolist(), episode_seed(seed, stream, environment, batch), bits.tolist()
+
+    assert drawn(*first) == drawn(*first)
+    numbers, episode, bits = zip(drawn(*first), drawn(*second), strict=True)
+    assert numbers[0] != numbers[1]
+    assert episode[0] != episode[1]
+    if changed < 3:  # a batch has one key for all environments
+        assert bits[0] != bits[1]
