@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+# A broken program may wait for ever, which is noticed too.
+SECONDS = 900
 MATHEMATICS = "tests/mathematics"
 LOSSES = f"{MATHEMATICS}/test_losses.py"
 ACTOR = f"{MATHEMATICS}/test_actor_critic.py"
@@ -86,7 +88,7 @@ MUTANTS = [
     Mutant("methods/reinforce.py", "self.discount, self.value_trace_decay)", "self.discount, 1.0)", LOSSES),
     Mutant("methods/reinforce.py", "if self.whiten:", "if not self.whiten:", ESTIMATOR),
     Mutant("methods/value_fitting.py", "parameters - learning_rate", "parameters + learning_rate", STEP),
-    Mutant("methods/learner.py", "batch=learner.batch + 1", "batch=learner.batch", RUNS),
+    Mutant("methods/learner.py", "batch=learner.batch + 1", "batch=learner.batch", LOSSES),
     Mutant("methods/reference.py", "reward) - coefficient", "reward) + coefficient", ACTOR),
     # networks
     Mutant("networks/distributions.py", "-0.5 * standardised**2 - self.log_std", "-0.5 * standardised**2", DISTRIBUTIONS),
@@ -117,15 +119,21 @@ MUTANTS = [
     Mutant("runs/loop.py", "self._trackers.remove(tracker)", "pass", RELIABILITY),
     Mutant("environments/host/group.py", "flag in (0, 1)", "True", BAD),
     Mutant("runs/folder.py", "reverse=True", "reverse=False", RUNS),
-    Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RUNS),
+    Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RELIABILITY),
 ]  # fmt: skip
 
 
 def passes(tests: str, copy: Path) -> bool:
-    """Whether the tests pass in the copy as it is now."""
+    """Whether the tests pass in the copy as it is now, and end."""
     command = [sys.executable, "-m", "pytest", "-x", "-n", "0", *tests.split()]
     environment = {"PYTHONPATH": str(copy / "src"), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True).returncode == 0
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def verdict(mutant: Mutant, copy: Path) -> str:

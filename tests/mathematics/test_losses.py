@@ -114,6 +114,16 @@ def test_the_critics_target_is_what_follows(random):
     np.testing.assert_allclose(np.asarray(rows.target)[mask], expected[mask], atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [A2C, NPG])
+def test_a_batch_is_counted(kind, random):
+    """Its number is what its noise and its minibatches are drawn by."""
+    stream = random_stream(random)
+    method = made(kind)
+    learner, _ = update(method, method.make_learner(spec(), 1), stream)
+    assert int(learner.batch) == 1
+    assert int(learner.steps) == int(np.sum(stream.mask))
+
+
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_the_critics_error_is_that_of_the_steps(clip, random):
     """((V - target) / scale)² over the steps alone, and the larger of two where V is kept near."""

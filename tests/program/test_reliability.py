@@ -40,6 +40,12 @@ def run(trained, tmp_path):
     return tmp_path / "run"
 
 
+def test_the_last_state_is_saved(tmp_path):
+    """Also where no checkpoint was due at the end."""
+    done = train(tmp_path / "run", checkpoint_every=150)
+    assert RunFolder(tmp_path / "run").saved_steps() == done.steps
+
+
 def test_a_folder_has_one_writer(run):
     busy = pytest.raises(LogpiError, match=f"is being written by process {os.getpid()} on")
     with RunFolder(run).only_writer(), busy:

@@ -56,6 +56,7 @@ class HostStreams:
         self._seed = seed
         self._interrupted = interrupted
         self._count = len(group.reward)
+        self._everyone = list(range(self._count))
 
     @property
     def time(self) -> int:
@@ -171,7 +172,10 @@ class HostStreams:
         over = np.flatnonzero(now.ended).tolist()
         rollout.mask[t] = running
         rollout.step[t] = now.step
-        self._step(actions, np.flatnonzero(running).tolist())
+        active = self._everyone
+        if over:
+            active = np.flatnonzero(running).tolist()
+        self._step(actions, active)
         paid = np.where(running, now.paid + group.reward, 0.0)
         at_limit = now.step == self._spec.max_episode_steps - 1
         ended = running & (group.terminated | group.truncated | at_limit)
