@@ -5,7 +5,6 @@ module has the name of a public function: importing it would put the module in t
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ if not TYPE_CHECKING:  # or a type checker would take any name for a public one
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
+            from importlib.metadata import version  # takes longer than everything else here
+
             return version("logpi")
         if name not in _MODULES:
             raise AttributeError(f"module 'logpi' has no attribute {name!r}")
