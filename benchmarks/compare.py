@@ -118,8 +118,8 @@ def page(rows: Sequence[str], repeat: int) -> str:
 
 {machine}.
 
-Medians of {repeat} runs each, least and most in brackets, in turn: `python benchmarks/compare.py`, whose
-settings are [comparisons.toml](../benchmarks/comparisons.toml). Steps a second are those of the second half of
+`python benchmarks/compare.py` runs both sides in turn, {repeat} times each, and prints medians with the least and the most in
+brackets. Its settings are in [comparisons.toml](../benchmarks/comparisons.toml). Steps a second are those of the second half of
 training. Networks are 64×64 tanh in float32, policy and critic apart. Torch has one thread. The returns are what the
 trained policies reach, ours first.
 
@@ -130,7 +130,7 @@ trained policies reach, ours first.
 Known differences: the peers step environments in one process, logpi in one or two, whichever it measures to be faster,
 and HalfCheetah A2C with EnvPool. CleanRL has no package: its runner here has its structure and settings. rejax has
 gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode that ends, which counts as no
-step. A ratio below its goal is a goal not reached: [why](results.md#the-machines-limit-and-where-the-time-goes).
+step. A ratio below its goal is a goal not reached: [why](design.md#what-is-short-of-its-goal-and-what-the-machine-would-allow).
 
 What training costs as one thing grows, `python benchmarks/curves.py docs/cost_curves.png`:
 
