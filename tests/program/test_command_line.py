@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -391,11 +392,21 @@ def test_a_folder_that_cannot_be_written(logpi):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk(logpi, run_folder):
-    (run_folder / "metrics.csv").unlink()
-    (run_folder / "metrics.csv").symlink_to("/dev/full")
-    done = logpi("resume", "run", "--steps", "9_000", status=2)
-    assert "No space left on device" in done.stderr
+def test_a_full_disk(tmp_path, user, run_folder):
+    """Here files of more than 50 kB are refused, which a checkpoint has."""
+    command = shlex.join([*LOGPI, "resume", "run", "--steps", "9_000"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 50; {command}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=user,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "cannot write run/checkpoints" in done.stderr
+    assert "File too large" in done.stderr
+    assert "saved at step 4," in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -392,7 +392,11 @@ def test_compiled_training_in_double_precision(algorithm, tmp_path):
     [
         ("CartPole-v1", PPO(hidden=(8,), environments=2, rollout_steps=50, minibatches=2)),
         ("CartPole-v1", Reinforce(hidden=(8,), episodes=4)),
-        ("finite:contextual-bandit", A2C(hidden=(), environments=4, rollout_steps=10)),
+        pytest.param(
+            "finite:contextual-bandit",
+            A2C(hidden=(), environments=4, rollout_steps=10),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["ppo", "reinforce", "a2c"],
 )

@@ -167,7 +167,7 @@ def test_options_that_say_biased_are_named(options, verdict, name):
 
 @pytest.mark.parametrize(
     "algorithm",
-    [A2C, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (PPO, PPOPenalty, TRPO))],
+    [pytest.param(kind, marks=pytest.mark.slow) for kind in (A2C, PPO, PPOPenalty, TRPO)],
 )
 def test_the_family_is_exact_where_lambda_is_one(algorithm):
     """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1
@@ -180,6 +180,7 @@ def test_the_family_is_exact_where_lambda_is_one(algorithm):
     assert (biased.verdict, biased.diagnosis[0].name) == ("biased", "gae-lambda")
 
 
+@pytest.mark.slow
 def test_per_decision_importance_weights_are_exact():
     """Episodes of an older policy, a baseline that is wrong on purpose [D1.3]; cutting the ratios
     is what biases."""
