@@ -49,7 +49,7 @@ MUTANTS = [
     Mutant("estimators/returns.py", "- value\n", "+ value\n", ACTOR),
     Mutant("estimators/returns.py", "jnp.where(trajectory.terminated, 0.0", "jnp.where(trajectory.truncated, 0.0", ACTOR),
     Mutant("estimators/returns.py", "discount * trace_decay * later", "trace_decay * later", ACTOR),
-    Mutant("estimators/returns.py", "jnp.cumsum(log_ratio, axis=0) - log_ratio", "jnp.cumsum(log_ratio, axis=0)", "tests/training/test_own_estimator.py -k per_decision"),
+    Mutant("estimators/returns.py", "jnp.cumsum(log_ratio, axis=0) - log_ratio", "jnp.cumsum(log_ratio, axis=0)", STEP),
     Mutant("estimators/score_function.py", "weight) * log_prob, 0.0)", "weight) * log_prob, 1.0)", STEP),
     Mutant("estimators/score_function.py", "/ mask.shape[1]", "/ jnp.sum(mask)", ESTIMATOR),
     Mutant("estimators/score_function.py", "power * (return_ - baseline)", "power * return_ - baseline", STEP),

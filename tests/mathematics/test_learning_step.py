@@ -17,7 +17,13 @@ from logpi.core import trajectory as trajectory_module
 from logpi.core.trajectory import Trajectory, map_over_time, sum_over_time
 from logpi.environments.spec import EnvironmentSpec
 from logpi.estimators.baselines import leave_one_out, value_baseline
-from logpi.estimators.returns import discount_power, lambda_return, reward_to_go, whole_return
+from logpi.estimators.returns import (
+    discount_power,
+    earlier_ratio,
+    lambda_return,
+    reward_to_go,
+    whole_return,
+)
 from logpi.estimators.score_function import reinforce_weight, score_function_surrogate
 from logpi.methods.reinforce import mean_kl, policy_gradient
 from logpi.methods.value_fitting import fit_value, spread_rows
@@ -146,6 +152,15 @@ def test_weights_and_surrogate_are_their_equations():
     only_first = jnp.asarray([[True, False]])
     surrogate = score_function_surrogate(row, weight, only_first)
     assert float(surrogate) == pytest.approx(2.0 * 0.375 / 2, rel=1e-12)
+
+
+def test_a_step_is_reached_by_the_decisions_before_it():
+    """Π_{k<t} ρ_k: the decision at t itself is not among them, nor what stands after the end."""
+    trajectory = random_trajectory(np.random.default_rng(0), 3, 1)
+    mask = jnp.asarray([[True], [True], [False]])
+    log_ratio = jnp.log(jnp.asarray([[2.0], [3.0], [5.0]]))
+    found = earlier_ratio(trajectory._replace(mask=mask), log_ratio)
+    np.testing.assert_allclose(found[:, 0], [1.0, 2.0, 6.0], rtol=1e-12)
 
 
 def make_value(random, horizon=7):
