@@ -174,4 +174,4 @@ def test_the_source_is_written_to_be_read():
     assert found["assigned lambdas"] == 0
     assert found["nested conditional expressions"] == 0
     assert found["tuple assignments"] <= 2 * lines
-    assert found["conditional expressions"] <= 7 * lines
+    assert found["conditional expressions"] <= 5 * lines
