@@ -215,7 +215,8 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Newest first."""
-        return sorted((self.path / "checkpoints").glob("step_*.npz"), reverse=True)
+        names = f"step_{'[0-9]' * 12}.npz"
+        return sorted((self.path / "checkpoints").glob(names), reverse=True)
 
     def saved_steps(self) -> int | None:
         """The steps of the newest checkpoint; None where there is none."""
