@@ -132,13 +132,7 @@ def _prompts(random: Generator, discount: float) -> Probe:
     """Exposes a factor that depends on the difficulty of the prompt."""
     mdp = _bandit(np.array([[0.0, 1.0], [0.0, 1.0]]), discount)
     design = (Design(1.0, (0,) * 4 + (1,) * 4),)
-    probe = _probe(
-        random,
-        "prompts",
-        mdp,
-        [0, 0, 1],
-        design,
-    )
+    probe = _probe(random, "prompts", mdp, [0, 0, 1], design)
     return replace(probe, logits=np.array([[0.4, 0.0], [0.0, 1.6], [0.0, 0.0]]))
 
 
@@ -204,13 +198,7 @@ def _chain(random: Generator, discount: float) -> Probe:
     transition[3:, :, 5] = 1.0
     reward = np.round(random.normal(size=(6, 2, 6)) + 0.5, 2)
     mdp = FiniteMDP(np.eye(6)[0], transition, reward, np.arange(6) == 5, 3, discount)
-    return _probe(
-        random,
-        "chain",
-        mdp,
-        _times(mdp),
-        batch_of(2),
-    )
+    return _probe(random, "chain", mdp, _times(mdp), batch_of(2))
 
 
 def with_behaviour(probe: Probe) -> Probe:
@@ -218,8 +206,4 @@ def with_behaviour(probe: Probe) -> Probe:
     other = probe.logits + 0.5 * np.cos(1.0 + np.arange(probe.logits.size)).reshape(
         probe.logits.shape
     )
-    return replace(
-        probe,
-        name=f"{probe.name}, old policy",
-        behaviour=other,
-    )
+    return replace(probe, name=f"{probe.name}, old policy", behaviour=other)

@@ -220,9 +220,10 @@ class RunFolder:
 
     def saved_steps(self) -> int | None:
         """The steps of the newest checkpoint; None where there is none."""
-        for path in self.checkpoints():
-            return int(path.stem.removeprefix("step_"))
-        return None
+        newest = next(iter(self.checkpoints()), None)
+        if newest is None:
+            return None
+        return int(newest.stem.removeprefix("step_"))
 
     def save(self, learner: object, counters: Counters) -> Path:
         """A checkpoint; the oldest beyond `CHECKPOINTS_KEPT` are removed."""
