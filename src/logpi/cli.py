@@ -23,7 +23,9 @@ def _parse_steps(arguments: list[str]) -> int:
     try:
         return step_count(float(arguments[0]))
     except (ValueError, LogpiError):
-        raise ValueError(f"{arguments[0]!r} is not a whole number of steps from 1 to 4e9") from None
+        raise ValueError(
+            f"{arguments[0]!r} is not a whole number of steps from 1 to 1e15"
+        ) from None
 
 
 Steps = Annotated[
@@ -96,7 +98,8 @@ class Resume:
     run_folder: tyro.conf.Positional[Path]
     steps: Steps | None = None
     """New budget of environment steps, counted from the beginning of the run."""
-
+    env: str | None = None
+    """Where the run's environment is now, if its file has moved; it must be the same one."""
     trust: bool = False
     """Import the Python files that the run names, although somebody else has made it."""
 
@@ -104,7 +107,13 @@ class Resume:
         from logpi.runs.training import resume
 
         trust = self.trust or _agrees(self.run_folder)
-        resume(self.run_folder, steps=self.steps, trust=trust, reporter=_reporter())
+        resume(
+            self.run_folder,
+            steps=self.steps,
+            environment=self.env,
+            trust=trust,
+            reporter=_reporter(),
+        )
 
 
 @dataclass
@@ -130,7 +139,7 @@ class Evaluate:
         from logpi.runs.folder import RunFolder
         from logpi.runs.training import load
 
-        settings = RunFolder.open(self.run_folder).settings()
+        settings = RunFolder.open(self.run_folder).settings
         result = evaluate(
             load(self.run_folder, trust=self.trust or _agrees(self.run_folder)),
             self.env or settings.environment,
@@ -286,10 +295,10 @@ def _agrees(run_folder: Path) -> bool:
     """Ask in a terminal whether to import what a stranger's run names."""
     from logpi.runs.folder import RunFolder
 
-    code = RunFolder.open(run_folder).untrusted_code()
-    if not code or not sys.stdin or not sys.stdin.isatty():
+    found = RunFolder.open(run_folder).foreign_code()
+    if found is None or not sys.stdin or not sys.stdin.isatty():
         return False
-    print(f"{run_folder} would import {', '.join(code)}, and was not made by you on this machine.")
+    print(f"{found}.")
     return input("Import it? [y/N] ").strip().lower() in ("y", "yes")
 
 

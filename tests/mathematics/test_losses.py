@@ -121,7 +121,20 @@ def test_a_batch_is_counted(kind, random):
     method = made(kind)
     learner, _ = update(method, method.make_learner(spec(), 1), stream)
     assert int(learner.batch) == 1
-    assert int(learner.steps) == int(np.sum(stream.mask))
+    assert learner.steps.tolist() == [int(np.sum(stream.mask)), 0]
+
+
+def test_steps_and_budgets_beyond_32_bits(random):
+    """An option that is annealed stands where its steps are, whichever digit they fill."""
+    stream = random_stream(random)
+    method = made(A2C, anneal=("learning_rate",))
+    learner = method.make_learner(spec(), 1)
+    half = learner._replace(steps=jnp.array([0, 2**15], jnp.uint32))
+    _, metrics = update(method, half, stream, budget=2**48)
+    assert float(metrics["learning_rate"]) == pytest.approx(method.learning_rate / 2)
+    last = learner._replace(steps=jnp.array([2**32 - 1, 3], jnp.uint32))
+    counted, _ = update(method, last, stream)
+    assert counted.steps.tolist() == [int(np.sum(stream.mask)) - 1, 4]
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])

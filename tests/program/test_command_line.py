@@ -62,14 +62,16 @@ def test_train_evaluate_resume_plot(logpi, tmp_path, run_folder):
     out = logpi("train", "CartPole-v1", "--steps", "4e3", "--seed", 3).stdout
     folder = tmp_path / "runs" / "CartPole-v1_1"
     assert re.search(
-        r"return   .* over 100 fresh episodes \(mean, 95 % interval\); (below|reaches) 475", out
+        r"return   .* over \d+ fresh episodes \(mean, 95 % interval\), most probable actions;"
+        " (below|reaches) 475",
+        out,
     )
     for command in ("evaluate", "plot", "resume"):
         assert f"logpi {command} runs/CartPole-v1_1" in out
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"]["steps"] == 4000
     assert config["settings"]["seed"] == 3
-    assert {"jax", "gymnasium", "logpi"} <= config["versions"].keys()
+    assert {"jax", "gymnasium", "logpi"} <= config["sessions"][0].keys()
     rows = metrics(folder)
     assert {"rollout/ep_rew_mean", "time/fps", "train/explained_variance"} <= rows[0].keys()
     assert int(rows[-1]["time/total_timesteps"]) >= 4000
@@ -204,10 +206,10 @@ USAGE = [
     (["train", "CartPole-v9"], "unknown environment 'CartPole-v9'; near: CartPole-v1"),
     (["train", "gymnax:CartPol-v1"], "near: CartPole-v1"),
     (["train", "CartPole-v1", "--seed", "-1"], "seed must be a whole number in [0, 2^32), got -1"),
-    (["train", "CartPole-v1", "--steps", "0"], "'0' is not a whole number of steps from 1 to 4e9"),
+    (["train", "CartPole-v1", "--steps", "0"], "'0' is not a whole number of steps from 1 to 1e15"),
     (
-        ["train", "CartPole-v1", "--steps", "1e10"],
-        "'1e10' is not a whole number of steps from 1 to 4e9",
+        ["train", "CartPole-v1", "--steps", "1e16"],
+        "'1e16' is not a whole number of steps from 1 to 1e15",
     ),
     (["train", "CartPole-v1", "--steps", "many"], "'many' is not a whole number of steps"),
     (
@@ -351,7 +353,7 @@ def test_a_file_of_ones_own_and_its_change(logpi, tmp_path):
     logpi("train", "mine.py:Mine", "--steps", 2000, "--out", "own")
     (tmp_path / "mine.py").write_text(MINE + "# heavier pole\n")
     message = logpi("resume", "own", "--steps", 4000, status=2).stderr
-    assert "the environment of own has changed: sha256" in message
+    assert "own has changed: sha256" in message
 
 
 BROKEN = """
@@ -404,7 +406,7 @@ def test_a_full_disk(tmp_path, user, run_folder):
         timeout=120,
     )
     assert done.returncode == 2
-    assert "cannot write run/checkpoints" in done.stderr
+    assert "run/checkpoints/step_" in done.stderr
     assert "File too large" in done.stderr
     assert "saved at step 4," in done.stdout
 

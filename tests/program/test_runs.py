@@ -33,7 +33,7 @@ def test_a_run_that_was_stopped_in_its_evaluation_is_evaluated(tmp_path, monkeyp
         raise LogpiError("the disk of the simulator is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logpi.runs.loop.evaluate_with", stopped)
+        patch.setattr("logpi.runs.loop.evaluate_at_end", stopped)
         with pytest.raises(LogpiError, match="simulator"):
             train(tmp_path / "run")
     assert not (tmp_path / "run" / "evaluation.json").exists()

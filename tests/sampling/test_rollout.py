@@ -191,9 +191,14 @@ def test_some_copies_can_be_left_out():
     environment = make_environment("CartPole-v1")
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (8,), np.random.default_rng(0))
-    noise = host_noise(policy, 4, 7, Stream.TRAINING, 5)
-    played = episodes(environment, 4, 7).play(policy, Stream.TRAINING, 5, noise, started=3)
-    assert (played.lengths > 0).tolist() == [True, True, True, False]
+    noise = host_noise(policy, 3, 7, Stream.TRAINING, 5)
+    player = episodes(environment, 4, 7)
+    stepped = []
+    step = player._group.step
+    player._group.step = lambda actions, active: stepped.extend(active) or step(actions, active)
+    played = player.play(policy, Stream.TRAINING, 5, noise, started=3)
+    assert (played.lengths > 0).tolist() == [True, True, True]
+    assert set(stepped) == {0, 1, 2}
 
 
 def test_zero_noise_takes_the_most_probable_action(random):

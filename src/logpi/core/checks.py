@@ -6,8 +6,8 @@ from typing import TypeGuard
 
 from logpi.core.errors import LogpiError
 
-# What counts steps has 32 bits.
-MOST_STEPS = 4 * 10**9
+# Exact as a float too, as which metrics write it.
+MOST_STEPS = 10**15
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -50,13 +50,13 @@ def require_seed(value: object) -> None:
 
 
 def step_count(value: object) -> int:
-    """Environment steps: a whole number from 1 to 4·10^9. The float 3e6 is one too.
+    """Environment steps: a whole number from 1 to 10^15. The float 3e6 is one too.
 
     **Raises:** `LogpiError` for anything else.
     """
     if is_real(value) and float(value).is_integer() and 1 <= value <= MOST_STEPS:
         return int(value)
-    raise _refusal("steps", "a whole number from 1 to 4e9", value)
+    raise _refusal("steps", "a whole number from 1 to 1e15", value)
 
 
 def as_python_value(value: object) -> object:

@@ -35,7 +35,7 @@ class Learner(NamedTuple):
     policy_optimizer: optax.OptState
     value_optimizer: optax.OptState
     batch: Int[Array, ""]
-    steps: UInt32[Array, ""]
+    steps: UInt32[Array, "2"]
     seed: UInt32[Array, ""]
     environment: PyTree = None
     reference: Policy | None = None
@@ -62,7 +62,7 @@ def make_learner(
         policy_optimizer=policy_optimizer,
         value_optimizer=value_optimizer,
         batch=jax.device_put(np.int32(0)),
-        steps=jax.device_put(np.uint32(0)),
+        steps=jax.device_put(np.zeros(2, np.uint32)),
         seed=jax.device_put(np.uint32(seed)),
         reference=None if options.reference is None else policy,
     )
@@ -89,7 +89,9 @@ def count_batch(learner: Learner, trajectory: Trajectory) -> Learner:
 
     networks = (learner.policy, learner.value)
     policy, value = jax.tree.map(observe, networks, is_leaf=is_encoder)
-    steps = learner.steps + jnp.sum(trajectory.mask, dtype=jnp.uint32)
+    low = learner.steps[0] + jnp.sum(trajectory.mask, dtype=jnp.uint32)
+    carried = low < learner.steps[0]
+    steps = jnp.stack([low, learner.steps[1] + carried])
     return learner._replace(policy=policy, value=value, batch=learner.batch + 1, steps=steps)
 
 

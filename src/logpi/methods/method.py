@@ -42,8 +42,8 @@ class Method(Protocol):
         """One update from a batch."""
         ...
 
-    def require_usable(self) -> None:
-        """Refuse what the options name and training cannot serve, before anything is made.
+    def require_usable(self, learner: Learner) -> None:
+        """Refuse what the options name and training cannot serve, before a run folder is made.
 
         **Raises:** `LogpiError`.
         """

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from logpi.core.arrays import AnyArray, Number, Scalar, explained_variance
 from logpi.core.checks import require
+from logpi.core.errors import LogpiError
 from logpi.core.options import COUNT, FILE_SOURCE, FRACTION, LIMIT, POSITIVE, option
 from logpi.core.randomness import Stream, numpy_generator
 from logpi.core.trajectory import Trajectory, sum_over_time
@@ -24,6 +25,7 @@ from logpi.estimators.returns import discount_power, lambda_return, reward_to_go
 from logpi.estimators.score_function import reinforce_weight, score_function_surrogate, whiten
 from logpi.methods.learner import Learner, Metrics, adam_state, make_learner
 from logpi.methods.reference import near_reference
+from logpi.methods.update import trajectory_shapes
 from logpi.methods.user_estimator import load_estimator, user_gradient
 from logpi.methods.value_fitting import fit_value
 from logpi.networks.critic import ValueFunction, make_value_function
@@ -102,14 +104,22 @@ class Reinforce(NetworkOptions):
     def rows(self) -> None:
         return None
 
-    def require_usable(self) -> None:
-        if self.estimator is not None:
-            load_estimator(
-                self.estimator,
-                has_value=self.baseline == "value",
-                has_reference=self.reference is not None,
-                has_memory=self.memory != "none",
-            )
+    def require_usable(self, learner: Learner) -> None:
+        if self.estimator is None:
+            return
+        load_estimator(
+            self.estimator,
+            has_value=self.baseline == "value",
+            has_reference=self.reference is not None,
+            has_memory=self.memory != "none",
+        )
+        example = trajectory_shapes(learner.policy, learner.policy.encoder.example(2), 2, False)
+        try:
+            jax.eval_shape(self.update, learner, example)
+        except LogpiError as error:
+            reason = str(error).splitlines()[0]
+            where = "training calls it in a JAX program"
+            raise LogpiError(f"{self.estimator}: {reason} ({where})") from error
 
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         random = numpy_generator(seed, Stream.INITIALISATION)

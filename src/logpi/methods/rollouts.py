@@ -74,7 +74,7 @@ class RolloutOptions(Options):
         """Steps of each copy in a batch."""
         return self.rollout_steps
 
-    def require_usable(self) -> None:
+    def require_usable(self, learner: Learner) -> None:
         """Nothing in these options can be missing."""
 
 

@@ -166,6 +166,12 @@ class Encoder(Module):
             return self.categories
         return math.prod(self.shape)
 
+    def example(self, count: int) -> np.ndarray:
+        """`count` observations of the space's form, of which no number means anything."""
+        if self.categories is not None:
+            return np.full(count, self.start, np.int32)
+        return np.zeros((count, *self.shape), float_dtype())
+
     def __call__(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
         """Features of observations with any leading dimensions."""
         if self.categories is not None:

@@ -21,6 +21,11 @@ from logpi.sampling.seam import Sampler
 
 # Episodes that run side by side.
 COPIES = 16
+# At the end of a run at most so many episodes are played in each way of acting, and this share of
+# the run's steps is spent on both: a step of evaluation takes a quarter to a half of the time of
+# one of training.
+EPISODES = 100
+SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,40 @@ def evaluate(
     require_fitting(policy, made.spec)
     sampler = make_sampler(made, min(COPIES, episodes), seed)
     try:
-        return evaluate_with(sampler, policy, episodes, deterministic)
+        return Evaluation(*sampler.evaluate(policy, episodes, deterministic))
     finally:
         sampler.close()
 
 
-def evaluate_with(
-    sampler: Sampler, policy: Policy, episodes: int, deterministic: bool = True
-) -> Evaluation:
-    """Play episodes in the environments of a sampler, with the most probable actions by default."""
-    return Evaluation(*sampler.evaluate(policy, episodes, deterministic))
+@dataclass(frozen=True)
+class FinalEvaluation:
+    """What a run's policy is worth at its end, in both ways of acting."""
+
+    most_probable: Evaluation
+    drawn: Evaluation
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two ways differ by more than their intervals."""
+        low, high = self.most_probable.interval
+        drawn_low, drawn_high = self.drawn.interval
+        return bool(high < drawn_low or drawn_high < low)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of `most_probable`, and those of the other as `drawn`."""
+        return {**self.most_probable.to_json(), "drawn": self.drawn.to_json()}
+
+
+def evaluate_at_end(sampler: Sampler, policy: Policy, steps: int) -> FinalEvaluation:
+    """Evaluate the policy of a run that has made `steps` steps, with a share of as many.
+
+    The number of episodes follows from steps alone: a run that is replayed is evaluated alike.
+    """
+    most = int(steps * SHARE / 2)
+    return FinalEvaluation(
+        most_probable=Evaluation(*sampler.evaluate(policy, EPISODES, True, most)),
+        drawn=Evaluation(*sampler.evaluate(policy, EPISODES, False, most)),
+    )
 
 
 def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:

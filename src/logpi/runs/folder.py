@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
 from logpi.runs.files import PARTIAL, read_json, write_whole
+from logpi.runs.machine import describe_machine
 from logpi.runs.settings import Settings
 from logpi.runs.trust import is_trusted, named_code, signature
 
@@ -27,7 +28,6 @@ Tree = TypeVar("Tree")
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
 WRITER = ".writer.json"
-_PACKAGES = ("logpi", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
 
 
 @contextmanager
@@ -60,10 +60,16 @@ def _as_file_name(name: str) -> str:
 
 
 class RunFolder:
-    """One run on disk. Every file is written whole or not at all."""
+    """One run on disk. Every file is written whole or not at all.
 
-    def __init__(self, path: Path):
+    `config` is what config.json holds: `format`, `settings`, `environment`, the `directory` from
+    which its files are named, `sessions` with the machine of each process that computed the run,
+    and the `signature` of who trusts it.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]):
         self.path = path
+        self.config: dict[str, Any] = config
 
     @staticmethod
     def create(
@@ -83,10 +89,17 @@ class RunFolder:
             else:
                 hint = "give another --out"
             raise LogpiError(f"{path} exists already; {hint}")
-        folder = RunFolder(path)
+        path = path.absolute()
         with _file_errors(f"create the run folder {path}"):
             (path / "checkpoints").mkdir(parents=True)
-        folder.write_config(settings, environment)
+        config = {
+            "format": FORMAT,
+            "settings": settings.to_json(),
+            "environment": environment,
+            "directory": os.getcwd(),
+        }
+        folder = RunFolder(path, config)
+        folder.begin_session(0, {})
         return folder
 
     @staticmethod
@@ -95,73 +108,88 @@ class RunFolder:
 
         **Raises:** `LogpiError` where there is none, or it was written by a newer logpi.
         """
-        folder = RunFolder(path)
-        if not path.is_dir():
-            raise LogpiError(f"{path} is not a folder")
-        if not folder._config_path.is_file():
-            raise LogpiError(f"{path} is not a run folder: it has no config.json")
-        found = folder.config().get("format")
+        config_path = path / "config.json"
+        with _file_errors(f"open {path}"):
+            if not path.is_dir():
+                raise LogpiError(f"{path} is not a folder")
+            if not config_path.is_file():
+                raise LogpiError(f"{path} is not a run folder: it has no config.json")
+        config = read_json(config_path)
+        if not isinstance(config, dict):
+            raise LogpiError(f"{config_path} does not hold a JSON object")
+        config = cast(dict[str, Any], config)
+        found = config.get("format")
         if not isinstance(found, int) or found > FORMAT:
             raise LogpiError(
-                f"{path} has format {found}, this logpi {version('logpi')} reads up to {FORMAT}:"
-                " upgrade logpi"
+                f"{path} has format {str(found)[:20]}, this logpi {version('logpi')} reads up to"
+                f" {FORMAT}: upgrade logpi"
             )
-        return folder
+        return RunFolder(path.absolute(), config)
 
     @property
-    def _config_path(self) -> Path:
-        return self.path / "config.json"
-
-    def config(self) -> dict[str, Any]:
-        """config.json: `format`, `settings`, `environment`, `versions`, `command`."""
-        config = read_json(self._config_path)
-        if isinstance(config, dict):
-            return cast(dict[str, Any], config)
-        raise LogpiError(f"{self._config_path} does not hold a JSON object")
-
     def settings(self) -> Settings:
-        """The resolved settings of the run."""
-        return Settings.from_json(self.config().get("settings", {}), source=str(self._config_path))
+        """The resolved settings of the run; files that they name are found from any directory."""
+        source = str(self.path / "config.json")
+        settings = Settings.from_json(self.config.get("settings", {}), source)
+        directory = self.config.get("directory")
+        if isinstance(directory, str):
+            return settings.located(Path(directory))
+        return settings
 
-    def untrusted_code(self) -> list[str]:
-        """What opening the run would import that this user has not agreed to."""
-        settings = self.settings()
-        if is_trusted(settings, self.config().get("signature")):
-            return []
-        return named_code(settings)
+    def begin_session(self, steps: int, changed: Mapping[str, object]) -> list[str]:
+        """Record that this process goes on with the run from `steps`, with settings `changed`.
+
+        Returns what is another than in the session before, on which the last bits of a run depend.
+        """
+        sessions = self.sessions
+        machine = describe_machine()
+        before: Mapping[str, object] = sessions[-1] if sessions else machine
+        differences = [
+            f"{name} was {before.get(name)}, is {value}"
+            for name, value in machine.items()
+            if before.get(name) != value
+        ]
+        session = {"steps": steps, "command": sys.argv, **machine}
+        self.config = {
+            **self.config,
+            "settings": {**self.config["settings"], **changed},
+            "sessions": [*sessions, session],
+        }
+        self.trust()
+        return differences
+
+    @property
+    def sessions(self) -> list[Mapping[str, object]]:
+        """What each process was that computed a part of the run, in their order."""
+        found = self.config.get("sessions")
+        if isinstance(found, list):
+            return [each for each in cast(list[Any], found) if isinstance(each, dict)]
+        return []
 
     def trust(self) -> None:
         """Agree to import what the run names, from now on."""
-        self.write_json("config.json", {**self.config(), "signature": signature(self.settings())})
+        self.config = {**self.config, "signature": signature(self.settings)}
+        self.write_json("config.json", self.config)
+
+    def foreign_code(self) -> str | None:
+        """A sentence on what opening the run would import that this user has not agreed to, if
+        there is any.
+        """
+        settings = self.settings
+        if is_trusted(settings, self.config.get("signature")):
+            return None
+        code = ", ".join(named_code(settings))
+        return f"{self.path} would import {code}, and was not made by you on this machine"
 
     def require_trusted(self) -> None:
         """Refuse a run that names code of somebody else.
 
         **Raises:** `LogpiError` that names it.
         """
-        code = self.untrusted_code()
-        if code:
-            raise LogpiError(
-                f"{self.path} would import {', '.join(code)}, and was not made by you on this"
-                " machine: look at that code, then agree with --trust (in Python trust=True)"
-            )
-
-    def write_config(self, settings: Settings, environment: Mapping[str, object]) -> None:
-        """The resolved settings, what the environment was, and the versions of everything that
-        computes.
-        """
-        config = {
-            "format": FORMAT,
-            "settings": settings.to_json(),
-            "environment": environment,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in _PACKAGES},
-            },
-            "command": sys.argv,
-            "signature": signature(settings),
-        }
-        self.write_json("config.json", config)
+        found = self.foreign_code()
+        if found is not None:
+            remedy = "look at that code, then agree with --trust (in Python trust=True)"
+            raise LogpiError(f"{found}: {remedy}")
 
     @contextmanager
     def only_writer(self) -> Generator[None]:
@@ -215,15 +243,16 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Newest first."""
-        names = f"step_{'[0-9]' * 12}.npz"
-        return sorted((self.path / "checkpoints").glob(names), reverse=True)
+        named = (self.path / "checkpoints").glob("step_*.npz")
+        numbered = [path for path in named if re.fullmatch(r"step_\d{12,16}", path.stem)]
+        return sorted(numbered, key=_steps_of, reverse=True)
 
     def saved_steps(self) -> int | None:
         """The steps of the newest checkpoint; None where there is none."""
         newest = next(iter(self.checkpoints()), None)
         if newest is None:
             return None
-        return int(newest.stem.removeprefix("step_"))
+        return _steps_of(newest)
 
     def save(self, learner: object, counters: Counters) -> Path:
         """A checkpoint; the oldest beyond `CHECKPOINTS_KEPT` are removed."""
@@ -248,3 +277,8 @@ class RunFolder:
         raise LogpiError(
             f"{self.path} has no whole checkpoint" + (f": {warnings[0]}" if warnings else "")
         )
+
+
+def _steps_of(checkpoint: Path) -> int:
+    """The steps that stand in the name of a checkpoint."""
+    return int(checkpoint.stem.removeprefix("step_"))

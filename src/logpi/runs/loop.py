@@ -14,15 +14,15 @@ from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.methods.learner import Learner
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
-from logpi.runs.evaluation import Evaluation, evaluate_with
+from logpi.runs.evaluation import Evaluation, evaluate_at_end
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import (
-    ROWS_PER_RUN,
     CsvTracker,
     TensorBoardTracker,
     Tracker,
     count_update,
     make_row,
+    steps_to_next_row,
 )
 from logpi.runs.report import Reporter
 from logpi.runs.settings import Settings
@@ -30,7 +30,6 @@ from logpi.runs.signals import stop_signals
 from logpi.sampling.choose import make_sampler
 from logpi.sampling.seam import Interrupted, Sampler
 
-EVALUATION_EPISODES = 100
 CHECKPOINTS_PER_RUN = 10
 SECONDS_PER_CHECKPOINT = 300.0
 # A compiled environment learns inside the program for about so long before it reports.
@@ -40,13 +39,17 @@ REMEDY = "lower the learning rates"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its policy, its folder, how far it went, and what the policy is worth."""
+    """A finished run: its policy, its folder, how far it went, and what the policy is worth.
+
+    `evaluation` takes the most probable action at each step, `drawn_evaluation` draws it.
+    """
 
     policy: Policy
     folder: Path
     steps: int
     seconds: float
     evaluation: Evaluation
+    drawn_evaluation: Evaluation
 
 
 def run(
@@ -77,14 +80,21 @@ def run(
             reporter.start(settings, folder.path, counters)
             with _faults_told(reporter, folder):
                 learner = _learn_and_track(folder, settings, sampler, learner, counters, reporter)
-                reporter.evaluating(EVALUATION_EPISODES)
-                evaluation = evaluate_with(sampler, learner.policy, EVALUATION_EPISODES)
+                reporter.evaluating()
+                evaluation = evaluate_at_end(sampler, learner.policy, counters.steps)
         finally:
             sampler.close()
         folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})
     reporter.finish(folder.path, counters, evaluation, spec.reward_threshold)
     policy = learner.policy.on_host()
-    return Run(policy, folder.path, counters.steps, counters.seconds, evaluation)
+    return Run(
+        policy,
+        folder.path,
+        counters.steps,
+        counters.seconds,
+        evaluation.most_probable,
+        evaluation.drawn,
+    )
 
 
 @contextmanager
@@ -148,7 +158,6 @@ class Record:
         self._settings = settings
         self._trackers = trackers
         self._reporter = reporter
-        self._row_every = max(1, settings.steps // ROWS_PER_RUN)
         self._last_row = counters.steps
         self._pending: list[dict[str, float]] = []
 
@@ -164,7 +173,7 @@ class Record:
 
     def _write_row_if_due(self) -> None:
         steps = self.counters.steps
-        is_due = steps - self._last_row >= self._row_every
+        is_due = steps - self._last_row >= steps_to_next_row(self._last_row, self._settings.steps)
         if is_due or steps >= self._settings.steps:
             row = make_row(self.counters, self._pending)
             for tracker in list(self._trackers):

@@ -17,8 +17,11 @@ from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters
 from logpi.runs.files import LARGEST_TABLE, require_plain_file, write_whole
 
-# Rows of metrics.csv that a whole budget of steps makes, at most.
+# A row stands for this part of the budget, or for fewer steps where that is very long: a row
+# follows the last one after at most so many steps, or after this part of those that were made.
 ROWS_PER_RUN = 250
+MOST_STEPS_PER_ROW = 100_000
+PART_PER_ROW = 100
 STEPS = "time/total_timesteps"
 RETURN = "rollout/ep_rew_mean"
 LENGTH = "rollout/ep_len_mean"
@@ -54,6 +57,12 @@ def count_update(counters: Counters, update: Mapping[str, float], seconds: float
 
 def _episodes_of(recent: list[list[float]]) -> float:
     return sum(episodes for _, _, episodes in recent)
+
+
+def steps_to_next_row(made: int, budget: int) -> int:
+    """Environment steps between a row that was written after `made` steps and the next one."""
+    longest = max(MOST_STEPS_PER_ROW, made // PART_PER_ROW)
+    return min(max(1, budget // ROWS_PER_RUN), longest)
 
 
 def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, float | int]:

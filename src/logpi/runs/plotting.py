@@ -31,7 +31,7 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
         if not rows:
             raise LogpiError(f"{run.path} has no metrics yet")
         axes.plot([r[STEPS] for r in rows], [r[RETURN] for r in rows], label=str(run.path))
-    names = sorted({run.settings().environment for run in runs})
+    names = sorted({run.settings.environment for run in runs})
     axes.set(
         title=", ".join(names),
         xlabel="environment steps",

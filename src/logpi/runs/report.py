@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from logpi.methods.registry import name_of_method
 from logpi.runs.checkpoint import Counters
-from logpi.runs.evaluation import Evaluation
+from logpi.runs.evaluation import Evaluation, FinalEvaluation
 from logpi.runs.metrics import WINDOW
 from logpi.runs.settings import Settings
 
@@ -27,12 +27,12 @@ class Reporter(Protocol):
         """After every call of the training program."""
         ...
 
-    def evaluating(self, episodes: int) -> None:
+    def evaluating(self) -> None:
         """Training is done."""
         ...
 
     def finish(
-        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+        self, folder: Path, counters: Counters, evaluation: FinalEvaluation, threshold: float | None
     ) -> None:
         """The summary."""
         ...
@@ -53,9 +53,9 @@ class SilentReporter:
     def progress(
         self, settings: Settings, counters: Counters, update: dict[str, float]
     ) -> None: ...
-    def evaluating(self, episodes: int) -> None: ...
+    def evaluating(self) -> None: ...
     def finish(
-        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+        self, folder: Path, counters: Counters, evaluation: FinalEvaluation, threshold: float | None
     ) -> None: ...
     def stopped(self, folder: Path, saved: int | None) -> None: ...
 
@@ -69,13 +69,14 @@ class LineReporter(SilentReporter):
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._tenth = 0
+        self._directory = Path.cwd()
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         self._tenth = 10 * counters.steps // settings.steps
         resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
         algorithm = name_of_method(settings.algorithm)
         what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
-        print(f"{what}{resumed}, in {folder}")
+        print(f"{what}{resumed}, in {self._named(folder)}")
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
         tenth = 10 * counters.steps // settings.steps
@@ -85,24 +86,37 @@ class LineReporter(SilentReporter):
 
     def stopped(self, folder: Path, saved: int | None) -> None:
         if saved is None:
-            print(f"stopped before anything was saved in {folder}")
+            print(f"stopped before anything was saved in {self._named(folder)}")
             return
         print(f"stopped; saved at step {saved:,}; continue with")
-        print(f"  logpi resume {quote(str(folder))}")
+        print(f"  logpi resume {self._named(folder)}")
 
     def finish(
-        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+        self, folder: Path, counters: Counters, evaluation: FinalEvaluation, threshold: float | None
     ) -> None:
         wall = time.perf_counter() - self._began
         speed = counters.steps / max(counters.seconds, 1e-9)
-        episodes = f"{len(evaluation.returns)} fresh episodes (mean, 95 % interval)"
-        print(f"return   {evaluation} over {episodes}{_against(threshold, evaluation)}")
+        taken = evaluation.most_probable
+        print(f"return   {_worth(taken)}, most probable actions{_against(threshold, taken)}")
+        if evaluation.differs:
+            print(f"drawn    {_worth(evaluation.drawn)}, actions drawn from the policy")
         print(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
-        print(f"run      {folder}")
-        named = quote(str(folder))
+        named = self._named(folder)
+        print(f"run      {named}")
         print(f"next     logpi evaluate {named}")
         print(f"         logpi plot {named}")
         print(f"         logpi resume {named} --steps {_short(2 * counters.steps)}")
+
+    def _named(self, folder: Path) -> str:
+        """The folder as a word of a command that is given where this one was."""
+        if folder.is_relative_to(self._directory):
+            folder = folder.relative_to(self._directory)
+        return quote(str(folder))
+
+
+def _worth(evaluation: Evaluation) -> str:
+    """Mean and interval, and of how many episodes."""
+    return f"{evaluation} over {len(evaluation.returns)} fresh episodes (mean, 95 % interval)"
 
 
 def _against(threshold: float | None, evaluation: Evaluation) -> str:
@@ -158,11 +172,11 @@ class BarReporter(LineReporter):
             self._task, completed=min(counters.steps, settings.steps), description=text
         )
 
-    def evaluating(self, episodes: int) -> None:
-        self._progress.update(self._task, description=f"evaluating {episodes} episodes")
+    def evaluating(self) -> None:
+        self._progress.update(self._task, description="evaluating")
 
     def finish(
-        self, folder: Path, counters: Counters, evaluation: Evaluation, threshold: float | None
+        self, folder: Path, counters: Counters, evaluation: FinalEvaluation, threshold: float | None
     ) -> None:
         self.close()
         super().finish(folder, counters, evaluation, threshold)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from logpi.core.checks import as_python_value, is_text, is_whole, require, require_seed, step_count
 from logpi.core.errors import LogpiError
+from logpi.core.user_files import is_file_source
 from logpi.methods.method import Method
 from logpi.methods.registry import METHODS, name_of_method
 from logpi.methods.reinforce import Reinforce
@@ -53,6 +54,22 @@ class Settings:
         options = dataclasses.asdict(cast(Any, self.algorithm))
         return {**own, "algorithm": name_of_method(self.algorithm), **options}
 
+    def located(self, directory: Path) -> "Settings":
+        """The settings with files that exist in `directory` named from there, so that they are
+        found from anywhere.
+        """
+        method = cast(Any, self.algorithm)
+        sources = {
+            name: _located(getattr(method, name), directory)
+            for name in ("network", "estimator", "reference")
+            if getattr(method, name, None) is not None
+        }
+        return dataclasses.replace(
+            self,
+            environment=_located(self.environment, directory),
+            algorithm=dataclasses.replace(method, **sources),
+        )
+
     @staticmethod
     def from_json(fields: object, source: str) -> "Settings":
         """Settings from a mapping of flat names to values.
@@ -82,6 +99,21 @@ class Settings:
 
 # The settings that are no options of a method.
 _GENERAL = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "algorithm")
+
+
+def _located(source: str, directory: Path) -> str:
+    """FILE.py:NAME, `finite:FILE.json` or a folder with its absolute path, if it is there."""
+    prefix = "finite:" if source.startswith("finite:") else ""
+    file, colon, name = source.removeprefix(prefix).rpartition(":")
+    if is_file_source(source):
+        rest = colon + name
+    else:
+        file = source.removeprefix(prefix)
+        rest = ""
+    path = directory / file
+    if path.exists():
+        return f"{prefix}{path}{rest}"
+    return source
 
 
 def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> None:

@@ -50,10 +50,8 @@ def train(
         checkpoint_every=checkpoint_every,
     )
     method = settings.algorithm
-    method.require_usable()
-    learner = method.make_learner(made.spec, seed)
-    if method.reference is not None:
-        learner = start_from(learner, load(method.reference), method.reference)
+    learner = _first_learner(method, made.spec, seed)
+    method.require_usable(learner)
     path = None if out is None else Path(out)
     folder = RunFolder.create(path, settings, made.spec.to_json())
 
@@ -61,6 +59,16 @@ def train(
         return sampler.begin(method, learner), Counters()
 
     return run(folder, settings, made, start, reporter or SilentReporter())
+
+
+def _first_learner(method: Method, spec: EnvironmentSpec, seed: int) -> Learner:
+    """The learner before its first batch, which begins with the reference's policy if there is
+    one.
+    """
+    learner = method.make_learner(spec, seed)
+    if method.reference is None:
+        return learner
+    return start_from(learner, load(method.reference), method.reference)
 
 
 def resume(
@@ -84,24 +92,35 @@ def resume(
     """
     reporter = reporter or SilentReporter()
     found = _opened(folder, trust)
-    settings = found.settings()
+    settings = found.settings
     if steps is not None:
         settings = replace(settings, steps=step_count(steps))
     method = settings.algorithm
     made = make_environment(environment or settings.environment, settings.max_episode_steps)
-    _require_unchanged(found.config().get("environment"), made.spec.to_json(), found.path)
-    method.require_usable()
+    _require_unchanged(found.config.get("environment"), made.spec.to_json(), found.path)
+    is_saved = bool(found.checkpoints())
+    if is_saved:
+        first = method.make_learner(made.spec, settings.seed)
+    else:  # it was stopped before its first checkpoint: it begins again
+        first = _first_learner(method, made.spec, settings.seed)
+    method.require_usable(first)
 
     def start(sampler: Sampler) -> tuple[Learner, Counters]:
-        like = sampler.begin(method, method.make_learner(made.spec, settings.seed))
-        learner, counters, warnings = found.load(like)
-        for warning in warnings:
-            reporter.warn(warning)
+        learner = sampler.begin(method, first)
+        counters = Counters()
+        if is_saved:
+            learner, counters, warnings = found.load(learner)
+            for warning in warnings:
+                reporter.warn(warning)
         is_evaluated = steps is not None or found.evaluated() == counters.steps
         if counters.steps >= settings.steps and is_evaluated:
             so_far = f"{counters.steps} of {settings.steps} steps"
             raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
-        found.write_config(settings, made.spec.to_json())
+        changed: dict[str, object] = {"steps": settings.steps}
+        if isinstance(environment, str):
+            changed["environment"] = environment
+        for difference in found.begin_session(counters.steps, changed):
+            reporter.warn(f"{difference}: the last bits of the parameters may be others")
         return learner, counters
 
     return run(found, settings, made, start, reporter)
@@ -137,8 +156,8 @@ def load(folder: str | Path, *, trust: bool = False) -> Policy:
 
 def _stored_learner(found: RunFolder) -> Learner:
     """A learner of the run's structure, from what config.json says of the environment."""
-    settings = found.settings()
-    stored = found.config().get("environment", {})
+    settings = found.settings
+    stored = found.config.get("environment", {})
     try:
         spec = EnvironmentSpec(
             name=settings.environment,

@@ -14,6 +14,9 @@ from logpi.methods.learner import Learner
 from logpi.methods.method import Method
 from logpi.networks.policy import Policy
 
+# Episodes of an evaluation, however long they are: one has no interval.
+FEWEST_EVALUATED = 2
+
 
 class Interrupted(Exception):
     """The user asked to stop. The batch under way is dropped; after a resume it is sampled again,
@@ -47,8 +50,13 @@ class Advance(Protocol):
 class Sampler(Protocol):
     """Episodes of an environment under a policy."""
 
-    def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
-        """Fresh episodes, from seeds that training never uses."""
+    def evaluate(
+        self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
+    ) -> Episodes:
+        """Fresh episodes, from seeds that training never uses.
+
+        `most_steps` bounds their steps: fewer episodes are then played, but at least two.
+        """
         ...
 
     def begin(self, method: Method, learner: Learner) -> Learner:

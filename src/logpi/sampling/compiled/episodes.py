@@ -47,9 +47,11 @@ def sample_episodes(
     policy: Policy,
     key: PRNGKeyArray,
     count: int,
-    deterministic: bool = False,
+    drawn: Bool[Array, ""] | None = None,
 ) -> Trajectory:
     """One episode in each of `count` copies, `[max_episode_steps, env]`.
+
+    Actions are drawn from the policy; where `drawn` is False the most probable one is taken.
 
     The loop ends when the longest episode has ended. Copies that have ended are stepped on with the
     others; nothing of that is kept, since it may overflow.
@@ -59,9 +61,10 @@ def sample_episodes(
     memory = jnp.asarray(policy.initial_memory(count))
 
     def noise_at(t: Array) -> Array:
-        if deterministic:
-            return jnp.zeros((count, policy.head.size))
-        return compiled_noise(policy, noise_keys[t], (count,))
+        noise = compiled_noise(policy, noise_keys[t], (count,))
+        if drawn is None:
+            return noise
+        return jnp.where(drawn, noise, 0.0)
 
     def step(t: Array, now: _Now) -> tuple[_Now, _Rows]:
         state, observation, running, remembered = now

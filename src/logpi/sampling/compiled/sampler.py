@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from logpi.core.programs import compile_program
 from logpi.core.randomness import Stream, batch_key
@@ -21,7 +21,7 @@ from logpi.methods.update import update
 from logpi.networks.policy import Policy
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.compiled.streams import begin_streams, sample_rollout
-from logpi.sampling.seam import Advance, Episodes, Interrupted
+from logpi.sampling.seam import FEWEST_EVALUATED, Advance, Episodes, Interrupted
 from logpi.sampling.validity import NOTHING_WRONG, first_not_finite, require_finite
 
 # Updates whose metrics one call of the compiled program can hold.
@@ -62,19 +62,31 @@ class CompiledSampler:
     def close(self) -> None:
         pass
 
-    def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
-        @jax.jit
-        def run(policy: Policy, batch: Array) -> tuple[Array, Array]:
-            key = batch_key(jnp.uint32(self._seed), Stream.EVALUATION, batch)
-            count = EVALUATED_AT_ONCE
-            played = sample_episodes(self._environment, policy, key, count, deterministic)
-            return jnp.sum(played.reward, axis=0), jnp.sum(played.mask, axis=0)
-
+    def evaluate(
+        self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
+    ) -> Episodes:
+        if most_steps is not None:
+            longest = self._environment.spec.max_episode_steps
+            episodes = min(episodes, max(FEWEST_EVALUATED, most_steps // longest))
         batches = range(-(-episodes // EVALUATED_AT_ONCE))
-        played = [run(policy, np.int32(batch)) for batch in batches]
+        if most_steps is None:
+            count = EVALUATED_AT_ONCE
+        else:
+            count = min(EVALUATED_AT_ONCE, episodes)
+        drawn = jnp.asarray(not deterministic)
+        played = [self._evaluation(policy, np.int32(n), drawn, count) for n in batches]
         returns = np.concatenate([np.asarray(return_) for return_, _ in played])
         lengths = np.concatenate([np.asarray(length) for _, length in played])
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
+
+    @partial(jax.jit, static_argnums=(0, 4))
+    def _evaluation(
+        self, policy: Policy, batch: Int[Array, ""], drawn: Bool[Array, ""], count: int
+    ) -> tuple[Float[Array, " episode"], Int[Array, " episode"]]:
+        """Returns and lengths of `count` episodes."""
+        key = batch_key(jnp.uint32(self._seed), Stream.EVALUATION, batch)
+        played = sample_episodes(self._environment, policy, key, count, drawn)
+        return jnp.sum(played.reward, axis=0), jnp.sum(played.mask, axis=0)
 
     def begin(self, method: Method, learner: Learner) -> Learner:
         if method.rows is None:

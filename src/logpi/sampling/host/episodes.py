@@ -16,7 +16,7 @@ from logpi.environments.host.group import EnvironmentFailure, Group
 from logpi.environments.spec import EnvironmentSpec
 from logpi.networks.policy import Policy
 from logpi.sampling.noise import host_noise, no_noise
-from logpi.sampling.seam import Interrupted
+from logpi.sampling.seam import Episodes, Interrupted
 from logpi.sampling.validity import error_at, first_invalid
 
 
@@ -81,19 +81,19 @@ class HostEpisodes:
         )
         return trajectory, None
 
-    def evaluate(
-        self, policy: Policy, batch: int, started: int, deterministic: bool
-    ) -> tuple[Float[ndarray, " episode"], Int[ndarray, " episode"]]:
-        """Returns and lengths of `started` episodes, from seeds that training never uses."""
-        noise = no_noise(policy, self._count)
+    def evaluate(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
+        """The episodes of these numbers, at most one a copy, from seeds that training never
+        uses.
+        """
+        count = len(numbers)
+        noise = no_noise(policy, count)
         if not deterministic:
-            noise = self._noise_of_each(policy, batch)
-        played = self.play(policy, Stream.EVALUATION, batch, noise, started)
-        return played.reward.sum(axis=0)[:started], played.lengths[:started]
+            noise = self._noise_of_each(policy, numbers)
+        played = self.play(policy, Stream.EVALUATION, numbers.start, noise, count)
+        return Episodes(played.reward.sum(axis=0), played.lengths)
 
-    def _noise_of_each(self, policy: Policy, batch: int) -> Iterator[ndarray]:
+    def _noise_of_each(self, policy: Policy, numbers: range) -> Iterator[ndarray]:
         """Each episode of an evaluation has its own noise, however many are played at once."""
-        numbers = range(batch * self._count, (batch + 1) * self._count)
         stream = Stream.EVALUATION
         each = [host_noise(policy, 1, self._seed, stream, number) for number in numbers]
         return map(np.concatenate, zip(*each, strict=True))
@@ -101,15 +101,18 @@ class HostEpisodes:
     def play(
         self, policy: Policy, stream: Stream, batch: int, noise: Iterator[ndarray], started: int
     ) -> Played:
-        """Episodes in the first `started` copies; `_observation` has what was seen."""
-        shape = (self.time, self._count)
+        """Episodes in the first `started` copies; `_observation` has what was seen.
+
+        `batch` is the number of the episode in training, of the first of them in an evaluation.
+        """
+        shape = (self.time, started)
         reward = np.zeros(shape)
         terminated = np.zeros(shape, bool)
-        lengths = np.zeros(self._count, int)
+        lengths = np.zeros(started, int)
         active = list(range(started))
         actions: list[ndarray] = []
         acting = policy.on_host()
-        memory = policy.initial_memory(self._count)
+        memory = policy.initial_memory(started)
         group = self._group
         t = 0
         try:
@@ -117,14 +120,14 @@ class HostEpisodes:
             while active:
                 if self._interrupted():
                     raise Interrupted
-                observation = self._observation[t]
-                observation[:] = group.observation
+                observation = self._observation[t, :started]
+                observation[:] = group.observation[:started]
                 memory = acting.next_memory(observation, memory)
                 action = acting(observation, memory).sample(next(noise))
                 actions.append(action)
-                group.step(acting.execute(action), active)
-                reward[t] = group.reward
-                terminated[t] = group.terminated
+                group.step(self._for_all(acting.execute(action)), active)
+                reward[t] = group.reward[:started]
+                terminated[t] = group.terminated[:started]
                 t += 1
                 lengths[active] = t
                 if t == self.time:
@@ -138,6 +141,13 @@ class HostEpisodes:
         self._require_valid(reward, lengths, t, batch)
         reward = np.where(np.arange(self.time)[:, None] < lengths, reward, 0.0)
         return Played(self._in_rows(actions), reward, terminated, lengths)
+
+    def _for_all(self, actions: ndarray) -> ndarray:
+        """A row for each copy of the group; those that play no episode take no step."""
+        idle = self._count - len(actions)
+        if not idle:
+            return actions
+        return np.concatenate([actions, np.repeat(actions[-1:], idle, axis=0)])
 
     def _in_rows(self, actions: list[ndarray]) -> ndarray:
         """The actions as one array of as many rows as an episode may have."""
@@ -169,19 +179,18 @@ class HostEpisodes:
         memory.
         """
         mask = np.arange(rows)[:, None] < lengths
-        observation = self._observation[:rows]
+        observation = self._observation[:rows, : len(lengths)]
         wrong = first_invalid(self._spec, observation, reward[:rows], mask, mask)
         if wrong is not None:
             raise error_at(self._spec, wrong.copy, batch, wrong.row, wrong.message)
 
     def _start(self, group: Group, stream: Stream, batch: int) -> None:
-        """Every copy at the beginning of its episode of a batch."""
+        """Every copy at the beginning of its episode."""
         copies = range(self._count)
         if stream is Stream.TRAINING:
             seeds = [episode_seed(self._seed, stream, copy, batch) for copy in copies]
         else:
-            first = batch * self._count
-            seeds = [episode_seed(self._seed, stream, first + copy, 0) for copy in copies]
+            seeds = [episode_seed(self._seed, stream, batch + copy, 0) for copy in copies]
         group.reset(seeds, copies)
 
     def move(self, group: Group, policy: Policy, batch: int) -> bool:

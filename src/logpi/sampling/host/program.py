@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -45,30 +44,3 @@ class UpdateProgram:
         """The learner after the update, and its metrics; waits until the program is compiled."""
         learner, metrics = self._compiling.result()(learner, trajectory)
         return learner, metrics.by_name()
-
-
-def trajectory_shapes(policy: PyTree, observation: PyTree, time: int, has_paid: bool) -> PyTree:
-    """The shapes of a trajectory of `time` rows, from the observations of all copies."""
-
-    def example(policy: PyTree) -> Trajectory:
-        count = len(observation)
-        dtype = jax.dtypes.canonicalize_dtype(observation.dtype)
-        seen = jnp.zeros((time, *observation.shape), dtype)
-        memory = jnp.asarray(policy.initial_memory(count))
-        noise = jnp.zeros((count, policy.head.size))
-        action = policy(seen[0], memory).sample(noise)
-        number = jnp.zeros((time, count))
-        flag = jnp.zeros((time, count), bool)
-        return Trajectory(
-            observation=seen,
-            action=jnp.zeros((time, *action.shape), action.dtype),
-            reward=number,
-            terminated=flag,
-            truncated=flag,
-            mask=flag,
-            step=jnp.zeros((time, count), jnp.int32),
-            memory=memory,
-            paid=number if has_paid else None,
-        )
-
-    return jax.eval_shape(example, policy)

@@ -1,20 +1,24 @@
 """The sampler of Gymnasium environments: it wires a group of copies, a player and the update."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
 
 from logpi.environments.host.choice import hindered, make_group, usable_cores
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.spec import HostEnvironment
 from logpi.methods.learner import Learner
 from logpi.methods.method import Method
+from logpi.methods.update import trajectory_shapes
 from logpi.networks.policy import Policy
 from logpi.sampling.host.episodes import HostEpisodes
 from logpi.sampling.host.player import Player
-from logpi.sampling.host.program import UpdateProgram, trajectory_shapes
+from logpi.sampling.host.program import UpdateProgram
 from logpi.sampling.host.streams import HostStreams
-from logpi.sampling.seam import Advance, Episodes
+from logpi.sampling.seam import FEWEST_EVALUATED, Advance, Episodes
 
 
 class HostSampler:
@@ -39,16 +43,20 @@ class HostSampler:
     def close(self) -> None:
         self._group.close()
 
-    def evaluate(self, policy: Policy, episodes: int, deterministic: bool) -> Episodes:
+    def evaluate(
+        self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
+    ) -> Episodes:
         player = self._episodes()
-        returns = []
-        lengths = []
-        for batch, first in enumerate(range(0, episodes, self._count)):
-            started = min(self._count, episodes - first)
-            return_, length = player.evaluate(policy, batch, started, deterministic)
-            returns.append(return_)
-            lengths.append(length)
-        return Episodes(np.concatenate(returns), np.concatenate(lengths))
+        returns = np.zeros(0)
+        lengths = np.zeros(0, int)
+        while True:
+            first = len(lengths)
+            started = min(self._count, episodes - first, _affordable(lengths, most_steps))
+            if started < 1:
+                return Episodes(returns, lengths)
+            played = player.evaluate(policy, range(first, first + started), deterministic)
+            returns = np.append(returns, played.returns)
+            lengths = np.append(lengths, played.lengths)
 
     def begin(self, method: Method, learner: Learner) -> Learner:
         return learner._replace(environment=self._player(method).begin(learner.policy))
@@ -91,3 +99,14 @@ class HostSampler:
             self._group = alone
         else:
             alone.close()
+
+
+def _affordable(lengths: Int[ndarray, " episode"], most_steps: int | None) -> int:
+    """How many more episodes fit into `most_steps`, if they are as long as those that were
+    played; two before any was.
+    """
+    if most_steps is None:
+        return sys.maxsize
+    if not len(lengths):
+        return FEWEST_EVALUATED
+    return int((most_steps - lengths.sum()) // lengths.mean())

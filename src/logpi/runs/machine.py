@@ -1,0 +1,33 @@
+"""What the last bits of a run depend on, beside its settings."""
+
+import platform
+from importlib.metadata import version
+
+from logpi.environments.host.choice import usable_cores
+
+_PACKAGES = ("logpi", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
+
+
+def describe_machine() -> dict[str, object]:
+    """Versions, cores, the accelerator, and the kernels with which NumPy multiplies matrices.
+
+    A run that is resumed where one of these is another may differ in the last bits of its
+    parameters from one that was never stopped.
+    """
+    import jax
+    import threadpoolctl
+
+    libraries = threadpoolctl.threadpool_info()
+    blas = [
+        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
+        for library in libraries
+        if library["user_api"] == "blas"
+    ]
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        "processor": platform.machine(),
+        "cores": usable_cores(),
+        "blas": ", ".join(sorted(set(blas))),
+        "device": jax.devices()[0].device_kind,
+    }

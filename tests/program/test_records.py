@@ -1,0 +1,199 @@
+"""What a run says of itself: what its policy is worth, on what it was computed, where its files
+are."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import logpi
+from logpi import LogpiError, Reinforce
+from logpi.cli import main
+from logpi.runs.evaluation import Evaluation, FinalEvaluation
+from logpi.runs.folder import RunFolder
+from logpi.runs.metrics import steps_to_next_row
+from logpi.runs.report import SilentReporter
+
+SMALL = Reinforce(hidden=(), episodes=4, baseline="none")
+MINE = """
+import gymnasium as gym
+import numpy as np
+
+class Walk(gym.Env):
+    observation_space = gym.spaces.Discrete(3)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.at = 0
+        return 0, {}
+
+    def step(self, action):
+        self.at += 1
+        return self.at % 3, float(action), self.at == 5, False, {}
+"""
+TORCH = """
+import torch
+
+def loss(log_prob, reward):
+    return -(torch.as_tensor(log_prob) * torch.as_tensor(reward)).sum()
+"""
+JAX = """
+def loss(log_prob, reward, mask):
+    return -(log_prob * reward * mask).sum()
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A directory with a user's files, where commands are given."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+    return tmp_path
+
+
+def evaluation(*returns):
+    return Evaluation(np.array(returns, float), np.ones(len(returns), int))
+
+
+@pytest.mark.parametrize(
+    ("most_probable", "drawn", "differs"),
+    [
+        ((-1000, -1000), (-11, -12, -13), True),
+        ((1, 2, 3), (2, 3, 4), False),
+        ((5, 5), (5, 5), False),
+    ],
+)
+def test_two_ways_of_acting_that_differ(most_probable, drawn, differs):
+    assert FinalEvaluation(evaluation(*most_probable), evaluation(*drawn)).differs is differs
+
+
+def test_both_ways_of_acting_are_shown(tmp_path, capsys):
+    """Where they differ: the most probable action of the aliased corridor never arrives."""
+    options = [
+        "--hidden",
+        "--episodes",
+        "16",
+        "--baseline",
+        "leave-one-out",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(["train", "finite:short-corridor", "--steps", "2e4", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "return   -1000.0 [-1000.0, -1000.0] over " in printed
+    assert "actions drawn from the policy" in printed
+    stored = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert stored["mean"] == -1000
+    assert stored["drawn"]["mean"] > -100
+
+
+@pytest.mark.parametrize("steps", [100, 3000])
+def test_the_evaluation_takes_a_share_of_the_steps(home, steps):
+    """Of five steps each is an episode: 0.3 of the run's steps in both ways together."""
+    run = logpi.train("mine.py:Walk", SMALL, steps=steps, out="run", workers=0)
+    for played in (run.evaluation, run.drawn_evaluation):
+        assert len(played.lengths) == min(100, int(0.15 * run.steps) // 5)
+    count = len(run.evaluation.returns)
+    again = logpi.evaluate(run.policy, "mine.py:Walk", count)
+    assert np.array_equal(again.returns, run.evaluation.returns)
+
+
+def test_a_run_without_a_checkpoint_begins_again(tmp_path):
+    whole = logpi.train("finite:short-corridor", SMALL, steps=200, out=tmp_path / "whole")
+    shutil.copytree(whole.folder, tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints")
+    again = logpi.resume(tmp_path / "killed")
+    assert again.evaluation.to_json() == whole.evaluation.to_json()
+    files = [RunFolder.open(run.folder).checkpoints()[0] for run in (whole, again)]
+    one, other = (dict(np.load(file)) for file in files)
+    assert all(np.array_equal(one[name], other[name]) for name in one if name != "counters")
+
+
+@pytest.mark.parametrize(("text", "made"), [(TORCH, False), (JAX, True)], ids=["torch", "jax"])
+def test_an_estimator_that_cannot_be_trained_with_makes_no_folder(home, text, made):
+    Path("theirs.py").write_text(text)
+    method = Reinforce(hidden=(), episodes=4, baseline="none", estimator="theirs.py:loss")
+    if made:
+        logpi.train("mine.py:Walk", method, steps=20, out="run", workers=0)
+    else:
+        with pytest.raises(LogpiError, match=r"theirs\.py:loss"):
+            logpi.train("mine.py:Walk", method, steps=20, out="run", workers=0)
+    assert Path("run").exists() is made
+
+
+def test_a_run_is_used_from_anywhere(home, monkeypatch):
+    """Its own file is meant, not one of that name that lies there."""
+    logpi.train("mine.py:Walk", SMALL, steps=40, out="run", workers=0)
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    Path("mine.py").write_text("raise SystemExit(3)")
+    assert main(["evaluate", "../run", "--episodes", "2"]) == 0
+    assert logpi.resume(home / "run", steps=80).steps >= 80
+    assert (
+        json.loads((home / "run" / "config.json").read_text())["settings"]["environment"]
+        == "mine.py:Walk"
+    )
+
+
+def test_a_file_that_has_moved_is_named(home):
+    logpi.train("mine.py:Walk", SMALL, steps=40, out="run", workers=0)
+    Path("mine.py").rename("moved.py")
+    assert main(["resume", "run", "--steps", "80", "--trust"]) == 2
+    assert main(["resume", "run", "--steps", "80", "--trust", "--env", "moved.py:Walk"]) == 0
+    assert main(["resume", "run", "--steps", "120"]) == 0
+
+
+def test_resume_says_what_computes_otherwise(tmp_path, capsys):
+    """And keeps the record of what computed before. Control: the same machine says nothing."""
+    run = logpi.train("finite:short-corridor", SMALL, steps=100, out=tmp_path / "run")
+    logpi.resume(run.folder, steps=200)
+    assert capsys.readouterr().err == ""
+    path = run.folder / "config.json"
+    config = json.loads(path.read_text())
+    config["sessions"][-1] |= {"cores": 77, "numpy": "1.0"}
+    path.write_text(json.dumps(config))
+    logpi.resume(run.folder, steps=300)
+    said = capsys.readouterr().err
+    assert "cores was 77, is" in said
+    assert "numpy was 1.0, is" in said
+    sessions = json.loads(path.read_text())["sessions"]
+    assert [session["cores"] == 77 for session in sessions] == [False, True, False]
+    assert [session["steps"] >= low for session, low in zip(sessions, (0, 100, 200), strict=True)]
+
+
+class Stops(SilentReporter):
+    """Stops a run after its first update."""
+
+    def progress(self, settings, counters, update):
+        raise KeyboardInterrupt
+
+
+def test_a_budget_and_a_run_of_more_than_32_bits(tmp_path):
+    far = 10**13
+    with pytest.raises(KeyboardInterrupt):
+        logpi.train(
+            "finite:short-corridor", SMALL, steps=1e15, out=tmp_path / "run", reporter=Stops()
+        )
+    folder = RunFolder.open(tmp_path / "run")
+    newest = folder.checkpoints()[0]
+    arrays = dict(np.load(newest))
+    counters = json.loads(arrays["counters"].tobytes()) | {"steps": far}
+    arrays["counters"] = np.frombuffer(json.dumps(counters).encode(), np.uint8)
+    arrays["steps"] = np.array([far % 2**32, far // 2**32], np.uint32)
+    np.savez(newest.with_name(f"step_{far:012d}.npz"), **arrays)
+    with pytest.raises(KeyboardInterrupt):
+        logpi.resume(tmp_path / "run", reporter=Stops())
+    last = folder.checkpoints()[0]
+    made = folder.saved_steps() - far
+    assert 0 < made < 10**6
+    low, high = np.load(last)["steps"].tolist()
+    assert low + 2**32 * high == far + made
+
+
+def test_rows_of_a_long_budget_do_not_wait_for_a_part_of_it():
+    assert steps_to_next_row(0, 1000) == 4
+    assert steps_to_next_row(0, 10**15) == 100_000
+    assert steps_to_next_row(10**9, 10**15) == 10**7
