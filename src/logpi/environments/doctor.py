@@ -13,7 +13,7 @@ from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
 from logpi.environments.host.group import EnvironmentFailure, describe, reset_answer, step_answer
 from logpi.environments.registry import EnvironmentLike, make_environment
-from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.environments.spec import LARGEST, CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import make_policy
 
@@ -69,7 +69,9 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
         made = make()
 
         def step(action: Any) -> Step:
-            observation, reward, terminated, truncated = step_answer(0, made.step(action))
+            observation, reward, terminated, truncated = step_answer(
+                0, made.step(action), environment.spec.masked
+            )
             return Step(np.array(observation), reward, terminated, truncated)
 
         def start(seed: int) -> ndarray:
@@ -204,6 +206,11 @@ def _observations(
     if not np.isfinite(values).all():
         yield Finding("observations", "wrong", "are not finite")
         return
+    largest = np.abs(values).max()
+    if largest > LARGEST:
+        beyond = f"reach {largest:.3g}, beyond {LARGEST:g}, where squares leave single precision"
+        yield Finding("observations", "wrong", beyond)
+        return
     if isinstance(space, gym.spaces.Box):
         outside = (values < space.low) | (values > space.high)
         if outside.any():
@@ -213,8 +220,7 @@ def _observations(
                 "note",
                 f"lie outside the bounds of the space in {share:.1%} of the steps",
             )
-        if values.dtype != np.uint8 and np.abs(values).max() > LARGE:
-            largest = np.abs(values).max()
+        if values.dtype != np.uint8 and largest > LARGE:
             text = f"up to {largest:.3g}: standardise them, as training does by default"
             yield Finding("observations", "note", text)
     elif isinstance(space, gym.spaces.Discrete):
@@ -227,6 +233,11 @@ def _rewards(played: list[tuple[int, ndarray, Step]]) -> Iterator[Finding]:
     rewards = np.array([float(answer.reward) for *_, answer in played])
     if not np.isfinite(rewards).all():
         yield Finding("rewards", "wrong", "are not finite")
+        return
+    largest = np.abs(rewards).max()
+    if largest > LARGEST:
+        beyond = f"reach {largest:.3g}, beyond {LARGEST:g}, where squares leave single precision"
+        yield Finding("rewards", "wrong", beyond)
         return
     text = f"{rewards.min():.3g} to {rewards.max():.3g}, mean {rewards.mean():.3g}"
     if rewards.min() == rewards.max() == 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+import numpy as np
 
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
@@ -23,6 +24,8 @@ from logpi.environments.spec import (
     EnvironmentSpec,
     HostEnvironment,
     near_names,
+    origin_of,
+    stored_dtype,
 )
 from logpi.environments.views import MaskFirst, policy_view
 from logpi.theory.mdp import FiniteMDP
@@ -183,6 +186,7 @@ def _host(
         reward_threshold=getattr(first.spec, "reward_threshold", None),
         identity={"gymnasium": version("gymnasium"), **identity},
         masked=isinstance(first, MaskFirst),
+        origin=_origin(first),
     )
     with contextlib.suppress(Exception, SystemExit):  # nothing of it is needed any more
         first.close()
@@ -194,6 +198,15 @@ def _host(
         return _limited(environment, limit)
 
     return HostEnvironment(spec, make, source)
+
+
+def _origin(environment: gym.Env) -> tuple[float, ...] | None:
+    """Where its observations begin; an error is reported by the first rollout, with its place."""
+    space = environment.observation_space
+    if stored_dtype(space) == np.float64:
+        with contextlib.suppress(Exception, SystemExit):
+            return origin_of(space, environment.reset(seed=0)[0])
+    return None
 
 
 def _declared_limit(environment: gym.Env) -> int | None:

@@ -18,11 +18,21 @@ UNDECLARED_LIMIT = 1000
 ATARI_LIMIT = 27_000
 
 
+# The name under which an environment gives the actions that it allows.
+MASK = "action_mask"
+# No quantity is as large: its square leaves single precision, and a bound as large is none.
+LARGEST = 1e18
+# From here on what changes an observation may be lost in single precision, which has 7 digits.
+FAR_FROM_ZERO = 1000.0
+
+
 @dataclass(frozen=True)
 class EnvironmentSpec:
     """What a policy, a sampler and a run folder need to know of an environment.
 
-    `identity` holds whatever must be unchanged for a run to be resumed; it is JSON.
+    `identity` holds whatever must be unchanged for a run to be resumed; it is JSON. `origin` is
+    subtracted from observations before they become single precision: seconds since 1970 would
+    otherwise be known to two minutes. None where it would be 0.
     """
 
     name: str
@@ -33,16 +43,20 @@ class EnvironmentSpec:
     identity: Mapping[str, object]
     masked: bool = False
     """Whether an observation begins with the action mask."""
+    origin: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The part that is compared when a run is resumed."""
-        return {
+        described = {
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
             "max_episode_steps": self.max_episode_steps,
             "masked": self.masked,
             **self.identity,
         }
+        if self.origin is None:
+            return described
+        return {**described, "origin": list(self.origin)}
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,37 @@ class CompiledEnvironment:
     spec: EnvironmentSpec
     reset: Callable[[Any], tuple[Any, Any]]
     step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
+
+
+def stored_dtype(space: gym.Space) -> np.dtype:
+    """The kind of number in which observations are kept until policies see them: float64 also for
+    whole numbers that 32 bits do not hold.
+    """
+    if isinstance(space, gym.spaces.Discrete):
+        return np.dtype(np.int32)
+    if isinstance(space, gym.spaces.Box) and space.dtype.kind in "iu":
+        bounds = np.append(space.low, space.high).astype(float)
+        if (np.abs(bounds) >= 2**31).any():
+            return np.dtype(np.float64)
+    return np.dtype(space.dtype)
+
+
+def origin_of(space: gym.Space, observation: np.ndarray) -> tuple[float, ...] | None:
+    """Where the numbers of a first observation stand, as far as they are far from zero."""
+    if stored_dtype(space) != np.float64:
+        return None
+    first = np.asarray(observation, float).ravel()
+    far = (np.abs(first) >= FAR_FROM_ZERO) & (np.abs(first) <= LARGEST)
+    if not far.any():
+        return None
+    return tuple(np.where(far, first, 0.0).tolist())
+
+
+def bounds_of(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of a Box in double precision; one beyond `LARGEST` is infinite."""
+    low = np.asarray(space.low, float)
+    high = np.asarray(space.high, float)
+    return np.where(low < -LARGEST, -np.inf, low), np.where(high > LARGEST, np.inf, high)
 
 
 def near_names(name: str, known: Iterable[str], otherwise: str = "see its list") -> str:

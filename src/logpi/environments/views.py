@@ -10,8 +10,7 @@ import numpy as np
 from gymnasium.spaces.utils import flatten, flatten_space
 
 from logpi.core.errors import LogpiError
-
-MASK = "action_mask"
+from logpi.environments.spec import MASK
 
 
 class MaskFirst(gym.ObservationWrapper):
@@ -35,8 +34,9 @@ class MaskFirst(gym.ObservationWrapper):
         low, high = (
             np.append(np.full(count, x), bound) for x, bound in ((0, flat.low), (1, flat.high))
         )
+        self._dtype = np.promote_types(flat.dtype, np.float32).type
         self.observation_space = gym.spaces.Box(
-            low.astype(np.float32), high.astype(np.float32), dtype=np.float32
+            low.astype(self._dtype), high.astype(self._dtype), dtype=self._dtype
         )
 
     def reset(self, **options: Any) -> Any:
@@ -54,8 +54,8 @@ class MaskFirst(gym.ObservationWrapper):
         else:
             mask = info[MASK]
         parts = (
-            np.asarray(mask, np.float32).ravel(),
-            np.asarray(flatten(self._rest, observation), np.float32),
+            np.asarray(mask, self._dtype).ravel(),
+            np.asarray(flatten(self._rest, observation), self._dtype),
         )
         return np.concatenate(parts)
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from logpi.core.arrays import AnyArray, float_dtype
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
+from logpi.environments.spec import bounds_of
 from logpi.networks.layers import Convolutions, parameter
 
 # Standardised features are cut here: an outlier says no more.
@@ -64,11 +65,10 @@ class Image(Module):
 
     def __init__(self, space: gym.spaces.Box, random: np.random.Generator, raw: bool):
         self.channels_first = space.shape[0] < space.shape[2]
-        low = float(space.low.min())
-        high = float(space.high.max())
-        if np.isfinite(high - low):
-            self.low = low
-            self.range = high - low
+        low, high = bounds_of(space)
+        if np.isfinite(high.max() - low.min()):
+            self.low = float(low.min())
+            self.range = float(high.max() - low.min())
         else:
             self.low = 0.0
             self.range = 1.0

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from logpi.core.arrays import AnyArray
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
+from logpi.environments.spec import bounds_of
 from logpi.networks.distributions import (
     Categorical,
     Distribution,
@@ -99,14 +100,15 @@ class NormalHead(Module):
     squash: bool = eqx.field(static=True)
 
     def __init__(self, space: gym.spaces.Box, squash: bool, log_std: float):
-        bounded = np.isfinite(space.low) & np.isfinite(space.high)
+        low, high = bounds_of(space)
+        bounded = np.isfinite(low) & np.isfinite(high)
         if squash and not bounded.all():
             raise LogpiError(
                 "tanh-normal actions need finite bounds in every dimension; the action space is"
                 f" {space}"
             )
-        self.low = tuple(space.low.ravel().tolist())
-        self.high = tuple(space.high.ravel().tolist())
+        self.low = tuple(low.ravel().tolist())
+        self.high = tuple(high.ravel().tolist())
         self.shape = space.shape
         self.squash = squash
         self.log_std = parameter(np.full(len(self.low), log_std))

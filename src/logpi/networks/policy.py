@@ -34,7 +34,8 @@ class Policy(Module):
     m_t is what the policy remembers of o_0 … o_t, and m_{-1} = 0: no numbers at all for a policy
     without a memory. If `masked`, an observation begins with the action mask, one number per logit:
     where it is 0 the action has probability 0. Sampling, log π, entropy and KL are those of this
-    one law.
+    one law. Observations are seen from the `origin` of their environment: `act` subtracts it, the
+    other methods take what is left.
     """
 
     encoder: Encoder
@@ -42,6 +43,7 @@ class Policy(Module):
     network: MLP | UserNetwork
     head: Head
     masked: bool = eqx.field(static=True, default=False)
+    origin: tuple[float, ...] | None = eqx.field(static=True, default=None)
 
     def __call__(self, observation: AnyArray, memory: AnyArray | None = None) -> Distribution:
         """The action distribution for observations with any leading dimensions.
@@ -155,7 +157,9 @@ class Policy(Module):
             raise LogpiError(
                 f"the observation has shape {array.shape}, the policy was made for {shape}"
             )
-        return array
+        if self.origin is None:
+            return array
+        return array - np.reshape(self.origin, shape)
 
 
 def make_policy(
@@ -164,6 +168,7 @@ def make_policy(
     options: NetworkOptions,
     random: np.random.Generator,
     masked: bool = False,
+    origin: tuple[float, ...] | None = None,
 ) -> Policy:
     """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
     squash = options.actions == "tanh-normal"
@@ -180,4 +185,4 @@ def make_policy(
         network = make_user_network(options.network, features, head.size, random)
     else:
         network = MLP([*features, *options.hidden, head.size], 0.01, random)
-    return Policy(encoder, memory, network, head, masked)
+    return Policy(encoder, memory, network, head, masked, origin)

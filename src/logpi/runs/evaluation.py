@@ -1,6 +1,6 @@
 """How good a policy is: the mean return of fresh episodes, with an interval."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -87,6 +87,7 @@ def evaluate(
     require_seed(seed)
     made = make_environment(environment, max_episode_steps)
     require_fitting(policy, made.spec)
+    made = replace(made, spec=replace(made.spec, origin=policy.origin))
     sampler = make_sampler(made, min(COPIES, episodes), seed)
     try:
         return Evaluation(*sampler.evaluate(policy, episodes, deterministic))

@@ -97,6 +97,7 @@ def resume(
         settings = replace(settings, steps=step_count(steps))
     method = settings.algorithm
     made = make_environment(environment or settings.environment, settings.max_episode_steps)
+    made = replace(made, spec=replace(made.spec, origin=_stored_origin(found)))
     _require_unchanged(found.config.get("environment"), made.spec.to_json(), found.path)
     is_saved = bool(found.checkpoints())
     if is_saved:
@@ -167,11 +168,21 @@ def _stored_learner(found: RunFolder) -> Learner:
             reward_threshold=None,
             identity={},
             masked=stored["masked"],
+            origin=_stored_origin(found),
         )
     except (KeyError, TypeError, ValueError) as error:
         path = found.path / "config.json"
         raise LogpiError(f"{path} does not describe its environment: {error!r}") from None
     return settings.algorithm.make_learner(spec, settings.seed)
+
+
+def _stored_origin(found: RunFolder) -> tuple[float, ...] | None:
+    """From where the run sees its observations, whatever the environment begins with now."""
+    environment = found.config.get("environment")
+    origin = environment.get("origin") if isinstance(environment, dict) else None
+    if isinstance(origin, list):
+        return tuple(map(float, origin))
+    return None
 
 
 def _require_unchanged(before: object, now: dict[str, object], path: Path) -> None:

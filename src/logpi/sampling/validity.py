@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from logpi.core.errors import LogpiError
 from logpi.core.trajectory import Trajectory
-from logpi.environments.spec import EnvironmentSpec
+from logpi.environments.spec import LARGEST, EnvironmentSpec
 
 
 class Invalid(NamedTuple):
@@ -28,22 +28,24 @@ def first_invalid(
     seen: Bool[ndarray, "time env"],
     acted: Bool[ndarray, "time env"],
 ) -> Invalid | None:
-    """The first value that is not finite, or lies outside its Discrete space.
+    """The first value that is not finite, is beyond `LARGEST`, or lies outside its Discrete space.
 
     It is looked for in the rows that were `seen`. Where one `acted`, an action must also be
     allowed.
     """
     for field, values in (("observation", observation), ("reward", reward)):
-        wrong = _first(~_everywhere(np.isfinite(values)) & seen)
+        if values.dtype.kind != "f":
+            continue
+        wrong = _first(~_everywhere(np.abs(values) <= LARGEST) & seen)
         if wrong is not None:
-            return Invalid(*wrong, f"{field} {_how(values, spec)}: {_value(values, wrong)}")
+            return Invalid(*wrong, f"{field} {how_wrong(_value(values, wrong))}")
     space = spec.observation_space
     if isinstance(space, gym.spaces.Discrete):
         inside = (observation >= space.start) & (observation < space.start + space.n)
         wrong = _first(~_everywhere(inside) & seen)
         if wrong is not None:
             found = _value(observation, wrong)
-            return Invalid(*wrong, f"observation {_how(observation, spec)}: {found}")
+            return Invalid(*wrong, f"observation lies outside {space}: {found}")
     if spec.masked:
         allowed = observation[..., : spec.action_space.n] > 0  # type: ignore[attr-defined]
         wrong = _first(~allowed.any(-1) & acted)
@@ -64,13 +66,14 @@ def _first(wrong: Bool[ndarray, "time env"]) -> tuple[int, int] | None:
     return int(row), int(copy)
 
 
-def _how(values: ndarray, spec: EnvironmentSpec) -> str:
-    if np.issubdtype(values.dtype, np.floating):
-        return "is not finite"
-    return f"lies outside {spec.observation_space}"
+def how_wrong(value: ndarray | np.generic) -> str:
+    """What is wrong with a value that is not finite, or too large."""
+    if np.isfinite(value).all():
+        return f"is beyond {LARGEST:g}, where squares leave single precision: {value}"
+    return f"is not finite: {value}"
 
 
-def _value(values: ndarray, place: tuple[int, int]) -> object:
+def _value(values: ndarray, place: tuple[int, int]) -> ndarray | np.generic:
     row, copy = place
     return np.take(values[row], copy, axis=0)
 
@@ -86,13 +89,13 @@ FIELDS = ("observation", "reward")
 
 def first_not_finite(trajectory: Trajectory) -> Int[Array, "3"]:
     """(number of the field in `FIELDS`, step in its episode, copy) of the first value that is not
-    finite; -1s for none.
+    finite, or beyond `LARGEST`; -1s for none.
 
     The observations that a stream has reached are looked at too: the critic values them.
     """
     time, env = trajectory.mask.shape
     values = (trajectory.observation, trajectory.reward)
-    finite = [jnp.isfinite(x).reshape(time, env, -1).all(-1) for x in values]
+    finite = [_is_quantity(jnp.asarray(x)).reshape(time, env, -1).all(-1) for x in values]
     wrong = ~jnp.stack(finite, axis=-1).ravel()
     first = jnp.argmax(wrong)
     row = first // 2 // env
@@ -100,6 +103,13 @@ def first_not_finite(trajectory: Trajectory) -> Int[Array, "3"]:
     step = jnp.asarray(trajectory.step)[row, copy]
     place = jnp.stack([first % 2, step, copy])
     return jnp.where(wrong[first], place, -1).astype(jnp.int32)
+
+
+def _is_quantity(x: Array) -> Bool[Array, "..."]:
+    """Where a number is finite and not beyond `LARGEST`; whole numbers are."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.abs(x) <= LARGEST
+    return jnp.ones_like(x, bool)
 
 
 NOTHING_WRONG = (-1, -1, -1)
@@ -113,4 +123,6 @@ def require_finite(spec: EnvironmentSpec, place: Int[ndarray, "3"], batch: str) 
     field, step, copy = map(int, place)
     if field >= 0:
         where = f"environment {copy}, {batch}, step {step}"
-        raise LogpiError(f"{spec.name}: {where}: {FIELDS[field]} is not finite")
+        raise LogpiError(
+            f"{spec.name}: {where}: {FIELDS[field]} is not finite, or beyond {LARGEST:g}"
+        )

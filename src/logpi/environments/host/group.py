@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from logpi.environments.spec import MASK, stored_dtype
+
 
 class EnvironmentFailure(Exception):
     """Environment `index` of a group failed or broke its own declaration; the rollout adds episode
@@ -50,20 +52,11 @@ class Group(Protocol):
 
 
 def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
-    """The dtype and shape in which observations of a space are stored: as numbers if they are too
-    large for 32 bits.
-    """
+    """The dtype and shape in which observations of a space are stored."""
     if isinstance(space, gym.spaces.Discrete):
-        return np.dtype(np.int32), ()
+        return stored_dtype(space), ()
     assert space.shape is not None
-    if isinstance(space, gym.spaces.Box) and _exceeds_32_bits(space):
-        return np.dtype(np.float64), space.shape
-    return np.dtype(space.dtype), space.shape
-
-
-def _exceeds_32_bits(space: gym.spaces.Box) -> bool:
-    bounds = np.append(space.low, space.high).astype(float)
-    return space.dtype.kind in "iu" and bool((np.abs(bounds) >= 2**31).any())
+    return stored_dtype(space), space.shape
 
 
 def describe(error: BaseException) -> str:
@@ -86,15 +79,21 @@ def reset_answer(index: int, answer: object) -> object:
     raise EnvironmentFailure(index, f"reset returned {_kind(answer)}, it must be {form}")
 
 
-def step_answer(index: int, answer: object) -> tuple[object, float, bool, bool]:
+def step_answer(
+    index: int, answer: object, masked: bool = False
+) -> tuple[object, float, bool, bool]:
     """Observation, reward, terminated and truncated of what `step` returned.
 
-    **Raises:** `EnvironmentFailure` that names the field that is of another kind.
+    **Raises:** `EnvironmentFailure` that names the field that is of another kind, and for an action
+    mask that `reset` had not announced by one of its own (`masked`).
     """
     if not isinstance(answer, tuple) or len(answer) != 5:
         form = "(observation, reward, terminated, truncated, info)"
         raise EnvironmentFailure(index, f"step returned {_kind(answer)}, it must be {form}")
-    observation, reward, terminated, truncated, _ = answer
+    observation, reward, terminated, truncated, info = answer
+    if not masked and isinstance(info, dict) and MASK in info:
+        both = "give one in the info of reset too, or in none"
+        raise EnvironmentFailure(index, f"step's info has an {MASK}, reset's has none: {both}")
     if type(reward) is not float:
         reward = _as_reward(index, reward)
     if type(terminated) is not bool:

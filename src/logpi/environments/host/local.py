@@ -44,6 +44,7 @@ class LocalGroup:
             self._action_dtype = action.dtype
         else:
             self._action_dtype = None
+        self._masked = environment.spec.masked
         self.observation = np.zeros((count, *self._shape), stored)
         self.reward = np.zeros(count)
         self.terminated = np.zeros(count, bool)
@@ -66,7 +67,7 @@ class LocalGroup:
                 answer = self._environments[i].step(native[i])
             except (Exception, SystemExit) as error:
                 raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
-            observation, reward, terminated, truncated = step_answer(i, answer)
+            observation, reward, terminated, truncated = step_answer(i, answer, self._masked)
             self.reward[i] = reward
             self.terminated[i] = terminated
             self.truncated[i] = truncated

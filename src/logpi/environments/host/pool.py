@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from logpi.core.errors import LogpiError
 from logpi.environments.host.group import observation_layout
-from logpi.environments.spec import EnvironmentSpec, HostEnvironment, near_names
+from logpi.environments.spec import EnvironmentSpec, HostEnvironment, near_names, origin_of
 
 
 def _envpool(name: str) -> Any:
@@ -47,6 +47,7 @@ def pool_environment(name: str, max_episode_steps: int | None) -> HostEnvironmen
         max_episode_steps=int(config.max_episode_steps),
         reward_threshold=getattr(config, "reward_threshold", None),
         identity={"envpool": version("envpool")},
+        origin=origin_of(made.observation_space, made.reset()[0][0]),
     )
     return HostEnvironment(
         spec, None, None, lambda count: PoolGroup(envpool, name, spec, count, options)

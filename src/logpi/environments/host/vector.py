@@ -13,7 +13,13 @@ from numpy import ndarray
 
 from logpi.core.errors import LogpiError
 from logpi.environments.host.group import observation_layout
-from logpi.environments.spec import ATARI_LIMIT, EnvironmentSpec, HostEnvironment, near_names
+from logpi.environments.spec import (
+    ATARI_LIMIT,
+    EnvironmentSpec,
+    HostEnvironment,
+    near_names,
+    origin_of,
+)
 
 
 def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironment:
@@ -32,6 +38,9 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
     limit = registered.max_episode_steps or (ATARI_LIMIT if name.startswith("ALE/") else None)
     space = first.single_observation_space
     mode = first.metadata.get("autoreset_mode")
+    origin = None
+    if isinstance(space, gym.spaces.Box):
+        origin = origin_of(space, first.reset(seed=0)[0][0])
     first.close()
     if limit is None:
         raise LogpiError(
@@ -55,6 +64,7 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
         max_episode_steps=limit,
         reward_threshold=registered.reward_threshold,
         identity={"gymnasium": version("gymnasium")},
+        origin=origin,
     )
     return HostEnvironment(spec, None, None, lambda count: VectorGroup(_made(name, count)))
 

@@ -15,6 +15,7 @@ from logpi.core.trajectory import Trajectory
 from logpi.environments.host.group import EnvironmentFailure, Group
 from logpi.environments.spec import EnvironmentSpec
 from logpi.networks.policy import Policy
+from logpi.sampling.host.observations import Observer
 from logpi.sampling.noise import host_noise, no_noise
 from logpi.sampling.seam import Episodes, Interrupted
 from logpi.sampling.validity import error_at, first_invalid
@@ -47,6 +48,7 @@ class HostEpisodes:
         self._seed = seed
         self._interrupted = interrupted
         self._count = len(group.reward)
+        self._observer = Observer(spec)
 
     @property
     def time(self) -> int:
@@ -121,7 +123,7 @@ class HostEpisodes:
                 if self._interrupted():
                     raise Interrupted
                 observation = self._observation[t, :started]
-                observation[:] = group.observation[:started]
+                self._observer.copy(group.observation[:started], into=observation)
                 memory = acting.next_memory(observation, memory)
                 action = acting(observation, memory).sample(next(noise))
                 actions.append(action)

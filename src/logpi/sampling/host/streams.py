@@ -20,6 +20,7 @@ from logpi.core.trajectory import Trajectory
 from logpi.environments.host.group import EnvironmentFailure, Group
 from logpi.environments.spec import EnvironmentSpec
 from logpi.networks.policy import Policy
+from logpi.sampling.host.observations import Observer
 from logpi.sampling.noise import host_noise
 from logpi.sampling.seam import Interrupted
 from logpi.sampling.validity import error_at, first_invalid
@@ -57,6 +58,7 @@ class HostStreams:
         self._interrupted = interrupted
         self._count = len(group.reward)
         self._everyone = list(range(self._count))
+        self._observer = Observer(spec)
 
     @property
     def time(self) -> int:
@@ -119,19 +121,20 @@ class HostStreams:
         """
         now = self._now
         rollout = self._empty_rollout()
+        seen = np.asarray(rollout.observation)
         noise = host_noise(policy, self._count, self._seed, Stream.TRAINING, batch)
         acting = policy.on_host()
         memory = now.memory
         for t in range(self._rows):
             if self._interrupted():
                 raise Interrupted
-            observation = rollout.observation[t]
-            observation[:] = self._group.observation
+            observation = seen[t]
+            self._see(into=observation)
             memory = acting.next_memory(observation, memory, now.step)
             action = acting(observation, memory).sample(next(noise))
             rollout.action[t] = action
             self._step_running(rollout, t, acting.execute(action))
-        rollout.observation[-1] = self._group.observation
+        self._see(into=seen[-1])
         rollout.step[-1] = now.step
         self._remember_actions(rollout)
         rollout = rollout._replace(
@@ -209,6 +212,13 @@ class HostStreams:
     def _step(self, actions: ndarray, copies: list[int]) -> None:
         try:
             self._group.step(actions, copies)
+        except EnvironmentFailure as failure:
+            raise self._error(failure) from failure
+
+    def _see(self, into: ndarray) -> None:
+        """What policies see of all copies now."""
+        try:
+            self._observer.copy(self._group.observation, into)
         except EnvironmentFailure as failure:
             raise self._error(failure) from failure
 
