@@ -7,16 +7,19 @@ import io
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from logpi.core.checks import step_count
 from logpi.core.errors import LogpiError
+from logpi.core.say import say_aside, silence
 
 
 def _parse_steps(arguments: list[str]) -> int:
@@ -69,6 +72,12 @@ class Train:
     the faster choice is taken."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
+    step_limit: float | None = 300.0
+    """Seconds that the environment may take for a reset or a step of all its copies; longer is a
+    fault."""
+    on_fault: Literal["stop", "replay", "skip"] = "stop"
+    """When the environment fails: save and stop; let new copies play the batch again, the same; or
+    throw the batch away, whole, and go on with the next."""
 
     def run(self) -> None:
         from logpi.runs.training import train
@@ -83,6 +92,8 @@ class Train:
             max_episode_steps=self.max_episode_steps,
             workers=self.workers,
             checkpoint_every=self.checkpoint_every,
+            step_limit=self.step_limit,
+            on_fault=self.on_fault,
             reporter=_reporter(),
         )
 
@@ -421,12 +432,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 COMMANDS, prog="logpi", description=description, args=command
             )
         _use_caches()
-        return chosen.run() or 0
+        status = chosen.run() or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except LogpiError as error:
-        print(f"logpi: error: {error}", file=sys.stderr)
+        say_aside(f"logpi: error: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `logpi derive | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 141
+    except OSError as error:  # all files are read and written with words of their own
+        say_aside(f"logpi: error: the output cannot be written: {error.strerror}")
+        silence(sys.stdout)
+        return 2
+
+
+# Seconds that threads of an environment have to end when the command has.
+GRACE = 5.0
+
+
+def program() -> NoReturn:
+    """The program `logpi`: `main`, after which threads that do not end are left."""
+    status = main()
+    threading.Thread(target=_leave, args=(status,), daemon=True).start()
+    sys.exit(status)
+
+
+def _leave(status: int) -> None:
+    """End the program, which waits for threads that are no daemons."""
+    time.sleep(GRACE)
+    left = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    left.remove(threading.main_thread().name)
+    say_aside(f"logpi: warning: left running: {', '.join(left)}")
+    os._exit(status)

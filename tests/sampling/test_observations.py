@@ -6,9 +6,9 @@ import pytest
 
 import logpi
 from logpi import LogpiError, Reinforce
+from logpi.core.quantities import bounds_of
 from logpi.environments.doctor import examine
 from logpi.environments.registry import make_environment
-from logpi.environments.spec import bounds_of
 from logpi.networks.heads import NormalHead
 
 SINCE_1970 = 1.75e9

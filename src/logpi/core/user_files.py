@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import describe
 
 
 def is_file_source(source: str) -> bool:
@@ -41,7 +42,9 @@ def load_from_file(source: str) -> Any:
         named = sys.modules.setdefault(path.stem, module)
         try:
             spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             del sys.modules[str(path)]
             lines = [
                 frame.lineno
@@ -49,9 +52,7 @@ def load_from_file(source: str) -> Any:
                 if frame.filename == str(path)
             ]
             where = f" (line {lines[-1]})" if lines else ""
-            raise LogpiError(
-                f"{file} does not import: {type(error).__name__}: {error}{where}"
-            ) from error
+            raise LogpiError(f"{file} does not import: {describe(error)}{where}") from error
         finally:
             if named is module:
                 del sys.modules[path.stem]

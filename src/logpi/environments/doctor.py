@@ -11,9 +11,11 @@ from numpy import ndarray
 
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
-from logpi.environments.host.group import EnvironmentFailure, describe, reset_answer, step_answer
+from logpi.core.foreign import describe
+from logpi.core.quantities import LARGEST
+from logpi.environments.host.group import EnvironmentFailure, reset_answer, step_answer
 from logpi.environments.registry import EnvironmentLike, make_environment
-from logpi.environments.spec import LARGEST, CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import make_policy
 
@@ -133,7 +135,9 @@ def examine(
         seconds = _step_time(copies(), spec)
     except EnvironmentFailure as failure:
         raise LogpiError(f"{spec.name}: {failure.message}") from failure
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise LogpiError(f"{spec.name} failed: {describe(error)}") from error
     seen = _named(spec.observation_space)
     if spec.masked:

@@ -16,6 +16,7 @@ import numpy as np
 
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import describe, faults_ignored
 from logpi.core.user_files import is_file_source, load_from_file, name_of
 from logpi.environments.spec import (
     ATARI_LIMIT,
@@ -188,7 +189,7 @@ def _host(
         masked=isinstance(first, MaskFirst),
         origin=_origin(first),
     )
-    with contextlib.suppress(Exception, SystemExit):  # nothing of it is needed any more
+    with faults_ignored():
         first.close()
 
     def make() -> gym.Env:
@@ -204,7 +205,7 @@ def _origin(environment: gym.Env) -> tuple[float, ...] | None:
     """Where its observations begin; an error is reported by the first rollout, with its place."""
     space = environment.observation_space
     if stored_dtype(space) == np.float64:
-        with contextlib.suppress(Exception, SystemExit):
+        with faults_ignored():
             return origin_of(space, environment.reset(seed=0)[0])
     return None
 
@@ -245,10 +246,10 @@ def _called(factory: Callable[[], Any], name: str) -> Any:
             return factory()
     except LogpiError:
         raise
-    except (Exception, SystemExit) as error:
-        raise LogpiError(
-            f"{name} could not be made: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise LogpiError(f"{name} could not be made: {describe(error)}") from error
 
 
 def _register_package(name: str) -> None:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from logpi.core.errors import LogpiError
+from logpi.core.quantities import LARGEST
 
 # Time limit of an environment that declares none: a whole-episode method needs every episode to
 # end.
@@ -20,8 +21,6 @@ ATARI_LIMIT = 27_000
 
 # The name under which an environment gives the actions that it allows.
 MASK = "action_mask"
-# No quantity is as large: its square leaves single precision, and a bound as large is none.
-LARGEST = 1e18
 # From here on what changes an observation may be lost in single precision, which has 7 digits.
 FAR_FROM_ZERO = 1000.0
 
@@ -65,13 +64,14 @@ class HostEnvironment:
 
     `source` names it so that another process can make it too; None for a factory that lives in this
     process only. `pool(count)` gives many copies at once, as a `Group`, where a package steps them
-    together itself.
+    together itself. `step_limit` is the seconds that a reset or a step of all copies may take.
     """
 
     spec: EnvironmentSpec
     make: Callable[[], gym.Env] | None
     source: str | None
     pool: Callable[[int], Any] | None = None
+    step_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,6 @@ def origin_of(space: gym.Space, observation: np.ndarray) -> tuple[float, ...] | 
     if not far.any():
         return None
     return tuple(np.where(far, first, 0.0).tolist())
-
-
-def bounds_of(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds of a Box in double precision; one beyond `LARGEST` is infinite."""
-    low = np.asarray(space.low, float)
-    high = np.asarray(space.high, float)
-    return np.where(low < -LARGEST, -np.inf, low), np.where(high > LARGEST, np.inf, high)
 
 
 def near_names(name: str, known: Iterable[str], otherwise: str = "see its list") -> str:

@@ -1,6 +1,5 @@
 """Observations and actions of any Gymnasium space as one array, an action mask first."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from gymnasium.spaces.utils import flatten, flatten_space
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import faults_ignored
 from logpi.environments.spec import MASK
 
 
@@ -106,7 +106,7 @@ def _observation_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:
     discrete = isinstance(environment.action_space, gym.spaces.Discrete)
     if not masked:
         # an error is reported by the first rollout, with its place
-        with contextlib.suppress(Exception, SystemExit):
+        with faults_ignored():
             masked = MASK in environment.reset(seed=0)[1]
     if masked and discrete:
         return MaskFirst

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from logpi.core.arrays import AnyArray, float_dtype
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
-from logpi.environments.spec import bounds_of
+from logpi.core.quantities import bounds_of
 from logpi.networks.layers import Convolutions, parameter
 
 # Standardised features are cut here: an outlier says no more.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from logpi.core.arrays import AnyArray
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
-from logpi.environments.spec import bounds_of
+from logpi.core.quantities import bounds_of
 from logpi.networks.distributions import (
     Categorical,
     Distribution,

@@ -33,7 +33,7 @@ MOST_BESIDE_ARRAYS = 10_000_000
 @dataclass
 class Counters:
     """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
-    batches.
+    batches, `faults` counts those of environments after which it went on.
     """
 
     steps: int = 0
@@ -41,6 +41,7 @@ class Counters:
     updates: int = 0
     seconds: float = 0.0
     recent: list[list[float]] = field(default_factory=list)
+    faults: int = 0
 
     def recent_means(self) -> tuple[float, float]:
         """Mean return and mean length of the recent episodes; NaN before any has ended."""
@@ -133,7 +134,7 @@ def _read_counters(archive: zipfile.ZipFile) -> Counters:
     fields = json.loads(array.tobytes())
     if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
         raise DamagedCheckpoint("its counters have other names")
-    counts = [fields[name] for name in ("steps", "episodes", "updates")]
+    counts = [fields[name] for name in ("steps", "episodes", "updates", "faults")]
     valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
     valid &= isinstance(fields["recent"], list) and all(map(_is_recent, fields["recent"]))
     if not valid or not _is_finite(fields["seconds"]):

@@ -1,5 +1,6 @@
 """How good a policy is: the mean return of fresh episodes, with an interval."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from logpi.environments.spec import EnvironmentSpec, space_to_json
 from logpi.networks.encoder import Encoder
 from logpi.networks.heads import Head, NormalHead, ProductHead, action_head
 from logpi.networks.policy import Policy
+from logpi.runs.checkpoint import Counters
 from logpi.sampling.choose import make_sampler
-from logpi.sampling.seam import Sampler
+from logpi.sampling.seam import FEWEST_EVALUATED, Sampler
 
 # Episodes that run side by side.
 COPIES = 16
@@ -114,15 +116,21 @@ class FinalEvaluation:
         return {**self.most_probable.to_json(), "drawn": self.drawn.to_json()}
 
 
-def evaluate_at_end(sampler: Sampler, policy: Policy, steps: int) -> FinalEvaluation:
-    """Evaluate the policy of a run that has made `steps` steps, with a share of as many.
+def evaluate_at_end(sampler: Sampler, policy: Policy, counters: Counters) -> FinalEvaluation:
+    """Evaluate the policy of a run, with a share of the steps that it has made.
 
-    The number of episodes follows from steps alone: a run that is replayed is evaluated alike.
+    The number of episodes follows from the counters alone: a run that is replayed is evaluated
+    alike.
     """
-    most = int(steps * SHARE / 2)
+    _, length = counters.recent_means()
+    most_steps = int(counters.steps * SHARE / 2)
+    if math.isnan(length):
+        episodes = FEWEST_EVALUATED
+    else:
+        episodes = min(EPISODES, max(FEWEST_EVALUATED, int(most_steps / length)))
     return FinalEvaluation(
-        most_probable=Evaluation(*sampler.evaluate(policy, EPISODES, True, most)),
-        drawn=Evaluation(*sampler.evaluate(policy, EPISODES, False, most)),
+        most_probable=Evaluation(*sampler.evaluate(policy, episodes, True, most_steps)),
+        drawn=Evaluation(*sampler.evaluate(policy, episodes, False, most_steps)),
     )
 
 

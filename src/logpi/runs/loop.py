@@ -4,12 +4,13 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import exits_raised
 from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.methods.learner import Learner
 from logpi.networks.policy import Policy
@@ -28,7 +29,7 @@ from logpi.runs.report import Reporter
 from logpi.runs.settings import Settings
 from logpi.runs.signals import stop_signals
 from logpi.sampling.choose import make_sampler
-from logpi.sampling.seam import Interrupted, Sampler
+from logpi.sampling.seam import Faults, Interrupted, Sampler
 
 CHECKPOINTS_PER_RUN = 10
 SECONDS_PER_CHECKPOINT = 300.0
@@ -72,16 +73,22 @@ def run(
     with (
         folder.only_writer(),
         stop_signals() as interrupted,
+        exits_raised(),
         _lack_of_memory_named(spec.name, size),
     ):
-        sampler = make_sampler(environment, copies, settings.seed, settings.workers, interrupted)
+        if isinstance(environment, HostEnvironment):
+            environment = replace(environment, step_limit=settings.step_limit)
+        faults = Faults(settings.on_fault, reporter.warn)
+        sampler = make_sampler(
+            environment, copies, settings.seed, settings.workers, interrupted, faults
+        )
         try:
             learner, counters = start(sampler)
             reporter.start(settings, folder.path, counters)
             with _faults_told(reporter, folder):
                 learner = _learn_and_track(folder, settings, sampler, learner, counters, reporter)
                 reporter.evaluating()
-                evaluation = evaluate_at_end(sampler, learner.policy, counters.steps)
+                evaluation = evaluate_at_end(sampler, learner.policy, counters)
         finally:
             sampler.close()
         folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})

@@ -47,6 +47,7 @@ def count_update(counters: Counters, update: Mapping[str, float], seconds: float
     counters.steps += int(update["steps"])
     counters.episodes += int(update["episodes"])
     counters.updates += 1
+    counters.faults += int(update.get("faults", 0))
     counters.seconds += seconds
     if update["episodes"]:
         names = ("episode_return", "episode_length", "episodes")
@@ -81,6 +82,7 @@ def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, f
         STEPS: counters.steps,
         "time/episodes": counters.episodes,
         "time/iterations": counters.updates,
+        "time/faults": counters.faults,
         "time/time_elapsed": counters.seconds,
         "time/fps": counters.steps / max(counters.seconds, 1e-9),
         RETURN: episode_return,

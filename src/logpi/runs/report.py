@@ -2,12 +2,13 @@
 end.
 """
 
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Protocol, runtime_checkable
 
+from logpi.core.say import say, say_aside
 from logpi.methods.registry import name_of_method
 from logpi.runs.checkpoint import Counters
 from logpi.runs.evaluation import Evaluation, FinalEvaluation
@@ -60,7 +61,7 @@ class SilentReporter:
     def stopped(self, folder: Path, saved: int | None) -> None: ...
 
     def warn(self, message: str) -> None:
-        print(f"logpi: warning: {message}", file=sys.stderr)
+        say_aside(f"logpi: warning: {message}")
 
 
 class LineReporter(SilentReporter):
@@ -76,20 +77,20 @@ class LineReporter(SilentReporter):
         resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
         algorithm = name_of_method(settings.algorithm)
         what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
-        print(f"{what}{resumed}, in {self._named(folder)}")
+        say(f"{what}{resumed}, in {self._named(folder)}")
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
         tenth = 10 * counters.steps // settings.steps
         if tenth > self._tenth:
             self._tenth = tenth
-            print(_state(counters), flush=True)
+            say(_state(counters))
 
     def stopped(self, folder: Path, saved: int | None) -> None:
         if saved is None:
-            print(f"stopped before anything was saved in {self._named(folder)}")
+            say(f"stopped before anything was saved in {self._named(folder)}")
             return
-        print(f"stopped; saved at step {saved:,}; continue with")
-        print(f"  logpi resume {self._named(folder)}")
+        say(f"stopped; saved at step {saved:,}; continue with")
+        say(f"  logpi resume {self._named(folder)}")
 
     def finish(
         self, folder: Path, counters: Counters, evaluation: FinalEvaluation, threshold: float | None
@@ -97,15 +98,17 @@ class LineReporter(SilentReporter):
         wall = time.perf_counter() - self._began
         speed = counters.steps / max(counters.seconds, 1e-9)
         taken = evaluation.most_probable
-        print(f"return   {_worth(taken)}, most probable actions{_against(threshold, taken)}")
+        say(f"return   {_worth(taken)}, most probable actions{_against(threshold, taken)}")
         if evaluation.differs:
-            print(f"drawn    {_worth(evaluation.drawn)}, actions drawn from the policy")
-        print(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
+            say(f"drawn    {_worth(evaluation.drawn)}, actions drawn from the policy")
+        say(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
+        if counters.faults:
+            say(f"faults   {counters.faults} of the environment, after which it went on")
         named = self._named(folder)
-        print(f"run      {named}")
-        print(f"next     logpi evaluate {named}")
-        print(f"         logpi plot {named}")
-        print(f"         logpi resume {named} --steps {_short(2 * counters.steps)}")
+        say(f"run      {named}")
+        say(f"next     logpi evaluate {named}")
+        say(f"         logpi plot {named}")
+        say(f"         logpi resume {named} --steps {_short(2 * counters.steps)}")
 
     def _named(self, folder: Path) -> str:
         """The folder as a word of a command that is given where this one was."""
@@ -162,7 +165,8 @@ class BarReporter(LineReporter):
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         super().start(settings, folder, counters)
         self._progress.update(self._task, total=settings.steps, completed=counters.steps)
-        self._progress.start()
+        with suppress(OSError):
+            self._progress.start()
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
         episode_return, _ = counters.recent_means()
@@ -187,4 +191,5 @@ class BarReporter(LineReporter):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._progress.stop()
+        with suppress(OSError):
+            self._progress.stop()

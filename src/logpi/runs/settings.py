@@ -9,14 +9,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from logpi.core.checks import as_python_value, is_text, is_whole, require, require_seed, step_count
+from logpi.core.checks import (
+    as_python_value,
+    is_real,
+    is_text,
+    is_whole,
+    require,
+    require_seed,
+    step_count,
+)
 from logpi.core.errors import LogpiError
 from logpi.core.user_files import is_file_source
 from logpi.methods.method import Method
 from logpi.methods.registry import METHODS, name_of_method
 from logpi.methods.reinforce import Reinforce
+from logpi.sampling.seam import OnFault
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class Settings:
     max_episode_steps: int | None = None
     workers: int | None = None
     checkpoint_every: int | None = None
+    step_limit: float | None = 300.0
+    on_fault: OnFault = "stop"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -47,6 +58,11 @@ class Settings:
             value = getattr(self, name)
             valid = value is None or (is_whole(value) and value >= least)
             require(valid, name, f"a whole number >= {least}", value)
+        limit = self.step_limit
+        in_range = limit is None or (is_real(limit) and 0 < limit < 1e6)
+        require(in_range, "step_limit", "a number of seconds, or none", limit)
+        known = self.on_fault in get_args(OnFault)
+        require(known, "on_fault", " or ".join(get_args(OnFault)), self.on_fault)
 
     def to_json(self) -> dict[str, object]:
         """Flat, as `from_json` and `--config` read it."""

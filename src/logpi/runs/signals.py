@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from logpi.core.signals import STOP_SIGNALS
+from logpi.core.signals import STOP_SIGNALS, TookTooLong, set_alarm
 
 # Seconds after which a step that does not end is left by force.
 PATIENCE = 10.0
@@ -27,14 +27,16 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
         _restore(number, before[number])
-        _set_alarm(PATIENCE)
+        set_alarm(PATIENCE)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if stop.is_set():
+            raise KeyboardInterrupt
+        raise TookTooLong
 
     def has_come() -> bool:
         if stop.is_set():
-            _set_alarm(0.0)
+            set_alarm(0.0)
         return stop.is_set()
 
     before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
@@ -43,7 +45,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     try:
         yield has_come
     finally:
-        _set_alarm(0.0)
+        set_alarm(0.0)
         for number, handler in before.items():
             _restore(number, handler)
 
@@ -51,9 +53,3 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 def _restore(number: int, handler: object) -> None:
     """The handler of before; the system's own where Python did not set it."""
     signal.signal(number, handler or signal.SIG_DFL)  # type: ignore[arg-type]
-
-
-def _set_alarm(seconds: float) -> None:
-    """SIGALRM after so many seconds, 0 for never; nothing where there is none (Windows)."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)

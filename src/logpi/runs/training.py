@@ -16,7 +16,7 @@ from logpi.runs.folder import RunFolder
 from logpi.runs.loop import Run, run
 from logpi.runs.report import Reporter, SilentReporter
 from logpi.runs.settings import Settings
-from logpi.sampling.seam import Sampler
+from logpi.sampling.seam import OnFault, Sampler
 
 
 def train(
@@ -29,13 +29,18 @@ def train(
     max_episode_steps: int | None = None,
     workers: int | None = None,
     checkpoint_every: int | None = None,
+    step_limit: float | None = 300.0,
+    on_fault: OnFault = "stop",
     reporter: Reporter | None = None,
 ) -> Run:
     """Train a policy; stops after the batch with which `steps` environment steps are reached.
 
     `environment` is an id, `gymnax:ID`, `finite:NAME`, `FILE:NAME`, a factory of Gymnasium
     environments or a `FiniteMDP`; `out` is the run folder, by default `runs/ENV_N`. Ctrl-C saves a
-    checkpoint and raises `KeyboardInterrupt`.
+    checkpoint and raises `KeyboardInterrupt`. An environment has failed when it raises, breaks its
+    declaration, or takes longer than `step_limit` seconds for a reset or a step of all copies;
+    `on_fault` says whether the run then stops, has the batch played again by new copies, or throws
+    it away.
 
     **Raises:** `LogpiError` for settings, environments and folders that cannot be used.
     """
@@ -48,6 +53,8 @@ def train(
         max_episode_steps=max_episode_steps,
         workers=workers,
         checkpoint_every=checkpoint_every,
+        step_limit=step_limit,
+        on_fault=on_fault,
     )
     method = settings.algorithm
     learner = _first_learner(method, made.spec, seed)

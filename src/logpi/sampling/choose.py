@@ -6,7 +6,7 @@ from logpi.core.errors import LogpiError
 from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.sampling.compiled.sampler import CompiledSampler
 from logpi.sampling.host.sampler import HostSampler
-from logpi.sampling.seam import Sampler
+from logpi.sampling.seam import STOP_AT_FAULTS, Faults, Sampler
 
 
 def make_sampler(
@@ -15,6 +15,7 @@ def make_sampler(
     seed: int,
     workers: int | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    faults: Faults = STOP_AT_FAULTS,
 ) -> Sampler:
     """The sampler of `count` copies of an environment; `interrupted` is asked as often as the
     sampler can stop.
@@ -27,4 +28,4 @@ def make_sampler(
         )
     if isinstance(environment, CompiledEnvironment):
         return CompiledSampler(environment, count, seed, interrupted)
-    return HostSampler(environment, count, seed, workers, interrupted)
+    return HostSampler(environment, count, seed, workers, interrupted, faults)

@@ -5,7 +5,8 @@ finished and counted, so that which episodes count does not depend on how they e
 that play rollouts it is N streams of episodes, cut after a fixed number of rows.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -22,6 +23,25 @@ class Interrupted(Exception):
     """The user asked to stop. The batch under way is dropped; after a resume it is sampled again,
     the same.
     """
+
+
+OnFault: TypeAlias = Literal["stop", "replay", "skip"]
+
+
+def _tell_nobody(message: str) -> None:
+    """Nobody listens."""
+
+
+class Faults(NamedTuple):
+    """What happens where an environment fails: the run stops, the batch is played again by new
+    copies, or it is thrown away; and who is told.
+    """
+
+    on_fault: OnFault = "stop"
+    tell: Callable[[str], None] = _tell_nobody
+
+
+STOP_AT_FAULTS = Faults()
 
 
 class Episodes(NamedTuple):
@@ -55,7 +75,8 @@ class Sampler(Protocol):
     ) -> Episodes:
         """Fresh episodes, from seeds that training never uses.
 
-        `most_steps` bounds their steps: fewer episodes are then played, but at least two.
+        `most_steps` bounds their steps where Python steps the environment: fewer episodes are then
+        played, but at least two.
         """
         ...
 

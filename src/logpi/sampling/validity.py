@@ -9,8 +9,13 @@ from jaxtyping import Array, Bool, Int
 from numpy import ndarray
 
 from logpi.core.errors import LogpiError
+from logpi.core.quantities import LARGEST
 from logpi.core.trajectory import Trajectory
-from logpi.environments.spec import LARGEST, EnvironmentSpec
+from logpi.environments.spec import EnvironmentSpec
+
+
+class EnvironmentFault(LogpiError):
+    """An environment failed, or gave what it does not declare; the message says where."""
 
 
 class Invalid(NamedTuple):
@@ -78,9 +83,12 @@ def _value(values: ndarray, place: tuple[int, int]) -> ndarray | np.generic:
     return np.take(values[row], copy, axis=0)
 
 
-def error_at(spec: EnvironmentSpec, copy: int, episode: int, step: int, message: str) -> LogpiError:
+def error_at(
+    spec: EnvironmentSpec, copy: int, episode: int, step: int, message: str
+) -> EnvironmentFault:
     """The error that says where something is wrong."""
-    return LogpiError(f"{spec.name}: environment {copy}, episode {episode}, step {step}: {message}")
+    where = f"{spec.name}: environment {copy}, episode {episode}, step {step}"
+    return EnvironmentFault(f"{where}: {message}")
 
 
 # The fields that are looked at in compiled programs.

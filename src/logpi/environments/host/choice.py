@@ -6,6 +6,7 @@ import time
 import gymnasium as gym
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import faults_ignored
 from logpi.environments.host.group import Group
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.host.workers import WorkerGroup
@@ -64,10 +65,9 @@ def make_group(environment: HostEnvironment, count: int, workers: int | None, co
         workers = 0
     if workers is None:
         first = environment.make()
-        try:
+        busy = 0.0
+        with faults_ignored():  # the first rollout reports what is wrong, with its place
             busy = measure_step(first) * count
-        except (Exception, SystemExit):
-            busy = 0.0  # whatever is wrong is reported by the first rollout, with its place
         saved = busy * (1 - 1 / cores)
         if saved < ROUND_TRIP:
             return LocalGroup(environment, count, [first])

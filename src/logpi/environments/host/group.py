@@ -59,15 +59,6 @@ def observation_layout(space: gym.Space) -> tuple[np.dtype, tuple[int, ...]]:
     return stored_dtype(space), space.shape
 
 
-def describe(error: BaseException) -> str:
-    """An exception in one line: its kind and its message, of which 300 characters are shown."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "its message cannot be made"
-    return f"{type(error).__name__}: {' '.join(text[:300].split())}"
-
-
 def reset_answer(index: int, answer: object) -> object:
     """The observation of what `reset` returned.
 

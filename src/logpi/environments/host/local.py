@@ -1,6 +1,5 @@
 """Copies of a Gymnasium environment in this process."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,9 +7,10 @@ import gymnasium as gym
 import numpy as np
 from numpy import ndarray
 
+from logpi.core.foreign import describe, faults_ignored
+from logpi.core.signals import TookTooLong, has_alarm, set_alarm
 from logpi.environments.host.group import (
     EnvironmentFailure,
-    describe,
     observation_layout,
     reset_answer,
     step_answer,
@@ -23,6 +23,24 @@ def native_actions(actions: ndarray) -> Sequence[Any]:
     if actions.ndim == 1 and actions.dtype.kind == "i":
         return actions.tolist()
     return list(actions)
+
+
+class _Alarm:
+    """The code inside is left by `TookTooLong` after so many seconds, if this thread can be."""
+
+    def __init__(self, seconds: float | None):
+        if has_alarm():
+            self._seconds = seconds
+        else:
+            self._seconds = None
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            set_alarm(self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if self._seconds is not None:
+            set_alarm(0.0)
 
 
 class LocalGroup:
@@ -45,33 +63,50 @@ class LocalGroup:
         else:
             self._action_dtype = None
         self._masked = environment.spec.masked
+        self._limit = environment.step_limit
+        self._alarm = _Alarm(self._limit)
         self.observation = np.zeros((count, *self._shape), stored)
         self.reward = np.zeros(count)
         self.terminated = np.zeros(count, bool)
         self.truncated = np.zeros(count, bool)
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
-        for seed, i in zip(seeds, rows, strict=True):
-            try:
-                answer = self._environments[i].reset(seed=seed)
-            except (Exception, SystemExit) as error:
-                raise EnvironmentFailure(i, f"reset raised {describe(error)}") from error
-            self.observation[i] = self._checked(i, reset_answer(i, answer))
+        with self._alarm:
+            for seed, i in zip(seeds, rows, strict=True):
+                try:
+                    answer = self._environments[i].reset(seed=seed)
+                except KeyboardInterrupt:
+                    raise
+                except TookTooLong:
+                    raise self._too_long(i, "reset") from None
+                except BaseException as error:
+                    raise EnvironmentFailure(i, f"reset raised {describe(error)}") from error
+                self.observation[i] = self._checked(i, reset_answer(i, answer))
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
         if self._action_dtype is not None:
             actions = actions.astype(self._action_dtype, copy=False)
         native = native_actions(actions)
-        for i in active:
-            try:
-                answer = self._environments[i].step(native[i])
-            except (Exception, SystemExit) as error:
-                raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
-            observation, reward, terminated, truncated = step_answer(i, answer, self._masked)
-            self.reward[i] = reward
-            self.terminated[i] = terminated
-            self.truncated[i] = truncated
-            self.observation[i] = self._checked(i, observation)
+        with self._alarm:
+            for i in active:
+                try:
+                    answer = self._environments[i].step(native[i])
+                except KeyboardInterrupt:
+                    raise
+                except TookTooLong:
+                    raise self._too_long(i, "step") from None
+                except BaseException as error:
+                    raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
+                observation, reward, terminated, truncated = step_answer(i, answer, self._masked)
+                self.reward[i] = reward
+                self.terminated[i] = terminated
+                self.truncated[i] = truncated
+                self.observation[i] = self._checked(i, observation)
+
+    def _too_long(self, index: int, what: str) -> EnvironmentFailure:
+        return EnvironmentFailure(
+            index, f"{what} took longer than {self._limit:g} s (--step-limit)"
+        )
 
     def _checked(self, index: int, observation: Any) -> Any:
         """The observation, if its shape and kind of number are what its space declares."""
@@ -99,6 +134,5 @@ class LocalGroup:
 
     def close(self) -> None:
         for environment in self._environments:
-            # no run is lost for what an environment does when it is done with
-            with contextlib.suppress(Exception, SystemExit):
+            with faults_ignored():
                 environment.close()

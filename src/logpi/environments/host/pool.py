@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import faults_ignored
 from logpi.environments.host.group import observation_layout
 from logpi.environments.spec import EnvironmentSpec, HostEnvironment, near_names, origin_of
 
@@ -98,4 +99,5 @@ class PoolGroup:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.close()
+            with faults_ignored():
+                self._pool.close()

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy import ndarray
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import faults_ignored
 from logpi.environments.host.group import observation_layout
 from logpi.environments.spec import (
     ATARI_LIMIT,
@@ -117,4 +118,5 @@ class VectorGroup:
             kept[here] = np.asarray(new)[here]
 
     def close(self) -> None:
-        self._vector.close()
+        with faults_ignored():
+            self._vector.close()

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, NoReturn
 
 import gymnasium as gym
@@ -26,7 +26,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.core.errors import LogpiError
-from logpi.core.signals import STOP_SIGNALS
+from logpi.core.signals import STOP_SIGNALS, raise_too_long
 from logpi.environments.host.group import EnvironmentFailure, observation_layout
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.spec import HostEnvironment
@@ -42,6 +42,8 @@ PATIENCE = 300e-6
 # Seconds of stepping that `WorkerGroup.hindered` judges at a time: longer than the update takes to
 # compile beside it.
 WINDOW = 2.0
+# Seconds that a worker has beyond the time limit of a step, to say itself what took too long.
+GRACE = 5.0
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -80,6 +82,15 @@ def _watch(stream: IO[bytes]) -> Callable[[], None]:
     return wait
 
 
+def _is_readable(stream: IO[bytes], seconds: float) -> bool:
+    """Whether there is something to read within so many seconds; True where nothing can look."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
 class _Worker:
     """The parent's side of one process that steps the copies `first … first + count - 1`."""
 
@@ -95,7 +106,9 @@ class _Worker:
         settings = {
             "source": environment.source,
             "max_episode_steps": environment.spec.max_episode_steps,
+            "step_limit": environment.step_limit,
         }
+        self._limit = environment.step_limit
         self._send(json.dumps({**settings, "count": count}).encode() + b"\n")
 
     def _send(self, message: bytes) -> None:
@@ -120,6 +133,10 @@ class _Worker:
         """One record per copy."""
         assert self._process.stdout is not None
         self._wait()
+        if self._limit is not None and not _is_readable(self._process.stdout, self._limit + GRACE):
+            self._process.kill()
+            late = f"has not answered for {self._limit + GRACE:g} s (--step-limit)"
+            raise EnvironmentFailure(self.first, f"its worker process {late}, and was killed")
         try:
             kind = _read(self._process.stdout, 1)
             if kind == ERROR:
@@ -278,6 +295,7 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     settings = json.loads(requests.readline())
     count = settings["count"]
     environment = make_host_environment(settings["source"], settings["max_episode_steps"])
+    environment = replace(environment, step_limit=settings["step_limit"])
     group = LocalGroup(environment, count)
     reply = np.zeros(count, _reply_layout(environment.spec.observation_space))
     dtype, shape = _action_layout(environment.spec.action_space)
@@ -294,9 +312,9 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
                 )
             else:
                 size = count * dtype.itemsize * int(np.prod(shape))
-                group.step(
-                    np.frombuffer(_read(requests, size), dtype).reshape(count, *shape), active
-                )
+                # some environments change the action that they get, in place
+                actions = np.frombuffer(bytearray(_read(requests, size)), dtype)
+                group.step(actions.reshape(count, *shape), active)
         except EnvironmentFailure as failure:
             message = {"index": failure.index, "message": failure.message}
             replies.write(ERROR + json.dumps(message).encode() + b"\n")
@@ -320,6 +338,8 @@ def main() -> None:
     """
     for number in STOP_SIGNALS:  # the parent's to answer
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, raise_too_long)
     _end_with_parent()
     requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -21,7 +21,7 @@ from logpi.methods.update import update
 from logpi.networks.policy import Policy
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.compiled.streams import begin_streams, sample_rollout
-from logpi.sampling.seam import FEWEST_EVALUATED, Advance, Episodes, Interrupted
+from logpi.sampling.seam import Advance, Episodes, Interrupted
 from logpi.sampling.validity import NOTHING_WRONG, first_not_finite, require_finite
 
 # Updates whose metrics one call of the compiled program can hold.
@@ -65,9 +65,6 @@ class CompiledSampler:
     def evaluate(
         self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
     ) -> Episodes:
-        if most_steps is not None:
-            longest = self._environment.spec.max_episode_steps
-            episodes = min(episodes, max(FEWEST_EVALUATED, most_steps // longest))
         batches = range(-(-episodes // EVALUATED_AT_ONCE))
         if most_steps is None:
             count = EVALUATED_AT_ONCE

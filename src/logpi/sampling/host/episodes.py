@@ -60,6 +60,9 @@ class HostEpisodes:
     def restore(self, policy: Policy, unfinished: None) -> None:
         pass
 
+    def skipped(self, unfinished: None) -> None:
+        return None
+
     def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, None]:
         """One episode in each copy, arrays `[max_episode_steps, env]`.
 

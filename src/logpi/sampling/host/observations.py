@@ -3,8 +3,9 @@
 import numpy as np
 from numpy import ndarray
 
+from logpi.core.quantities import LARGEST
 from logpi.environments.host.group import EnvironmentFailure
-from logpi.environments.spec import LARGEST, EnvironmentSpec
+from logpi.environments.spec import EnvironmentSpec
 from logpi.sampling.validity import how_wrong
 
 

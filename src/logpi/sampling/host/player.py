@@ -37,6 +37,10 @@ class Player(Protocol):
         """
         ...
 
+    def skipped(self, unfinished: PyTree) -> PyTree:
+        """What stands in the place of `unfinished` where the batch after it is thrown away."""
+        ...
+
     def move(self, group: Group, policy: Policy, batch: int) -> bool:
         """Go on in another group of the same copies, if that leads to what is seen now.
 

@@ -18,7 +18,15 @@ from logpi.sampling.host.episodes import HostEpisodes
 from logpi.sampling.host.player import Player
 from logpi.sampling.host.program import UpdateProgram
 from logpi.sampling.host.streams import HostStreams
-from logpi.sampling.seam import FEWEST_EVALUATED, Advance, Episodes
+from logpi.sampling.seam import FEWEST_EVALUATED, STOP_AT_FAULTS, Advance, Episodes, Faults
+from logpi.sampling.validity import EnvironmentFault
+
+# So many faults without a batch between them end a run.
+MOST_FAULTS = 5
+_TOLD = {
+    "replay": "new copies play its batch again",
+    "skip": "its batch is thrown away",
+}
 
 
 class HostSampler:
@@ -31,11 +39,14 @@ class HostSampler:
         seed: int,
         workers: int | None,
         interrupted: Callable[[], bool],
+        faults: Faults = STOP_AT_FAULTS,
     ):
         self._environment = environment
         self._count = count
         self._seed = seed
         self._interrupted = interrupted
+        self._faults = faults
+        self._workers = workers
         # workers that the user asked for stay, whatever they cost
         self._may_give_up = workers is None
         self._group = make_group(environment, count, workers, usable_cores())
@@ -71,14 +82,44 @@ class HostSampler:
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
-            batch = int(learner.batch)
+            nonlocal player
             if self._may_give_up and hindered(self._group):
-                self._give_up_workers(player, learner.policy, batch)
-            trajectory, unfinished = player.sample(learner.policy, batch)
+                self._give_up_workers(player, learner.policy, int(learner.batch))
+            faults = 0
+            while True:
+                try:
+                    if faults:
+                        player = self._player(method)
+                        player.restore(learner.policy, learner.environment)
+                    trajectory, unfinished = player.sample(learner.policy, int(learner.batch))
+                    break
+                except EnvironmentFault as fault:
+                    faults += 1
+                    self._require_endurable(fault, faults)
+                    self._renew_group()
+                    if self._faults.on_fault == "skip":
+                        learner = _skip_batch(learner, player)
             updated, metrics = program(learner._replace(environment=None), trajectory)
-            return updated._replace(environment=unfinished), [metrics]
+            return updated._replace(environment=unfinished), [metrics | {"faults": faults}]
 
         return advance
+
+    def _require_endurable(self, fault: EnvironmentFault, number: int) -> None:
+        """Tell of a fault after which the run goes on.
+
+        **Raises:** the fault where it ends the run.
+        """
+        on_fault = self._faults.on_fault
+        if on_fault == "stop":
+            raise fault
+        if number == MOST_FAULTS:
+            raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {on_fault}")
+        self._faults.tell(f"{fault}; {_TOLD[on_fault]}")
+
+    def _renew_group(self) -> None:
+        """New copies in new processes, in the place of those of which one has failed."""
+        self._group.close()
+        self._group = make_group(self._environment, self._count, self._workers, usable_cores())
 
     def _player(self, method: Method) -> Player:
         """What plays the batches of a method."""
@@ -93,12 +134,21 @@ class HostSampler:
     def _give_up_workers(self, player: Player, policy: Policy, batch: int) -> None:
         """Go on in this process alone if that leads to what the workers have; else they stay."""
         self._may_give_up = False
+        self._workers = 0
         alone = LocalGroup(self._environment, self._count)
         if player.move(alone, policy, batch):
             self._group.close()
             self._group = alone
         else:
             alone.close()
+
+
+def _skip_batch(learner: Learner, player: Player) -> Learner:
+    """The learner before the next batch: that of this one is thrown away as a whole, so that which
+    episodes count does not depend on which copy has failed.
+    """
+    unfinished = player.skipped(learner.environment)
+    return learner._replace(batch=learner.batch + 1, environment=unfinished)
 
 
 def _affordable(lengths: Int[ndarray, " episode"], most_steps: int | None) -> int:

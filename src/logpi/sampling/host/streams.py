@@ -98,6 +98,17 @@ class HostStreams:
             under_way = np.flatnonzero(t < now.step).tolist()
             self._step(policy.execute(now.action[:, t]), under_way)
 
+    def skipped(self, unfinished: UnfinishedReplay) -> UnfinishedReplay:
+        """Every copy at the beginning of an episode that it has not played."""
+        nothing = np.zeros(self._count, int)
+        return unfinished._replace(
+            episode=np.asarray(unfinished.episode) + self._rows + 1,
+            step=nothing.astype(np.int32),
+            paid=nothing.astype(float_dtype()),
+            ended=nothing.astype(bool),
+            memory=np.zeros_like(unfinished.memory),
+        )
+
     def move(self, group: Group, policy: Policy, batch: int) -> bool:
         """Go on in another group, if playing the episodes under way again leads to what is seen
         now.

@@ -1,0 +1,37 @@
+"""What a program tells a person, who may have gone: a closed terminal or a full disk ends no
+run.
+"""
+
+import os
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """A line on standard output, if that can be written."""
+    _write(sys.stdout, text)
+
+
+def say_aside(text: str) -> None:
+    """A line on standard error, if that can be written."""
+    _write(sys.stderr, text)
+
+
+def silence(stream: Any) -> None:
+    """Let what could not be written, and all that follows, go nowhere: it would fail once more when
+    the program ends.
+    """
+    if stream is None:
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _write(stream: Any, text: str) -> None:
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        silence(stream)
+    except ValueError:  # it is closed
+        pass
