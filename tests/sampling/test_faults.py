@@ -13,6 +13,7 @@ import pytest
 import logpi
 from logpi import LogpiError, Reinforce
 from logpi.runs.folder import RunFolder
+from logpi.runs.report import SilentReporter
 
 # An environment of five steps, in which `misbehave()` is called at step 3 of some episodes.
 SOURCE = """
@@ -201,3 +202,27 @@ def test_threads_that_stay_are_left(write):
     assert "warning: left running: " in done.stderr
     assert "sleeper" in done.stderr
     assert Path("run/evaluation.json").exists()
+
+
+class Marks(SilentReporter):
+    """Leaves a file where the evaluation begins."""
+
+    def evaluating(self):
+        Path("evaluating").touch()
+
+
+@pytest.mark.parametrize("on_fault", ["replay", "stop"])
+def test_a_fault_in_the_evaluation(write, on_fault):
+    """Its episodes are played again too. Control: a run that stops is evaluated when it goes on."""
+    write("pass")
+    whole = train("whole")
+    write("if os.path.exists('evaluating') and self.once(): raise ValueError('a flake')")
+    if on_fault == "replay":
+        run = train("run", on_fault=on_fault, reporter=Marks())
+    else:
+        with pytest.raises(LogpiError, match="a flake"):
+            train("run", on_fault=on_fault, reporter=Marks())
+        run = logpi.resume("run")
+    assert Path("failed").exists()
+    for name in ("evaluation", "drawn_evaluation"):
+        assert getattr(run, name).to_json() == getattr(whole, name).to_json()

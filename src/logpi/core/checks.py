@@ -16,10 +16,13 @@ def is_whole(value: object) -> TypeGuard[int]:
 
 
 def is_real(value: object) -> TypeGuard[float]:
-    """Whether a value is a number other than NaN."""
+    """Whether a value is a number other than NaN, which a float can hold."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    return not math.isnan(value)
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def is_text(value: object) -> TypeGuard[str]:
@@ -37,7 +40,12 @@ def require(valid: bool, name: str, expected: str, value: object) -> None:
 
 
 def _refusal(name: str, expected: str, value: object) -> LogpiError:
-    return LogpiError(f"{name} must be {expected}, got {value!r}")
+    return LogpiError(f"{name} must be {expected}, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value in one short line."""
+    return " ".join(repr(value)[:200].split())
 
 
 def require_seed(value: object) -> None:

@@ -18,6 +18,8 @@ from logpi.core.checks import as_python_value, is_real, is_text, is_whole, requi
 
 T = TypeVar("T")
 
+MOST_LAYERS = 100
+
 
 @dataclass(frozen=True)
 class Range:
@@ -48,11 +50,13 @@ def _is_finite(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return is_whole(value) and value >= 1
+    return is_whole(value) and 1 <= value < 2**31
 
 
 def _are_widths(value: object) -> bool:
-    return isinstance(value, tuple) and all(_is_count(width) for width in value)
+    if not isinstance(value, tuple) or len(value) > MOST_LAYERS:
+        return False
+    return all(_is_count(width) for width in value)
 
 
 def _are_names(value: object) -> bool:
@@ -69,7 +73,7 @@ NOT_NEGATIVE = Range("a number >= 0", _is_not_negative)
 FRACTION = Range("a number in [0, 1]", _is_fraction)
 FINITE = Range("a finite number", _is_finite)
 COUNT = Range("a whole number >= 1", _is_count)
-WIDTHS = Range("a list of whole numbers >= 1", _are_widths)
+WIDTHS = Range("a list of at most 100 whole numbers >= 1", _are_widths)
 NAMES = Range("a list of NAME or NAME=VALUE", _are_names)
 FILE_SOURCE = Range("FILE.py:NAME", _is_file_source)
 RUN_FOLDER = Range("a run folder", is_text)

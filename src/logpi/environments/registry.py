@@ -17,6 +17,7 @@ import numpy as np
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe, faults_ignored
+from logpi.core.signals import CLOSING, at_most
 from logpi.core.user_files import is_file_source, load_from_file, name_of
 from logpi.environments.spec import (
     ATARI_LIMIT,
@@ -189,7 +190,7 @@ def _host(
         masked=isinstance(first, MaskFirst),
         origin=_origin(first),
     )
-    with faults_ignored():
+    with faults_ignored(), at_most(CLOSING):
         first.close()
 
     def make() -> gym.Env:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from logpi.core.checks import shown
 from logpi.core.errors import LogpiError
 from logpi.core.quantities import LARGEST
 
@@ -153,8 +154,24 @@ def space_to_json(space: gym.Space) -> dict[str, object]:
             raise LogpiError(f"space {space} is not supported; supported: {supported}")
 
 
+# What no space has: a file that says so is damaged.
+MOST_NUMBERS = 10_000_000
+
+
 def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
-    """What `space_to_json` wrote."""
+    """What `space_to_json` wrote.
+
+    **Raises:** `LogpiError` for anything else.
+    """
+    try:
+        return _space_from_json(fields)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise LogpiError(f"{shown(fields)} is no space: {shown(error)}") from None
+    except (AssertionError, RecursionError, MemoryError) as error:
+        raise LogpiError(f"{shown(fields)} is no space: {shown(error)}") from None
+
+
+def _space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     if fields["kind"] == "Discrete":
         return gym.spaces.Discrete(fields["n"], start=fields["start"])
     if fields["kind"] == "MultiDiscrete":
@@ -165,9 +182,11 @@ def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
         return gym.spaces.Tuple([space_from_json(part) for part in fields["spaces"]])
     if fields["kind"] == "Dict":
         return gym.spaces.Dict(
-            {key: space_from_json(part) for key, part in fields["spaces"].items()}
+            {key: _space_from_json(part) for key, part in fields["spaces"].items()}
         )
     shape = tuple(fields["shape"])
+    if math.prod(shape) > MOST_NUMBERS:
+        raise ValueError(f"more than {MOST_NUMBERS:,} numbers")
     dtype = np.dtype(fields["dtype"])
     low, high = (np.array(fields[bound], float).astype(dtype) for bound in ("low", "high"))
     return gym.spaces.Box(

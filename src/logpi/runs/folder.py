@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import stat
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -246,6 +247,17 @@ class RunFolder:
         named = (self.path / "checkpoints").glob("step_*.npz")
         numbered = [path for path in named if re.fullmatch(r"step_\d{12,16}", path.stem)]
         return sorted(numbered, key=_steps_of, reverse=True)
+
+    def largest_checkpoint(self) -> int:
+        """Bytes of the largest checkpoint that is a file of its own.
+
+        **Raises:** `LogpiError` where there is none.
+        """
+        found = [os.lstat(path) for path in self.checkpoints()]
+        sizes = [each.st_size for each in found if stat.S_ISREG(each.st_mode)]
+        if not sizes:
+            raise LogpiError(f"{self.path} has no whole checkpoint")
+        return max(sizes)
 
     def saved_steps(self) -> int | None:
         """The steps of the newest checkpoint; None where there is none."""

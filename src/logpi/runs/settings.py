@@ -18,6 +18,7 @@ from logpi.core.checks import (
     is_whole,
     require,
     require_seed,
+    shown,
     step_count,
 )
 from logpi.core.errors import LogpiError
@@ -94,12 +95,13 @@ class Settings:
         does not fit.
         """
         if not isinstance(fields, Mapping):  # what a file holds may be anything
-            raise LogpiError(f"{source}: settings must be names with values, not {fields!r}")
+            given = shown(fields)
+            raise LogpiError(f"{source}: settings must be names with values, not {given}")
         values = {str(name): _as_option(x) for name, x in cast(Mapping[Any, Any], fields).items()}
         name = values.pop("algorithm", "reinforce")
         if not is_text(name) or name not in METHODS:
             known = ", ".join(METHODS)
-            raise LogpiError(f"{source}: unknown algorithm {name!r}; known: {known}")
+            raise LogpiError(f"{source}: unknown algorithm {shown(name)}; known: {known}")
         kind = METHODS[name]
         options = {field.name for field in dataclasses.fields(cast(Any, kind))}
         _require_known(values, options | {*_GENERAL}, source)
@@ -109,8 +111,8 @@ class Settings:
         try:
             algorithm = kind(**{key: value for key, value in values.items() if key in options})
             return Settings(algorithm=algorithm, **own)
-        except (LogpiError, TypeError) as error:
-            raise LogpiError(f"{source}: {error}") from None
+        except (LogpiError, TypeError, ValueError, ArithmeticError) as error:
+            raise LogpiError(f"{source}: {str(error)[:300]}") from None
 
 
 # The settings that are no options of a method.
@@ -135,9 +137,10 @@ def _located(source: str, directory: Path) -> str:
 def _require_known(values: Mapping[str, Any], known: set[str], source: str) -> None:
     unknown = [name for name in values if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], sorted(known), 1)
+        name = unknown[0][:100]
+        near = difflib.get_close_matches(name, sorted(known), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise LogpiError(f"{source}: unknown setting {unknown[0]!r}{hint}")
+        raise LogpiError(f"{source}: unknown setting {name!r}{hint}")
 
 
 def _as_option(value: object) -> Any:

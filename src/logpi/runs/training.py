@@ -1,9 +1,12 @@
 """Training in Python: `train` starts a run, `resume` goes on with one, `load` gives its policy."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
-from logpi.core.checks import step_count
+import gymnasium as gym
+
+from logpi.core.checks import is_real, shown, step_count
 from logpi.core.errors import LogpiError
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import EnvironmentSpec, space_from_json
@@ -108,6 +111,7 @@ def resume(
     _require_unchanged(found.config.get("environment"), made.spec.to_json(), found.path)
     is_saved = bool(found.checkpoints())
     if is_saved:
+        _require_plausible(found, method, made.spec)
         first = method.make_learner(made.spec, settings.seed)
     else:  # it was stopped before its first checkpoint: it begins again
         first = _first_learner(method, made.spec, settings.seed)
@@ -165,29 +169,49 @@ def load(folder: str | Path, *, trust: bool = False) -> Policy:
 def _stored_learner(found: RunFolder) -> Learner:
     """A learner of the run's structure, from what config.json says of the environment."""
     settings = found.settings
-    stored = found.config.get("environment", {})
+    path = found.path / "config.json"
+    stored = found.config.get("environment")
+    if not isinstance(stored, dict):
+        raise LogpiError(f"{path} does not describe its environment")
     try:
         spec = EnvironmentSpec(
             name=settings.environment,
             observation_space=space_from_json(stored["observation_space"]),
             action_space=space_from_json(stored["action_space"]),
-            max_episode_steps=stored["max_episode_steps"],
+            max_episode_steps=int(stored["max_episode_steps"]),
             reward_threshold=None,
             identity={},
-            masked=stored["masked"],
+            masked=bool(stored["masked"]),
             origin=_stored_origin(found),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        path = found.path / "config.json"
-        raise LogpiError(f"{path} does not describe its environment: {error!r}") from None
+    except (LogpiError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise LogpiError(f"{path} does not describe its environment: {shown(error)}") from None
+    _require_plausible(found, settings.algorithm, spec)
     return settings.algorithm.make_learner(spec, settings.seed)
+
+
+def _require_plausible(found: RunFolder, method: Method, spec: EnvironmentSpec) -> None:
+    """Refuse a configuration that asks for a network of more numbers than its checkpoints have.
+
+    **Raises:** `LogpiError`, before such a network is made.
+    """
+    widths = list(method.hidden)
+    if method.memory != "none":
+        widths = [method.memory_size, method.memory_size, *widths]
+    if isinstance(spec.observation_space, gym.spaces.Discrete):
+        widths = [int(spec.observation_space.n), *(widths or [1])]
+    numbers = sum(into * out for into, out in itertools.pairwise(widths))
+    largest = found.largest_checkpoint()
+    if 4 * numbers > largest:
+        asked = f"asks for {numbers:,} numbers, its checkpoints have {largest:,} bytes"
+        raise LogpiError(f"{found.path / 'config.json'} {asked}")
 
 
 def _stored_origin(found: RunFolder) -> tuple[float, ...] | None:
     """From where the run sees its observations, whatever the environment begins with now."""
     environment = found.config.get("environment")
     origin = environment.get("origin") if isinstance(environment, dict) else None
-    if isinstance(origin, list):
+    if isinstance(origin, list) and all(map(is_real, origin)):
         return tuple(map(float, origin))
     return None
 
@@ -199,5 +223,5 @@ def _require_unchanged(before: object, now: dict[str, object], path: Path) -> No
         was = before.get(name)
         is_now = now.get(name)
         if was != is_now:
-            what = f"{name} was {was}, is {is_now}"
+            what = f"{name} was {shown(was)}, is {shown(is_now)}"
             raise LogpiError(f"the environment of {path} has changed: {what}; start a new run")

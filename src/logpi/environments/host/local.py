@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.core.foreign import describe, faults_ignored
-from logpi.core.signals import TookTooLong, has_alarm, set_alarm
+from logpi.core.signals import CLOSING, TookTooLong, at_most, has_alarm, set_alarm
 from logpi.environments.host.group import (
     EnvironmentFailure,
     observation_layout,
@@ -134,5 +134,5 @@ class LocalGroup:
 
     def close(self) -> None:
         for environment in self._environments:
-            with faults_ignored():
+            with faults_ignored(), at_most(CLOSING):
                 environment.close()

@@ -60,12 +60,20 @@ class HostSampler:
         player = self._episodes()
         returns = np.zeros(0)
         lengths = np.zeros(0, int)
+        faults = 0
         while True:
             first = len(lengths)
             started = min(self._count, episodes - first, _affordable(lengths, most_steps))
             if started < 1:
                 return Episodes(returns, lengths)
-            played = player.evaluate(policy, range(first, first + started), deterministic)
+            try:
+                played = player.evaluate(policy, range(first, first + started), deterministic)
+            except EnvironmentFault as fault:
+                faults += 1
+                self._require_endurable(fault, faults)
+                self._renew_group()
+                player = self._episodes()
+                continue
             returns = np.append(returns, played.returns)
             lengths = np.append(lengths, played.lengths)
 
@@ -74,21 +82,21 @@ class HostSampler:
 
     def advance(self, method: Method, learner: Learner, budget: int) -> Advance:
         """Sampling from Python, then the compiled update."""
-        player = self._player(method)
-        player.restore(learner.policy, learner.environment)
+        player: Player | None = None
         seen = self._group.observation
         has_paid = method.rows is not None
-        shapes = trajectory_shapes(learner.policy, seen, player.time, has_paid)
+        rows = self._player(method).time
+        shapes = trajectory_shapes(learner.policy, seen, rows, has_paid)
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             nonlocal player
-            if self._may_give_up and hindered(self._group):
+            if player is not None and self._may_give_up and hindered(self._group):
                 self._give_up_workers(player, learner.policy, int(learner.batch))
             faults = 0
             while True:
                 try:
-                    if faults:
+                    if player is None:
                         player = self._player(method)
                         player.restore(learner.policy, learner.environment)
                     trajectory, unfinished = player.sample(learner.policy, int(learner.batch))
@@ -98,7 +106,8 @@ class HostSampler:
                     self._require_endurable(fault, faults)
                     self._renew_group()
                     if self._faults.on_fault == "skip":
-                        learner = _skip_batch(learner, player)
+                        learner = _skip_batch(learner, self._player(method))
+                    player = None
             updated, metrics = program(learner._replace(environment=None), trajectory)
             return updated._replace(environment=unfinished), [metrics | {"faults": faults}]
 
