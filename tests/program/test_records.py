@@ -13,9 +13,10 @@ from logpi import LogpiError, Reinforce
 from logpi.cli import main
 from logpi.runs.evaluation import Evaluation, FinalEvaluation
 from logpi.runs.folder import RunFolder
-from logpi.runs.metrics import steps_to_next_row
+from logpi.runs.metrics import read_metrics, steps_to_next_row
 from logpi.runs.report import SilentReporter
 
+TIMES = ("time/time_elapsed", "time/fps")
 SMALL = Reinforce(hidden=(), episodes=4, baseline="none")
 MINE = """
 import gymnasium as gym
@@ -197,3 +198,18 @@ def test_rows_of_a_long_budget_do_not_wait_for_a_part_of_it():
     assert steps_to_next_row(0, 1000) == 4
     assert steps_to_next_row(0, 10**15) == 100_000
     assert steps_to_next_row(10**9, 10**15) == 10**7
+
+
+def test_rows_of_metrics_do_not_depend_on_where_a_run_stopped(tmp_path):
+    """A row is the mean over several updates, some of them before the checkpoint."""
+    whole = logpi.train(
+        "finite:short-corridor", SMALL, steps=30_000, out=tmp_path / "whole", checkpoint_every=7_000
+    )
+    shutil.copytree(whole.folder, tmp_path / "killed")
+    for path in RunFolder.open(tmp_path / "killed").checkpoints()[:2]:
+        path.unlink()
+    again = logpi.resume(tmp_path / "killed")
+    rows = [read_metrics(run.folder / "metrics.csv") for run in (whole, again)]
+    one, other = ([{k: v for k, v in row.items() if k not in TIMES} for row in r] for r in rows)
+    assert repr(one) == repr(other)
+    assert 200 < len(one) < whole.steps / 80

@@ -280,7 +280,7 @@ def test_arguments_of_other_types(tmp_path):
     """As people run it, without the types that tests check: each is one line, and numbers of NumPy
     are numbers."""
     lines = {
-        "logpi.Reinforce(hidden=64)": "hidden must be a list of whole numbers >= 1, got 64",
+        "logpi.Reinforce(hidden=64)": "hidden must be a list of at most 100 whole numbers >= 1, got 64",
         "logpi.PPO(anneal='learning_rate')": "anneal must be a list of NAME or NAME=VALUE, got 'learning_rate'",
         "logpi.PPO(anneal={'learning_rate': 1e-5})": "anneal must be a list of NAME or NAME=VALUE, got {'learning_rate': 1e-05}",
         "logpi.train(gym.make('CartPole-v1'))": "give the environment's id or a factory",

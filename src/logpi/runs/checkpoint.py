@@ -33,7 +33,8 @@ MOST_BESIDE_ARRAYS = 10_000_000
 @dataclass
 class Counters:
     """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
-    batches, `faults` counts those of environments after which it went on.
+    batches, `faults` counts those of environments after which it went on. `row_at` is the step of
+    the last row of metrics, `row_sums` holds [sum, count] of each metric since then.
     """
 
     steps: int = 0
@@ -42,6 +43,8 @@ class Counters:
     seconds: float = 0.0
     recent: list[list[float]] = field(default_factory=list)
     faults: int = 0
+    row_at: int = 0
+    row_sums: dict[str, list[float]] = field(default_factory=dict)
 
     def recent_means(self) -> tuple[float, float]:
         """Mean return and mean length of the recent episodes; NaN before any has ended."""
@@ -134,9 +137,10 @@ def _read_counters(archive: zipfile.ZipFile) -> Counters:
     fields = json.loads(array.tobytes())
     if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
         raise DamagedCheckpoint("its counters have other names")
-    counts = [fields[name] for name in ("steps", "episodes", "updates", "faults")]
+    counts = [fields[name] for name in ("steps", "episodes", "updates", "faults", "row_at")]
     valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
     valid &= isinstance(fields["recent"], list) and all(map(_is_recent, fields["recent"]))
+    valid &= isinstance(fields["row_sums"], dict) and all(map(_is_sum, fields["row_sums"].values()))
     if not valid or not _is_finite(fields["seconds"]):
         raise DamagedCheckpoint("its counters are no counts")
     return Counters(**{**fields, "seconds": float(fields["seconds"])})
@@ -149,6 +153,11 @@ def _is_finite(number: object) -> bool:
 def _is_recent(row: object) -> bool:
     """Whether a row of `Counters.recent` is one."""
     return isinstance(row, list) and len(row) == 3 and all(map(_is_finite, row))
+
+
+def _is_sum(row: object) -> bool:
+    """Whether a value of `Counters.row_sums` is one."""
+    return isinstance(row, list) and len(row) == 2 and all(map(is_real, row))
 
 
 def _as_leaf(found: np.ndarray, like: PyTree) -> PyTree:

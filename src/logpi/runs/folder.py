@@ -283,7 +283,10 @@ class RunFolder:
         warnings: list[str] = []
         for path in self.checkpoints():
             try:
-                return *load_checkpoint(path, like), warnings
+                learner, counters = load_checkpoint(path, like)
+                if counters.steps != _steps_of(path):
+                    raise DamagedCheckpoint(f"it was made after {counters.steps:,} steps")
+                return learner, counters, warnings
             except DamagedCheckpoint as error:
                 warnings.append(f"checkpoint {path} is damaged ({error}); using the one before it")
         raise LogpiError(

@@ -165,28 +165,26 @@ class Record:
         self._settings = settings
         self._trackers = trackers
         self._reporter = reporter
-        self._last_row = counters.steps
-        self._pending: list[dict[str, float]] = []
 
     def add(self, updates: list[dict[str, float]], seconds: float) -> None:
         """Count the updates of one call of the training program."""
         before = self.counters.steps
         for update in updates:
             count_update(self.counters, update, seconds / len(updates))
-            self._pending.append(update)
             self._write_row_if_due()
         self.speed = (self.counters.steps - before) / seconds
         self._reporter.progress(self._settings, self.counters, updates[-1])
 
     def _write_row_if_due(self) -> None:
         steps = self.counters.steps
-        is_due = steps - self._last_row >= steps_to_next_row(self._last_row, self._settings.steps)
+        last = self.counters.row_at
+        is_due = steps - last >= steps_to_next_row(last, self._settings.steps)
         if is_due or steps >= self._settings.steps:
-            row = make_row(self.counters, self._pending)
+            row = make_row(self.counters)
             for tracker in list(self._trackers):
                 self._write_row(tracker, steps, row)
-            self._pending = []
-            self._last_row = steps
+            self.counters.row_at = steps
+            self.counters.row_sums = {}
 
     def _write_row(self, tracker: Tracker, steps: int, row: dict[str, float | int]) -> None:
         """A tracker that fails is given up: what it shows is not worth the run."""

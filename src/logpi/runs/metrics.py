@@ -43,12 +43,18 @@ class Tracker(Protocol):
 
 
 def count_update(counters: Counters, update: Mapping[str, float], seconds: float) -> None:
-    """Count one update, which took so long, and keep the episodes that ended in it."""
+    """Count one update, which took so long: its steps, the episodes that ended in it, and its
+    metrics for the next row.
+    """
     counters.steps += int(update["steps"])
     counters.episodes += int(update["episodes"])
     counters.updates += 1
     counters.faults += int(update.get("faults", 0))
     counters.seconds += seconds
+    for name, value in update.items():
+        if not math.isnan(value):
+            total, count = counters.row_sums.get(name, (0.0, 0.0))
+            counters.row_sums[name] = [total + value, count + 1.0]
     if update["episodes"]:
         names = ("episode_return", "episode_length", "episodes")
         counters.recent = [*counters.recent, [update[name] for name in names]]
@@ -66,16 +72,14 @@ def steps_to_next_row(made: int, budget: int) -> int:
     return min(max(1, budget // ROWS_PER_RUN), longest)
 
 
-def make_row(counters: Counters, updates: list[dict[str, float]]) -> dict[str, float | int]:
-    """The counters, the means over the recent episodes, and the means over `updates`, by their
-    tags.
+def make_row(counters: Counters) -> dict[str, float | int]:
+    """The counters, the means over the recent episodes, and the means over the updates since the
+    last row, by their tags.
     """
 
     def mean(name: str) -> float:
-        values = [update[name] for update in updates if not math.isnan(update.get(name, math.nan))]
-        if values:
-            return sum(values) / len(values)
-        return math.nan
+        total, count = counters.row_sums.get(name, (math.nan, 1.0))
+        return total / count
 
     episode_return, episode_length = counters.recent_means()
     return {

@@ -5,6 +5,7 @@ records.
 import dataclasses
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def _located(source: str, directory: Path) -> str:
         file = source.removeprefix(prefix)
         rest = ""
     path = directory / file
-    if path.exists():
+    if os.path.exists(path):  # False too for a name that no file can have
         return f"{prefix}{path}{rest}"
     return source
 
