@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 import logpi
 from logpi import LogpiError, Reinforce
+from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import TensorBoardTracker, read_metrics
 
@@ -113,6 +115,12 @@ def counters(text):
     return change
 
 
+def counters_with(field):
+    """Valid ones but for a field; the last of a name counts."""
+    valid = json.dumps(asdict(Counters(steps=605)))
+    return counters(f"{valid[:-1]}, {field}}}")
+
+
 def long_header(members):
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1," * 30_000 + b"), }"
     name = next(iter(members))
@@ -144,12 +152,10 @@ DAMAGES = {
     "a long header": lambda path: rewritten(path, long_header),
     "counters of another form": lambda path: rewritten(path, counters('{"steps": -1}')),
     "counters that nest": lambda path: rewritten(path, counters("[" * 100_000)),
-    "counters without end": lambda path: rewritten(
-        path, counters('{"steps": 1, "episodes": 1, "updates": 1, "seconds": 1e999, "recent": []}')
-    ),
-    "rows of another form": lambda path: rewritten(
-        path, counters('{"steps": 1, "episodes": 1, "updates": 1, "seconds": 1, "recent": [[1]]}')
-    ),
+    "counters without end": lambda path: rewritten(path, counters_with('"seconds": 1e999')),
+    "rows of another form": lambda path: rewritten(path, counters_with('"recent": [[1]]')),
+    "sums of another form": lambda path: rewritten(path, counters_with('"row_sums": {"kl": 1}')),
+    "the name of another": lambda path: os.replace(path, path.with_name(f"step_{'9' * 16}.npz")),
 }
 
 
@@ -157,6 +163,7 @@ DAMAGES = {
 def test_the_checkpoint_before_a_damaged_one_is_used(run, damage, capsys):
     newest, before, *_ = RunFolder.open(run).checkpoints()
     DAMAGES[damage](newest)
+    newest = RunFolder.open(run).checkpoints()[0]
     start = time.perf_counter()
     policy = logpi.load(run)
     assert time.perf_counter() - start < 2
@@ -181,14 +188,36 @@ CONFIGURATIONS = {
     "a terabyte": as_large,
     "nested": lambda path: path.write_text("[" * 100_000),
     "long numbers": lambda path: path.write_text("1" * 100_000),
+    "a number beyond all": lambda path: change(path, "settings", "discount", 10**400),
+    "a wide network": lambda path: change(path, "settings", "hidden", [2**30, 2**30]),
+    "a long name": lambda path: change(path, "settings", "environment", "x" * 10**6),
+    "an unknown long name": lambda path: change(path, "settings", "y" * 10**6, 1),
+    "a space without end": lambda path: change(
+        path, "environment", "observation_space", {"kind": "Discrete", "n": 1e999, "start": 0}
+    ),
+    "a vast space": lambda path: change(
+        path,
+        "environment",
+        "observation_space",
+        {"kind": "Box", "low": 0, "high": 1, "shape": [10**6, 10**6], "dtype": "float32"},
+    ),
 }
+
+
+def change(path, part, field, value):
+    """One field of a configuration."""
+    config = json.loads(path.read_text())
+    config[part][field] = value
+    path.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("damage", CONFIGURATIONS)
 def test_a_configuration_that_is_none_is_one_line(run, damage):
     CONFIGURATIONS[damage](run / "config.json")
+    start = time.perf_counter()
     with pytest.raises(LogpiError) as raised:
-        logpi.load(run)
+        logpi.load(run) and logpi.resume(run, steps=500)
+    assert time.perf_counter() - start < 5
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 1000
 
@@ -244,7 +273,7 @@ sys.exit(main(["train", "mine.py:Hangs", "--steps", "1e5", "--hidden", "--episod
 """
 
 
-def started(tmp_path, after, workers="0"):
+def started(tmp_path, after, workers="0", **options):
     """A run of an environment that hangs after so many steps, or never."""
     (tmp_path / "mine.py").write_text(HANGING.replace("AFTER", str(after)))
     return subprocess.Popen(
@@ -253,6 +282,7 @@ def started(tmp_path, after, workers="0"):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
 
 
@@ -266,6 +296,43 @@ def test_a_signal_ends_and_saves(tmp_path, number, after):
         rest = program.communicate(timeout=60)[0]
     assert "stopped; saved at step" in rest
     assert list((tmp_path / "run" / "checkpoints").glob("*.npz"))
+
+
+def test_a_signal_to_all_processes_stops_the_run(tmp_path):
+    """As `timeout` and schedulers send it: the run stops, and its worker is not blamed."""
+    with started(tmp_path, -1, workers="1", start_new_session=True) as program:
+        while program.stdout.readline().split()[:1] != ["step"]:
+            pass
+        os.killpg(program.pid, signal.SIGTERM)
+        rest = program.communicate(timeout=60)[0]
+    assert "stopped; saved at step" in rest
+    assert "exit status" not in rest
+
+
+MAIN = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(("output", "status"), [("/dev/full", 0), ("/dev/null", 0)])
+def test_a_run_goes_on_where_nothing_can_be_said(tmp_path, output, status):
+    options = ["--hidden", "--episodes", "4", "--steps", "200", "--out", str(tmp_path / "run")]
+    with open(output, "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, "train", "finite:short-corridor", *options],
+            stdout=full,
+            stderr=full,
+        )
+    assert done.returncode == status
+    assert (tmp_path / "run" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(("output", "status"), [("/dev/full", 2), ("/dev/null", 0)])
+def test_an_answer_that_cannot_be_written_is_said(output, status):
+    with open(output, "w") as full:
+        command = [sys.executable, "-c", MAIN, "derive"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == status
+    assert ("the output cannot be written: No space left" in done.stderr) is (status == 2)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are killed by Linux")

@@ -12,7 +12,10 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = "its message cannot be made"
-    return f"{type(error).__name__}: {' '.join(text[:300].split())}"
+    kind = type(error).__name__
+    if text:
+        return f"{kind}: {' '.join(text[:300].split())}"
+    return kind
 
 
 @contextmanager

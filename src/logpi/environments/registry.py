@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from logpi.core.checks import is_whole, require
+from logpi.core.checks import is_whole, require, shown
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe, faults_ignored
 from logpi.core.signals import CLOSING, at_most
@@ -305,5 +305,6 @@ def _make_registered(name: str) -> gym.Env:
             raise LogpiError(
                 f"{name} needs a package that is not installed: pip install 'logpi[{extra}]'"
             ) from None
-        hint = near_names(name, gym.registry, " ".join(str(error).split()))
-        raise LogpiError(f"unknown environment {name!r}; {hint}") from None
+        reason = " ".join(str(error)[:300].split())
+        hint = near_names(name[:100], gym.registry, reason)
+        raise LogpiError(f"unknown environment {shown(name)}; {hint}") from None

@@ -113,7 +113,8 @@ class Settings:
             algorithm = kind(**{key: value for key, value in values.items() if key in options})
             return Settings(algorithm=algorithm, **own)
         except (LogpiError, TypeError, ValueError, ArithmeticError) as error:
-            raise LogpiError(f"{source}: {str(error)[:300]}") from None
+            reason = " ".join(str(error)[:300].split())
+            raise LogpiError(f"{source}: {reason}") from None
 
 
 # The settings that are no options of a method.
