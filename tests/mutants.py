@@ -29,6 +29,9 @@ STREAMS = "tests/sampling/test_streams.py"
 BAD = "tests/sampling/test_bad_environments.py"
 RUNS = "tests/program/test_runs.py"
 RELIABILITY = "tests/program/test_reliability.py"
+RECORDS = "tests/program/test_records.py"
+FAULTS = "tests/sampling/test_faults.py"
+OBSERVATIONS = "tests/sampling/test_observations.py"
 RANDOMNESS = f"{MATHEMATICS}/test_randomness.py"
 
 
@@ -106,9 +109,15 @@ MUTANTS = [
     Mutant("sampling/host/streams.py", "rollout.action[t, copy]", "rollout.action[t, 0]", STREAMS),
     Mutant("sampling/compiled/streams.py", "beside(now.ended, new), new, old", "beside(now.ended, new), old, old", STREAMS),
     Mutant("sampling/compiled/episodes.py", "still_running = running & ~terminated", "still_running = running", ROLLOUT),
-    Mutant("sampling/validity.py", "np.isfinite(values)) & seen", "np.isfinite(values)) & ~seen", BAD),
+    Mutant("sampling/validity.py", "<= LARGEST) & seen", "<= LARGEST) & ~seen", BAD),
     Mutant("environments/host/workers.py", "ERROR = b\"E\"", "ERROR = b\"D\"", BAD),
+    Mutant("sampling/host/observations.py", "np.subtract(observation", "np.add(observation", OBSERVATIONS),
+    Mutant("sampling/host/sampler.py", "batch=learner.batch + 1", "batch=learner.batch + 0", FAULTS),
+    Mutant("methods/learner.py", "low < learner.steps[0]", "low > learner.steps[0]", LOSSES),
     # runs
+    Mutant("runs/metrics.py", "[total + value, count", "[value, count", RECORDS),
+    Mutant("runs/evaluation.py", "* SHARE / 2", "* SHARE", RECORDS),
+    Mutant("runs/folder.py", "counters.steps != _steps_of(path)", "counters.steps < 0", RELIABILITY),
     Mutant("runs/evaluation.py", "0.975", "0.95", LOSSES),
     Mutant("runs/evaluation.py", "std(ddof=1)", "std(ddof=0)", LOSSES),
     Mutant("runs/files.py", "not stat.S_ISREG(found.st_mode)", "False", RELIABILITY),

@@ -12,6 +12,7 @@ import pytest
 
 import logpi
 from logpi import LogpiError, Reinforce
+from logpi.environments.doctor import examine
 from logpi.runs.folder import RunFolder
 from logpi.runs.report import SilentReporter
 
@@ -169,6 +170,15 @@ def test_a_process_that_ends_itself_is_stopped(write):
     with pytest.raises(LogpiError, match=r"step 2: step raised SystemExit: os\._exit\(0\)"):
         train("run")
     assert os._exit is before
+
+
+def test_an_environment_that_ends_the_process_when_it_closes(write):
+    """Which it does first when it has been looked at, before there is a run."""
+    write("pass")
+    text = Path("walk.py").read_text()
+    Path("walk.py").write_text(text + "\n    def close(self):\n        os._exit(0)\n")
+    assert train("run").steps >= 400
+    assert examine("walk.py:Walk", 20)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

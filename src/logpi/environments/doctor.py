@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe
+from logpi.core.foreign import describe, exits_raised
 from logpi.core.quantities import LARGEST
 from logpi.environments.host.group import EnvironmentFailure, reset_answer, step_answer
 from logpi.environments.registry import EnvironmentLike, make_environment
@@ -114,6 +114,7 @@ def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
     return copy
 
 
+@exits_raised()
 def examine(
     environment: EnvironmentLike, steps: int = 2000, max_episode_steps: int | None = None
 ) -> list[Finding]:

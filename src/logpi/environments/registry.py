@@ -16,7 +16,7 @@ import numpy as np
 
 from logpi.core.checks import is_whole, require, shown
 from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe, faults_ignored
+from logpi.core.foreign import describe, exits_raised, faults_ignored
 from logpi.core.signals import CLOSING, at_most
 from logpi.core.user_files import is_file_source, load_from_file, name_of
 from logpi.environments.spec import (
@@ -156,6 +156,7 @@ def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnv
     return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
 
 
+@exits_raised()
 def _host(
     factory: Any,
     name: str,
