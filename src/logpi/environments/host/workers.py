@@ -341,12 +341,16 @@ def main() -> None:
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, raise_too_long)
     _end_with_parent()
-    requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    requests = os.dup(sys.stdin.fileno())
+    replies = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
-        _serve(requests, replies)
+    with (
+        contextlib.suppress(EOFError, BrokenPipeError),  # the parent is gone
+        os.fdopen(requests, "rb") as read,
+        os.fdopen(replies, "wb") as written,
+    ):
+        _serve(read, written)
 
 
 if __name__ == "__main__":
