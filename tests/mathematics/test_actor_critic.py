@@ -262,7 +262,8 @@ def spec():
 
 def updated(config, stream, progress=0.0):
     learner = config.make_learner(spec(), seed=1)
-    learner = eqx.tree_at(lambda x: x.steps, learner, jnp.uint32(100 * progress))
+    steps = jnp.array([100 * progress, 0], jnp.uint32)
+    learner = eqx.tree_at(lambda x: x.steps, learner, steps)
     return update(config, learner, stream, budget=100)
 
 
