@@ -233,7 +233,10 @@ USAGE = [
         ["train", "CartPole-v1", "--baseline", "leave-one-out", "--episodes", "1"],
         "episodes must be a whole number >= 2",
     ),
-    (["train", "CartPole-v1", "--hidden", "0"], "hidden must be a list of at most 100 whole numbers >= 1"),
+    (
+        ["train", "CartPole-v1", "--hidden", "0"],
+        "hidden must be a list of at most 100 whole numbers >= 1",
+    ),
     (["train", "CartPole-v1", "--config", "none.yaml"], "none.yaml cannot be read"),
     (
         ["train", "CartPole-v1", "--out", "run"],
