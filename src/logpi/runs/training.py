@@ -195,7 +195,7 @@ def _require_plausible(found: RunFolder, method: Method, spec: EnvironmentSpec) 
 
     **Raises:** `LogpiError`, before such a network is made.
     """
-    widths = list(method.hidden)
+    widths = [] if method.network is not None else list(method.hidden)
     if method.memory != "none":
         widths = [method.memory_size, method.memory_size, *widths]
     if isinstance(spec.observation_space, gym.spaces.Discrete):
