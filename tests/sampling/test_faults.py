@@ -152,6 +152,19 @@ def test_what_an_environment_does_is_named(write, body, message, workers):
     assert RunFolder.open(Path("run")).saved_steps() is not None
 
 
+@pytest.mark.parametrize("what", ["reset", "step"])
+def test_time_that_passes_after_the_answer_is_named_too(write, what, monkeypatch):
+    """An answer that takes long to read: the alarm comes outside of the environment."""
+    write("pass")
+
+    def slow(*_):
+        time.sleep(100)
+
+    monkeypatch.setattr(f"logpi.environments.host.local.{what}_answer", slow)
+    with pytest.raises(LogpiError, match=f"step 0: {what} took longer than 1 s"):
+        train("run", step_limit=1.0)
+
+
 def test_a_worker_that_blocks_everything_is_killed(write, monkeypatch):
     """Where its own alarm cannot reach it."""
     monkeypatch.setattr("logpi.environments.host.workers.GRACE", 1.0)

@@ -43,9 +43,9 @@ def _refusal(name: str, expected: str, value: object) -> LogpiError:
     return LogpiError(f"{name} must be {expected}, got {shown(value)}")
 
 
-def shown(value: object) -> str:
-    """A value in one short line."""
-    return " ".join(repr(value)[:200].split())
+def shown(value: object, most: int = 200) -> str:
+    """A value in one line of at most so many characters."""
+    return " ".join(repr(value)[:most].split())
 
 
 def require_seed(value: object) -> None:

@@ -14,8 +14,13 @@ def describe(error: BaseException) -> str:
         text = "its message cannot be made"
     kind = type(error).__name__
     if text:
-        return f"{kind}: {' '.join(text[:300].split())}"
+        return f"{kind}: {one_line(text)}"
     return kind
+
+
+def one_line(text: str) -> str:
+    """The first 300 characters of a text, without its line breaks."""
+    return " ".join(text[:300].split())
 
 
 @contextmanager

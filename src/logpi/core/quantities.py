@@ -5,6 +5,7 @@ import numpy as np
 
 # No quantity is as large: its square leaves single precision.
 LARGEST = 1e18
+BEYOND = f"beyond {LARGEST:g}, where squares leave single precision"
 
 
 def bounds_of(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray]:

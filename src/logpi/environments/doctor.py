@@ -12,7 +12,7 @@ from numpy import ndarray
 from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe, exits_raised
-from logpi.core.quantities import LARGEST
+from logpi.core.quantities import BEYOND, LARGEST
 from logpi.environments.host.group import EnvironmentFailure, reset_answer, step_answer
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
@@ -213,8 +213,7 @@ def _observations(
         return
     largest = np.abs(values).max()
     if largest > LARGEST:
-        beyond = f"reach {largest:.3g}, beyond {LARGEST:g}, where squares leave single precision"
-        yield Finding("observations", "wrong", beyond)
+        yield Finding("observations", "wrong", f"reach {largest:.3g}, {BEYOND}")
         return
     if isinstance(space, gym.spaces.Box):
         outside = (values < space.low) | (values > space.high)
@@ -241,8 +240,7 @@ def _rewards(played: list[tuple[int, ndarray, Step]]) -> Iterator[Finding]:
         return
     largest = np.abs(rewards).max()
     if largest > LARGEST:
-        beyond = f"reach {largest:.3g}, beyond {LARGEST:g}, where squares leave single precision"
-        yield Finding("rewards", "wrong", beyond)
+        yield Finding("rewards", "wrong", f"reach {largest:.3g}, {BEYOND}")
         return
     text = f"{rewards.min():.3g} to {rewards.max():.3g}, mean {rewards.mean():.3g}"
     if rewards.min() == rewards.max() == 0:

@@ -16,7 +16,7 @@ import numpy as np
 
 from logpi.core.checks import is_whole, require, shown
 from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe, exits_raised, faults_ignored
+from logpi.core.foreign import describe, exits_raised, faults_ignored, one_line
 from logpi.core.signals import CLOSING, at_most
 from logpi.core.user_files import is_file_source, load_from_file, name_of
 from logpi.environments.spec import (
@@ -306,6 +306,5 @@ def _make_registered(name: str) -> gym.Env:
             raise LogpiError(
                 f"{name} needs a package that is not installed: pip install 'logpi[{extra}]'"
             ) from None
-        reason = " ".join(str(error)[:300].split())
-        hint = near_names(name[:100], gym.registry, reason)
+        hint = near_names(name[:100], gym.registry, one_line(str(error)))
         raise LogpiError(f"unknown environment {shown(name)}; {hint}") from None

@@ -158,6 +158,19 @@ def space_to_json(space: gym.Space) -> dict[str, object]:
 MOST_NUMBERS = 10_000_000
 
 
+# What reading a damaged description of a space may raise.
+_NO_SPACE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+)
+
+
 def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     """What `space_to_json` wrote.
 
@@ -165,9 +178,7 @@ def space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     """
     try:
         return _space_from_json(fields)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise LogpiError(f"{shown(fields)} is no space: {shown(error)}") from None
-    except (AssertionError, RecursionError, MemoryError) as error:
+    except _NO_SPACE as error:
         raise LogpiError(f"{shown(fields)} is no space: {shown(error)}") from None
 
 
@@ -179,7 +190,7 @@ def _space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     if fields["kind"] == "MultiBinary":
         return gym.spaces.MultiBinary(fields["n"])
     if fields["kind"] == "Tuple":
-        return gym.spaces.Tuple([space_from_json(part) for part in fields["spaces"]])
+        return gym.spaces.Tuple([_space_from_json(part) for part in fields["spaces"]])
     if fields["kind"] == "Dict":
         return gym.spaces.Dict(
             {key: _space_from_json(part) for key, part in fields["spaces"].items()}

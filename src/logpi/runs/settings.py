@@ -23,6 +23,7 @@ from logpi.core.checks import (
     step_count,
 )
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import one_line
 from logpi.core.user_files import is_file_source
 from logpi.methods.method import Method
 from logpi.methods.registry import METHODS, name_of_method
@@ -113,8 +114,7 @@ class Settings:
             algorithm = kind(**{key: value for key, value in values.items() if key in options})
             return Settings(algorithm=algorithm, **own)
         except (LogpiError, TypeError, ValueError, ArithmeticError) as error:
-            reason = " ".join(str(error)[:300].split())
-            raise LogpiError(f"{source}: {reason}") from None
+            raise LogpiError(f"{source}: {one_line(str(error))}") from None
 
 
 # The settings that are no options of a method.

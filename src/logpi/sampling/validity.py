@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int
 from numpy import ndarray
 
 from logpi.core.errors import LogpiError
-from logpi.core.quantities import LARGEST
+from logpi.core.quantities import BEYOND, LARGEST
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 
@@ -74,7 +74,7 @@ def _first(wrong: Bool[ndarray, "time env"]) -> tuple[int, int] | None:
 def how_wrong(value: ndarray | np.generic) -> str:
     """What is wrong with a value that is not finite, or too large."""
     if np.isfinite(value).all():
-        return f"is beyond {LARGEST:g}, where squares leave single precision: {value}"
+        return f"is {BEYOND}: {value}"
     return f"is not finite: {value}"
 
 

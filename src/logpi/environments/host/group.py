@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from logpi.core.checks import shown
 from logpi.environments.spec import MASK, stored_dtype
 
 
@@ -101,7 +102,7 @@ def _as_reward(index: int, reward: object) -> float:
         raise EnvironmentFailure(index, f"reward has shape {shape}, it must be a number")
     if isinstance(reward, numbers.Real | np.ndarray | np.bool_):
         return float(reward)
-    raise EnvironmentFailure(index, f"reward is {_shown(reward)}, it must be a number")
+    raise EnvironmentFailure(index, f"reward is {shown(reward, 100)}, it must be a number")
 
 
 def _as_flag(index: int, field: str, flag: object) -> bool:
@@ -109,12 +110,7 @@ def _as_flag(index: int, field: str, flag: object) -> bool:
     is_number = isinstance(flag, numbers.Integral | np.bool_)
     if is_number and flag in (0, 1):
         return bool(flag)
-    raise EnvironmentFailure(index, f"{field} is {_shown(flag)}, it must be True or False")
-
-
-def _shown(value: object) -> str:
-    """A value in one short line."""
-    return " ".join(repr(value)[:100].split())
+    raise EnvironmentFailure(index, f"{field} is {shown(flag, 100)}, it must be True or False")
 
 
 def _kind(answer: object) -> str:

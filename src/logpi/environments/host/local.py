@@ -71,37 +71,43 @@ class LocalGroup:
         self.truncated = np.zeros(count, bool)
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
-        with self._alarm:
-            for seed, i in zip(seeds, rows, strict=True):
-                try:
-                    answer = self._environments[i].reset(seed=seed)
-                except KeyboardInterrupt:
-                    raise
-                except TookTooLong:
-                    raise self._too_long(i, "reset") from None
-                except BaseException as error:
-                    raise EnvironmentFailure(i, f"reset raised {describe(error)}") from error
-                self.observation[i] = self._checked(i, reset_answer(i, answer))
+        i = 0
+        try:
+            with self._alarm:
+                for seed, i in zip(seeds, rows, strict=True):
+                    try:
+                        answer = self._environments[i].reset(seed=seed)
+                    except (KeyboardInterrupt, TookTooLong):
+                        raise
+                    except BaseException as error:
+                        raise EnvironmentFailure(i, f"reset raised {describe(error)}") from error
+                    self.observation[i] = self._checked(i, reset_answer(i, answer))
+        except TookTooLong:  # wherever it was
+            raise self._too_long(i, "reset") from None
 
     def step(self, actions: ndarray, active: Sequence[int]) -> None:
         if self._action_dtype is not None:
             actions = actions.astype(self._action_dtype, copy=False)
         native = native_actions(actions)
-        with self._alarm:
-            for i in active:
-                try:
-                    answer = self._environments[i].step(native[i])
-                except KeyboardInterrupt:
-                    raise
-                except TookTooLong:
-                    raise self._too_long(i, "step") from None
-                except BaseException as error:
-                    raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
-                observation, reward, terminated, truncated = step_answer(i, answer, self._masked)
-                self.reward[i] = reward
-                self.terminated[i] = terminated
-                self.truncated[i] = truncated
-                self.observation[i] = self._checked(i, observation)
+        i = 0
+        try:
+            with self._alarm:
+                for i in active:
+                    try:
+                        answer = self._environments[i].step(native[i])
+                    except (KeyboardInterrupt, TookTooLong):
+                        raise
+                    except BaseException as error:
+                        raise EnvironmentFailure(i, f"step raised {describe(error)}") from error
+                    observation, reward, terminated, truncated = step_answer(
+                        i, answer, self._masked
+                    )
+                    self.reward[i] = reward
+                    self.terminated[i] = terminated
+                    self.truncated[i] = truncated
+                    self.observation[i] = self._checked(i, observation)
+        except TookTooLong:  # wherever it was
+            raise self._too_long(i, "step") from None
 
     def _too_long(self, index: int, what: str) -> EnvironmentFailure:
         return EnvironmentFailure(

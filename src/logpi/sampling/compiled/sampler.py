@@ -58,6 +58,7 @@ class CompiledSampler:
         self._count = count
         self._seed = seed
         self._interrupted = interrupted
+        self._evaluation = jax.jit(self._evaluate_batch, static_argnums=3)
 
     def close(self) -> None:
         pass
@@ -76,8 +77,7 @@ class CompiledSampler:
         lengths = np.concatenate([np.asarray(length) for _, length in played])
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
 
-    @partial(jax.jit, static_argnums=(0, 4))
-    def _evaluation(
+    def _evaluate_batch(
         self, policy: Policy, batch: Int[Array, ""], drawn: Bool[Array, ""], count: int
     ) -> tuple[Float[Array, " episode"], Int[Array, " episode"]]:
         """Returns and lengths of `count` episodes."""
