@@ -4,11 +4,14 @@ python benchmarks/reliability/overhead.py --pairs 10
 """
 
 import argparse
+import math
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 RUN = "train CartPole-v1 --steps 100000 --workers 0 --out"
 WITH = "from logpi.cli import program; program()"
@@ -45,13 +48,27 @@ RunFolder.save = lambda self, learner, counters: None
 )
 
 
-def seconds_of(program: str) -> float:
-    """Wall time of one run, from the start of its process to its end."""
+class Seconds(NamedTuple):
+    """What one run took, from the start of its process to its end."""
+
+    wall: float
+    processor: float
+
+
+def seconds_of(program: str) -> Seconds:
+    """Time on the wall, and that of all cores together, which other programs disturb less."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", program, *RUN.split(), f"{folder}/run"]
+        before = processor_seconds()
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - started
+        return Seconds(time.perf_counter() - started, processor_seconds() - before)
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -60,18 +77,26 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     pairs = parser.parse_args().pairs
     seconds_of(WITH)  # compiles what the others read
-    ratios = []
-    times: dict[str, list[float]] = {WITH: [], WITHOUT: []}
+    times: dict[str, list[Seconds]] = {WITH: [], WITHOUT: []}
     for number in range(pairs):
         order = (WITH, WITHOUT) if number % 2 else (WITHOUT, WITH)
         for program in order:
             times[program].append(seconds_of(program))
-        ratios.append(times[WITH][-1] / times[WITHOUT][-1])
     print(f"logpi {RUN} FOLDER, {pairs} pairs of whole processes")
-    print(f"with     {statistics.median(times[WITH]):.2f} s (median)")
-    print(f"without  {statistics.median(times[WITHOUT]):.2f} s")
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    print(f"ratio    {middle:.3f} (median of the pairs; quartiles {low:.3f} to {high:.3f})")
+    for name in Seconds._fields:
+        report(name, *([getattr(each, name) for each in times[p]] for p in (WITH, WITHOUT)))
+
+
+def report(name: str, seconds_with: list[float], seconds_without: list[float]) -> None:
+    """Medians, and the geometric mean of the ratios with twice its standard error."""
+    pairs = zip(seconds_with, seconds_without, strict=True)
+    logarithms = [math.log(with_all / without) for with_all, without in pairs]
+    middle = statistics.mean(logarithms)
+    error = statistics.stdev(logarithms) / math.sqrt(len(logarithms))
+    low, ratio, high = (math.exp(middle + k * error) for k in (-2, 0, 2))
+    medians = f"{statistics.median(seconds_with):.2f} s with, "
+    medians += f"{statistics.median(seconds_without):.2f} s without"
+    print(f"{name:9} {medians} (medians); ratio {ratio:.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -234,7 +234,70 @@ def test_nested_actions_are_learned(algorithm, tmp_path):
         gym.spaces.MultiBinary(3),
         gym.spaces.MultiBinary([2, 2]),
         Nested.action_space,
+        gym.spaces.Dict([("z", gym.spaces.Discrete(2)), ("a", gym.spaces.Discrete(3))]),
     ],
 )
 def test_spaces_survive_json(space):
-    assert space_from_json(space_to_json(space)) == space
+    again = space_from_json(space_to_json(space))
+    assert again == space
+    if isinstance(space, gym.spaces.Dict):  # its parts are the numbers of an action, in this order
+        assert [*again] == [*space]
+
+
+class Choices(Match):
+    """Observations of several whole numbers."""
+
+    observation_space = gym.spaces.MultiDiscrete([3, 2])
+
+    def observe(self):
+        self.seen = {"a": int(self.np_random.integers(3)), "b": self.np_random.uniform(-1, 1, 2)}
+        return np.array([self.seen["a"], int(self.seen["b"][0] > 0)])
+
+
+class Pair(Match):
+    """A Tuple of parts of several lengths, in which the order counts."""
+
+    observation_space = gym.spaces.Tuple([Match.observation_space["b"], gym.spaces.Discrete(3)])
+
+    def observe(self):
+        super().observe()
+        return self.seen["b"], self.seen["a"]
+
+
+@pytest.mark.parametrize("environment", [Match, Copy, Choices, Pair, MaskedDict])
+def test_a_loaded_policy_takes_what_the_environment_gives(environment, tmp_path):
+    """It sees what the policy saw in training: the same actions as for the row of numbers."""
+    ppo = logpi.PPO(environments=2, rollout_steps=32, minibatches=2, hidden=(8,))
+    logpi.train(environment, ppo, steps=2000, workers=0, out=tmp_path / "run")
+    policy = logpi.load(tmp_path / "run")
+    made = make_environment(environment)
+    assert made.make is not None
+    seen_by_policies = made.make()
+    own = environment()
+    actions = set()
+    for seed in range(20):
+        row, _ = seen_by_policies.reset(seed=seed)
+        given, _ = own.reset(seed=seed)
+        action = policy.act(given)
+        np.testing.assert_array_equal(action, policy.act(row))
+        actions.add(str(action))
+        own.step(action)
+    assert len(actions) > 1, "a policy that does not look would pass"
+
+
+@pytest.mark.parametrize(
+    ("environment", "observation"),
+    [
+        (Match, {"a": 1}),
+        (Match, {"a": 1, "b": np.zeros(3)}),
+        (Match, {"a": 7, "b": np.zeros(2)}),
+        (Match, {"a": 1, "b": np.full(2, np.nan)}),
+        (Match, 3),
+        (Pair, (np.zeros(2),)),
+        (Choices, np.zeros((4, 2), int)),
+    ],
+)
+def test_what_is_no_observation_of_a_nested_space_is_refused(environment, observation):
+    policy = logpi.Reinforce().make_learner(make_environment(environment).spec, 0).policy
+    with pytest.raises(LogpiError, match="observation"):
+        policy.act(observation)

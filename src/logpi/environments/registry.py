@@ -29,7 +29,7 @@ from logpi.environments.spec import (
     origin_of,
     stored_dtype,
 )
-from logpi.environments.views import MaskFirst, policy_view
+from logpi.environments.views import MaskFirst, policy_view, unflattened_space
 from logpi.theory.mdp import FiniteMDP
 from logpi.theory.processes import load_mdp
 
@@ -190,6 +190,7 @@ def _host(
         identity={"gymnasium": version("gymnasium"), **identity},
         masked=isinstance(first, MaskFirst),
         origin=_origin(first),
+        unflattened=unflattened_space(first),
     )
     with faults_ignored(), at_most(CLOSING):
         first.close()

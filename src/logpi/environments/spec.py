@@ -32,7 +32,8 @@ class EnvironmentSpec:
 
     `identity` holds whatever must be unchanged for a run to be resumed; it is JSON. `origin` is
     subtracted from observations before they become single precision: seconds since 1970 would
-    otherwise be known to two minutes. None where it would be 0.
+    otherwise be known to two minutes. None where it would be 0. `unflattened` is the space of what
+    the environment gives, where `observation_space` is that of its numbers in one row.
     """
 
     name: str
@@ -44,19 +45,22 @@ class EnvironmentSpec:
     masked: bool = False
     """Whether an observation begins with the action mask."""
     origin: tuple[float, ...] | None = None
+    unflattened: gym.Space | None = None
 
     def to_json(self) -> dict[str, object]:
         """The part that is compared when a run is resumed."""
-        described = {
+        described: dict[str, object] = {
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
             "max_episode_steps": self.max_episode_steps,
             "masked": self.masked,
             **self.identity,
         }
-        if self.origin is None:
-            return described
-        return {**described, "origin": list(self.origin)}
+        if self.origin is not None:
+            described["origin"] = list(self.origin)
+        if self.unflattened is not None:
+            described["unflattened"] = space_to_json(self.unflattened)
+        return described
 
 
 @dataclass(frozen=True)
@@ -192,9 +196,8 @@ def _space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     if fields["kind"] == "Tuple":
         return gym.spaces.Tuple([_space_from_json(part) for part in fields["spaces"]])
     if fields["kind"] == "Dict":
-        return gym.spaces.Dict(
-            {key: _space_from_json(part) for key, part in fields["spaces"].items()}
-        )
+        parts = [(key, _space_from_json(part)) for key, part in fields["spaces"].items()]
+        return gym.spaces.Dict(parts)  # in their order: of a mapping it would sort them
     shape = tuple(fields["shape"])
     if math.prod(shape) > MOST_NUMBERS:
         raise ValueError(f"more than {MOST_NUMBERS:,} numbers")

@@ -1,5 +1,6 @@
 """Observations and actions of any Gymnasium space as one array, an action mask first."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from gymnasium.spaces.utils import flatten, flatten_space
 
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import faults_ignored
-from logpi.environments.spec import MASK
+from logpi.environments.spec import MASK, space_to_json
 
 
 class MaskFirst(gym.ObservationWrapper):
@@ -23,10 +24,13 @@ class MaskFirst(gym.ObservationWrapper):
         space = environment.observation_space
         assert isinstance(environment.action_space, gym.spaces.Discrete)
         self._inside = isinstance(space, gym.spaces.Dict) and MASK in space.spaces
+        self.unflattened: gym.Space | None = None
         if isinstance(space, gym.spaces.Dict) and self._inside:
+            mask = space[MASK]
             space = gym.spaces.Dict(
                 {key: part for key, part in space.spaces.items() if key != MASK}
             )
+            self.unflattened = gym.spaces.Dict([(MASK, mask), *space.items()])
         self._rest = space
         flat = flatten_space(space)
         count = int(environment.action_space.n)
@@ -83,6 +87,26 @@ def _nested(space: gym.Space, numbers: Iterator[Any]) -> Any:
             assert space.shape is not None
             row = list(itertools.islice(numbers, int(np.prod(space.shape))))
             return np.array(row, space.dtype).reshape(space.shape)
+
+
+def unflattened_space(environment: gym.Env) -> gym.Space | None:
+    """The space of what the environment inside of a `policy_view` gives, the mask of its actions
+    first; None where nothing is flattened, the mask comes by itself, or a run folder cannot hold
+    the space.
+    """
+    if isinstance(environment, NestedAction):
+        environment = environment.env
+    if isinstance(environment, gym.wrappers.FlattenObservation):
+        space = environment.env.observation_space
+    elif isinstance(environment, MaskFirst):
+        space = environment.unflattened
+    else:
+        space = None
+    with contextlib.suppress(LogpiError):
+        if space is not None:
+            space_to_json(space)
+            return space
+    return None
 
 
 def policy_view(environment: gym.Env) -> Callable[[gym.Env], gym.Env]:

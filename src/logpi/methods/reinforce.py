@@ -124,7 +124,7 @@ class Reinforce(NetworkOptions):
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         random = numpy_generator(seed, Stream.INITIALISATION)
         spaces = (spec.observation_space, spec.action_space)
-        policy = make_policy(*spaces, self, random, spec.masked, spec.origin)
+        policy = make_policy(*spaces, self, random, spec.masked, spec.origin, spec.unflattened)
         value = None
         if self.baseline == "value":
             horizon = spec.max_episode_steps

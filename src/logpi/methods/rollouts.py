@@ -136,7 +136,7 @@ def make_rollout_policy(
 ) -> Policy:
     """A policy for the spaces of an environment."""
     spaces = (spec.observation_space, spec.action_space)
-    return make_policy(*spaces, options, random, spec.masked, spec.origin)
+    return make_policy(*spaces, options, random, spec.masked, spec.origin, spec.unflattened)
 
 
 def make_critic(

@@ -4,7 +4,9 @@ What acting needs is written for JAX and for NumPy arrays alike: for a handful o
 NumPy, with `policy.on_host()`, has answered before a compiled call has started.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import gymnasium as gym
@@ -14,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from logpi.core.arrays import AnyArray, float_dtype
+from logpi.core.checks import shown
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
 from logpi.networks.distributions import Distribution
@@ -24,8 +27,33 @@ from logpi.networks.memory import Memory, make_memory
 from logpi.networks.options import NetworkOptions
 from logpi.networks.user_network import UserNetwork, make_user_network
 
+# What an environment gives: an array, or the parts of a Dict or Tuple space.
+Observation: TypeAlias = ArrayLike | int | float | Mapping[str, object] | tuple[object, ...]
+
 # The logit of an action that is not allowed: its probability is exactly 0, and nothing is infinite.
 FORBIDDEN = -1e9
+
+
+@dataclass(frozen=True)
+class Unflattened:
+    """The space of what an environment gives, where policies see it in one row."""
+
+    space: gym.Space
+
+    def __hash__(self) -> int:
+        return hash(repr(self.space))
+
+    def flatten(self, observation: Observation) -> np.ndarray:
+        """The numbers of one observation in a row.
+
+        **Raises:** `LogpiError` for what is no observation of the space.
+        """
+        try:
+            if self.space.shape is None or _shape_of(observation) == self.space.shape:
+                return np.asarray(gym.spaces.flatten(self.space, observation))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            pass
+        raise LogpiError(f"the observation {shown(observation)} is none of {shown(self.space)}")
 
 
 class Policy(Module):
@@ -35,7 +63,8 @@ class Policy(Module):
     without a memory. If `masked`, an observation begins with the action mask, one number per logit:
     where it is 0 the action has probability 0. Sampling, log π, entropy and KL are those of this
     one law. Observations are seen from the `origin` of their environment: `act` subtracts it, the
-    other methods take what is left.
+    other methods take what is left. `act` also takes observations as they were before the
+    environment's wrappers flattened them.
     """
 
     encoder: Encoder
@@ -44,6 +73,7 @@ class Policy(Module):
     head: Head
     masked: bool = eqx.field(static=True, default=False)
     origin: tuple[float, ...] | None = eqx.field(static=True, default=None)
+    unflattened: Unflattened | None = eqx.field(static=True, default=None)
 
     def __call__(self, observation: AnyArray, memory: AnyArray | None = None) -> Distribution:
         """The action distribution for observations with any leading dimensions.
@@ -103,11 +133,14 @@ class Policy(Module):
 
     def act(
         self,
-        observation: ArrayLike,
+        observation: Observation,
         random: np.random.Generator | None = None,
         memory: AnyArray | None = None,
     ) -> np.ndarray:
         """What to do: the environment's action for one observation, or for a batch of them.
+
+        An observation of a Dict or Tuple space is taken one at a time, as the environment gives it;
+        in a batch, each is a row in the order in which Gymnasium flattens.
 
         The most probable action, or with `random` one that is drawn from π(·|s). A policy with a
         memory needs m_t: start with `memory = policy.initial_memory(count)`, and before each action
@@ -138,17 +171,19 @@ class Policy(Module):
         sampled = np.asarray(self(array, memory).sample(noise))
         return np.asarray(self.execute(sampled))
 
-    def _as_observation(self, observation: ArrayLike) -> np.ndarray:
+    def _as_observation(self, observation: Observation) -> np.ndarray:
         """The observation as an array.
 
         **Raises:** `LogpiError` where it is not one that the policy was made for.
         """
         shape = self.encoder.shape
+        numbers: Any = observation
+        if self.unflattened is not None and _shape_of(observation)[-1:] != shape:
+            numbers = self.unflattened.flatten(observation)
         try:
-            array = np.asarray(observation)
+            array = np.asarray(numbers)
         except ValueError:
-            remedy = "gymnasium.spaces.flatten makes one of a nested one"
-            raise LogpiError(f"the observation is no array; {remedy}") from None
+            raise LogpiError("the observation is no array") from None
         if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
             raise LogpiError(
                 f"the observation holds something else than finite numbers: {observation!r}"
@@ -169,6 +204,7 @@ def make_policy(
     random: np.random.Generator,
     masked: bool = False,
     origin: tuple[float, ...] | None = None,
+    unflattened: gym.Space | None = None,
 ) -> Policy:
     """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
     squash = options.actions == "tanh-normal"
@@ -185,4 +221,13 @@ def make_policy(
         network = make_user_network(options.network, features, head.size, random)
     else:
         network = MLP([*features, *options.hidden, head.size], 0.01, random)
-    return Policy(encoder, memory, network, head, masked, origin)
+    before = None if unflattened is None else Unflattened(unflattened)
+    return Policy(encoder, memory, network, head, masked, origin, before)
+
+
+def _shape_of(observation: Observation) -> tuple[int, ...]:
+    """The shape of an array, or of what becomes one; none for anything else."""
+    try:
+        return np.asarray(observation).shape
+    except ValueError:  # parts of several lengths
+        return ()

@@ -173,6 +173,7 @@ def _stored_learner(found: RunFolder) -> Learner:
     stored = found.config.get("environment")
     if not isinstance(stored, dict):
         raise LogpiError(f"{path} does not describe its environment")
+    nested = stored.get("unflattened")
     try:
         spec = EnvironmentSpec(
             name=settings.environment,
@@ -183,6 +184,7 @@ def _stored_learner(found: RunFolder) -> Learner:
             identity={},
             masked=bool(stored["masked"]),
             origin=_stored_origin(found),
+            unflattened=None if nested is None else space_from_json(nested),
         )
     except (LogpiError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise LogpiError(f"{path} does not describe its environment: {shown(error)}") from None

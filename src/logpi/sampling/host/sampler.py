@@ -23,7 +23,8 @@ from logpi.sampling.validity import EnvironmentFault
 
 # So many faults without a batch between them end a run.
 MOST_FAULTS = 5
-_TOLD = {
+_REMEDIES = {
+    "stop": "",
     "replay": "new copies play its batch again",
     "skip": "its batch is thrown away",
 }
@@ -70,8 +71,7 @@ class HostSampler:
                 played = player.evaluate(policy, range(first, first + started), deterministic)
             except EnvironmentFault as fault:
                 faults += 1
-                self._require_endurable(fault, faults)
-                self._renew_group()
+                self._recover(fault, faults, "new copies play its episodes again")
                 player = self._episodes()
                 continue
             returns = np.append(returns, played.returns)
@@ -103,8 +103,7 @@ class HostSampler:
                     break
                 except EnvironmentFault as fault:
                     faults += 1
-                    self._require_endurable(fault, faults)
-                    self._renew_group()
+                    self._recover(fault, faults, _REMEDIES[self._faults.on_fault])
                     if self._faults.on_fault == "skip":
                         learner = _skip_batch(learner, self._player(method))
                     player = None
@@ -113,8 +112,9 @@ class HostSampler:
 
         return advance
 
-    def _require_endurable(self, fault: EnvironmentFault, number: int) -> None:
-        """Tell of a fault after which the run goes on.
+    def _recover(self, fault: EnvironmentFault, number: int, then: str) -> None:
+        """New copies in new processes, in the place of those of which one has failed; `then` tells
+        what follows.
 
         **Raises:** the fault where it ends the run.
         """
@@ -123,10 +123,7 @@ class HostSampler:
             raise fault
         if number == MOST_FAULTS:
             raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {on_fault}")
-        self._faults.tell(f"{fault}; {_TOLD[on_fault]}")
-
-    def _renew_group(self) -> None:
-        """New copies in new processes, in the place of those of which one has failed."""
+        self._faults.tell(f"{fault}; {then}")
         self._group.close()
         self._group = make_group(self._environment, self._count, self._workers, usable_cores())
 
