@@ -78,6 +78,8 @@ class Train:
     on_fault: Literal["stop", "replay", "skip"] = "stop"
     """When the environment fails: save and stop; let new copies play the batch again, the same; or
     throw the batch away, whole, and go on with the next."""
+    resume_if_exists: bool = False
+    """Go on with the run in --out if there is one with these settings; else start it there."""
 
     def run(self) -> None:
         from logpi.runs.training import train
@@ -94,6 +96,7 @@ class Train:
             checkpoint_every=self.checkpoint_every,
             step_limit=self.step_limit,
             on_fault=self.on_fault,
+            exist="resume" if self.resume_if_exists else "refuse",
             reporter=_reporter(),
         )
 

@@ -3,8 +3,10 @@ are."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import read_metrics, steps_to_next_row
 from logpi.runs.report import SilentReporter
 
+CORRIDOR = "finite:short-corridor"
 TIMES = ("time/time_elapsed", "time/fps")
 SMALL = Reinforce(hidden=(), episodes=4, baseline="none")
 MINE = """
@@ -213,3 +216,81 @@ def test_rows_of_metrics_do_not_depend_on_where_a_run_stopped(tmp_path):
     one, other = ([{k: v for k, v in row.items() if k not in TIMES} for row in r] for r in rows)
     assert repr(one) == repr(other)
     assert 200 < len(one) < whole.steps / 80
+
+
+def assert_same_policy(one, other):
+    leaves = [jax.tree.leaves(policy) for policy in (one, other)]
+    assert all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+
+
+def began_and_stopped(out, after):
+    """A run that a signal has ended in the middle, `after` updates."""
+
+    class Stop(SilentReporter):
+        def progress(self, settings, counters, update):
+            if counters.updates >= after:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        logpi.train(CORRIDOR, SMALL, steps=400, out=out, reporter=Stop())
+
+
+def test_a_run_that_may_exist_is_started_resumed_or_given_back(tmp_path):
+    """Called again and again, as a scheduler does, it ends in the run that was never stopped."""
+
+    def ask(name, **more):
+        settings = dict(steps=400, out=tmp_path / name, exist="resume") | more
+        return logpi.train(CORRIDOR, SMALL, **settings)
+
+    whole = ask("started")
+    began_and_stopped(tmp_path / "resumed", after=2)
+    again = ask("resumed")
+    assert (again.steps, again.evaluation.to_json()) == (whole.steps, whole.evaluation.to_json())
+    assert_same_policy(again.policy, whole.policy)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "resumed").rglob("*")}
+    back = ask("resumed")
+    assert back.steps == whole.steps
+    assert back.drawn_evaluation.to_json() == whole.drawn_evaluation.to_json()
+    assert_same_policy(back.policy, whole.policy)
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "resumed").rglob("*")}
+    (tmp_path / "resumed" / "evaluation.json").write_text("{")
+    assert ask("resumed").evaluation.to_json() == whole.evaluation.to_json()
+    longer = ask("resumed", steps=600, on_fault="replay")
+    assert longer.steps >= 600 > whole.steps
+    (tmp_path / "blank" / "checkpoints").mkdir(parents=True)  # killed before its configuration
+    assert_same_policy(ask("blank").policy, whole.policy)
+
+
+def test_a_run_that_is_another_is_not_continued(tmp_path):
+    began_and_stopped(tmp_path / "run", after=1)
+    for more, message in (
+        (dict(seed=1), "seed 0, not 1"),
+        (dict(algorithm=replace(SMALL, learning_rate=0.1)), "learning_rate"),
+        (dict(environment="finite:discount-trap"), "environment"),
+        (dict(exist="refuse"), "exists already"),
+        (dict(out=None), "out must be"),
+    ):
+        arguments = (
+            dict(environment=CORRIDOR, algorithm=SMALL, steps=400, out=tmp_path / "run") | more
+        )
+        with pytest.raises(LogpiError, match=message):
+            logpi.train(**dict(exist="resume") | arguments)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("not a run")
+    with pytest.raises(LogpiError, match="exists already"):
+        logpi.train(CORRIDOR, SMALL, out=tmp_path / "other", exist="resume")
+
+
+def test_the_command_resumes_if_the_run_exists(tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["train", CORRIDOR, "--hidden", "4", "--steps", "200", "--out", str(run)]
+    assert main([*command, "--resume-if-exists"]) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert main([*command, "--resume-if-exists"]) == 0
+    second = capsys.readouterr().out.splitlines()
+    assert second[0].startswith("return")
+    assert second[0] in first
+    assert len(second) < len(first), "nothing was trained again"
+    assert main(command) == 2
+    assert main([*command[:-2], "--resume-if-exists"]) == 2
+    assert "out must be the folder" in capsys.readouterr().err

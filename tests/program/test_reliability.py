@@ -195,6 +195,9 @@ CONFIGURATIONS = {
     "a space without end": lambda path: change(
         path, "environment", "observation_space", {"kind": "Discrete", "n": 1e999, "start": 0}
     ),
+    "actions without end": lambda path: change(
+        path, "environment", "action_space", {"kind": "Discrete", "n": 10**15, "start": 0}
+    ),
     "a vast space": lambda path: change(
         path,
         "environment",

@@ -1,6 +1,7 @@
 """How good a policy is: the mean return of fresh episodes, with an interval."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +65,18 @@ class Evaluation:
             "lengths": self.lengths.tolist(),
         }
 
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "Evaluation":
+        """What `to_json` wrote.
+
+        **Raises:** `LookupError`, `TypeError` or `ValueError` for anything else.
+        """
+        returns = np.array(fields["returns"], float)
+        lengths = np.array(fields["lengths"], int)
+        if returns.ndim != 1 or len(returns) < 1 or returns.shape != lengths.shape:
+            raise ValueError("returns and lengths are not those of episodes")
+        return Evaluation(returns, lengths)
+
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.mean:.1f} [{low:.1f}, {high:.1f}]"
@@ -114,6 +127,17 @@ class FinalEvaluation:
     def to_json(self) -> dict[str, Any]:
         """The fields of `most_probable`, and those of the other as `drawn`."""
         return {**self.most_probable.to_json(), "drawn": self.drawn.to_json()}
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "FinalEvaluation":
+        """What `to_json` wrote.
+
+        **Raises:** `LookupError`, `TypeError` or `ValueError` for anything else.
+        """
+        return FinalEvaluation(
+            most_probable=Evaluation.from_json(fields),
+            drawn=Evaluation.from_json(fields["drawn"]),
+        )
 
 
 def evaluate_at_end(sampler: Sampler, policy: Policy, counters: Counters) -> FinalEvaluation:

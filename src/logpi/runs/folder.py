@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
+from logpi.runs.evaluation import FinalEvaluation
 from logpi.runs.files import PARTIAL, read_json, write_whole
 from logpi.runs.machine import describe_machine
 from logpi.runs.settings import Settings
@@ -29,6 +30,7 @@ Tree = TypeVar("Tree")
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
 WRITER = ".writer.json"
+EVALUATION = "evaluation.json"
 
 
 @contextmanager
@@ -55,6 +57,14 @@ def _new_folder(parent: Path, base: str) -> Path:
                 return path
 
 
+def _is_blank(path: Path) -> bool:
+    """Whether a folder holds what a run makes before its configuration, or less."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    inside = [found for found in path.rglob("*") if not found.name.endswith(PARTIAL)]
+    return inside in ([], [path / "checkpoints"])
+
+
 def _as_file_name(name: str) -> str:
     """The name with nothing in it that a file system may refuse."""
     return re.sub(r"[^\w.-]", "-", name)[:100]
@@ -77,13 +87,13 @@ class RunFolder:
         path: Path | None, settings: Settings, environment: Mapping[str, object]
     ) -> "RunFolder":
         """A new folder with its configuration; without a path `runs/ENV_N`, N the first free
-        number.
+        number. One that a run has left before it had its configuration is taken.
 
         **Raises:** `LogpiError` where the folder exists or cannot be written.
         """
         if path is None:
             path = _new_folder(Path("runs"), _as_file_name(Path(settings.environment).name))
-        elif path.exists():
+        elif path.exists() and not _is_blank(path):
             is_run = (path / "config.json").is_file()
             if is_run:
                 hint = f"`logpi resume {quote(str(path))}` continues it"
@@ -92,7 +102,7 @@ class RunFolder:
             raise LogpiError(f"{path} exists already; {hint}")
         path = path.absolute()
         with _file_errors(f"create the run folder {path}"):
-            (path / "checkpoints").mkdir(parents=True)
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         config = {
             "format": FORMAT,
             "settings": settings.to_json(),
@@ -228,12 +238,19 @@ class RunFolder:
         except (LogpiError, LookupError, TypeError):
             return "another process"
 
-    def evaluated(self) -> int | None:
-        """The steps after which evaluation.json was made, if there is a readable one."""
+    def evaluation(self, steps: int) -> FinalEvaluation | None:
+        """The evaluation of the run after so many steps, if there is a whole one."""
         try:
-            return read_json(self.path / "evaluation.json")["steps"]
-        except (LogpiError, LookupError, TypeError):
-            return None
+            fields = read_json(self.path / EVALUATION)
+            if fields["steps"] == steps:
+                return FinalEvaluation.from_json(fields)
+        except (LogpiError, LookupError, TypeError, ValueError, OverflowError):
+            pass
+        return None
+
+    def save_evaluation(self, steps: int, evaluation: FinalEvaluation) -> None:
+        """What the policy is worth after so many steps."""
+        self.write_json(EVALUATION, {"steps": steps, **evaluation.to_json()})
 
     def write_json(self, name: str, value: object) -> None:
         """A JSON file, replaced as a whole."""

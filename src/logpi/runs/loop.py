@@ -15,7 +15,7 @@ from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.methods.learner import Learner
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
-from logpi.runs.evaluation import Evaluation, evaluate_at_end
+from logpi.runs.evaluation import Evaluation, FinalEvaluation, evaluate_at_end
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import (
     CsvTracker,
@@ -91,11 +91,17 @@ def run(
                 evaluation = evaluate_at_end(sampler, learner.policy, counters)
         finally:
             sampler.close()
-        folder.write_json("evaluation.json", {"steps": counters.steps, **evaluation.to_json()})
+        folder.save_evaluation(counters.steps, evaluation)
     reporter.finish(folder.path, counters, evaluation, spec.reward_threshold)
-    policy = learner.policy.on_host()
+    return finished_run(folder, learner, counters, evaluation)
+
+
+def finished_run(
+    folder: RunFolder, learner: Learner, counters: Counters, evaluation: FinalEvaluation
+) -> Run:
+    """What a run gives when its budget is spent."""
     return Run(
-        policy,
+        learner.policy.on_host(),
         folder.path,
         counters.steps,
         counters.seconds,

@@ -3,23 +3,33 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import gymnasium as gym
 
-from logpi.core.checks import is_real, shown, step_count
+from logpi.core.checks import is_real, require, shown, step_count
 from logpi.core.errors import LogpiError
 from logpi.environments.registry import EnvironmentLike, make_environment
-from logpi.environments.spec import EnvironmentSpec, space_from_json
+from logpi.environments.spec import (
+    CompiledEnvironment,
+    EnvironmentSpec,
+    HostEnvironment,
+    space_from_json,
+)
 from logpi.methods.learner import Learner, start_from
 from logpi.methods.method import Method
 from logpi.methods.reinforce import Reinforce
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
-from logpi.runs.loop import Run, run
+from logpi.runs.loop import Run, finished_run, run
 from logpi.runs.report import Reporter, SilentReporter
 from logpi.runs.settings import Settings
 from logpi.sampling.seam import OnFault, Sampler
+
+Exist = Literal["refuse", "resume"]
+# Settings of a run that may be others when it is continued.
+MAY_CHANGE = ("steps", "workers", "checkpoint_every", "step_limit", "on_fault")
 
 
 def train(
@@ -34,6 +44,7 @@ def train(
     checkpoint_every: int | None = None,
     step_limit: float | None = 300.0,
     on_fault: OnFault = "stop",
+    exist: Exist = "refuse",
     reporter: Reporter | None = None,
 ) -> Run:
     """Train a policy; stops after the batch with which `steps` environment steps are reached.
@@ -43,7 +54,8 @@ def train(
     checkpoint and raises `KeyboardInterrupt`. An environment has failed when it raises, breaks its
     declaration, or takes longer than `step_limit` seconds for a reset or a step of all copies;
     `on_fault` says whether the run then stops, has the batch played again by new copies, or throws
-    it away.
+    it away. Where `out` holds a run already it is refused, or with `exist="resume"` continued, if
+    it has these settings; one that is finished is given back as it is.
 
     **Raises:** `LogpiError` for settings, environments and folders that cannot be used.
     """
@@ -59,16 +71,50 @@ def train(
         step_limit=step_limit,
         on_fault=on_fault,
     )
+    reporter = reporter or SilentReporter()
+    path = None if out is None else Path(out)
+    require(exist in get_args(Exist), "exist", " or ".join(get_args(Exist)), exist)
+    if exist == "resume":
+        require(path is not None, "out", "the folder of the run that may exist", out)
+    if exist == "resume" and path is not None and (path / "config.json").is_file():
+        return _continue(path, settings, made, reporter)
     method = settings.algorithm
     learner = _first_learner(method, made.spec, seed)
     method.require_usable(learner)
-    path = None if out is None else Path(out)
     folder = RunFolder.create(path, settings, made.spec.to_json())
 
     def start(sampler: Sampler) -> tuple[Learner, Counters]:
         return sampler.begin(method, learner), Counters()
 
-    return run(folder, settings, made, start, reporter or SilentReporter())
+    return run(folder, settings, made, start, reporter)
+
+
+def _continue(
+    path: Path,
+    settings: Settings,
+    made: HostEnvironment | CompiledEnvironment,
+    reporter: Reporter,
+) -> Run:
+    """The run in a folder to its end, if it is the one that is asked for.
+
+    **Raises:** `LogpiError` that names the setting that is another.
+    """
+    found = RunFolder.open(path)
+    stored = found.settings.to_json()
+    asked = settings.located(Path.cwd()).to_json()
+    for name, value in stored.items():
+        if name not in MAY_CHANGE and value != asked.get(name):
+            differs = f"{name} {shown(value)}, not {shown(asked.get(name))}"
+            raise LogpiError(f"{path} holds a run with {differs}: give another --out")
+    if found.foreign_code() is not None:
+        found.trust()  # it is the code that was named just now
+    if found.checkpoints():
+        learner, counters, _ = found.load(_stored_learner(found))
+        evaluation = found.evaluation(counters.steps)
+        if evaluation is not None and counters.steps >= settings.steps:
+            reporter.finish(found.path, counters, evaluation, made.spec.reward_threshold)
+            return finished_run(found, learner, counters, evaluation)
+    return _go_on(found, settings, made, {}, reporter)
 
 
 def _first_learner(method: Method, spec: EnvironmentSpec, seed: int) -> Learner:
@@ -100,13 +146,30 @@ def resume(
     **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget
     is spent.
     """
-    reporter = reporter or SilentReporter()
     found = _opened(folder, trust)
     settings = found.settings
     if steps is not None:
         settings = replace(settings, steps=step_count(steps))
-    method = settings.algorithm
+        _require_unspent(found, found.saved_steps() or 0, settings.steps)
     made = make_environment(environment or settings.environment, settings.max_episode_steps)
+    moved: dict[str, object] = {}
+    if isinstance(environment, str):
+        moved["environment"] = environment
+    return _go_on(found, settings, made, moved, reporter or SilentReporter())
+
+
+def _go_on(
+    found: RunFolder,
+    settings: Settings,
+    made: HostEnvironment | CompiledEnvironment,
+    moved: dict[str, object],
+    reporter: Reporter,
+) -> Run:
+    """Continue a run with settings of which those in `MAY_CHANGE` may be others than before.
+
+    `moved` names its environment anew.
+    """
+    method = settings.algorithm
     made = replace(made, spec=replace(made.spec, origin=_stored_origin(found)))
     _require_unchanged(found.config.get("environment"), made.spec.to_json(), found.path)
     is_saved = bool(found.checkpoints())
@@ -124,18 +187,24 @@ def resume(
             learner, counters, warnings = found.load(learner)
             for warning in warnings:
                 reporter.warn(warning)
-        is_evaluated = steps is not None or found.evaluated() == counters.steps
-        if counters.steps >= settings.steps and is_evaluated:
-            so_far = f"{counters.steps} of {settings.steps} steps"
-            raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
-        changed: dict[str, object] = {"steps": settings.steps}
-        if isinstance(environment, str):
-            changed["environment"] = environment
+        if found.evaluation(counters.steps) is not None:
+            _require_unspent(found, counters.steps, settings.steps)
+        changed = {name: getattr(settings, name) for name in MAY_CHANGE} | moved
         for difference in found.begin_session(counters.steps, changed):
             reporter.warn(f"{difference}: the last bits of the parameters may be others")
         return learner, counters
 
     return run(found, settings, made, start, reporter)
+
+
+def _require_unspent(found: RunFolder, made: int, budget: int) -> None:
+    """Refuse to go on with a run that has made its steps.
+
+    **Raises:** `LogpiError`.
+    """
+    if made >= budget:
+        so_far = f"{made} of {budget} steps"
+        raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
 
 
 def _opened(folder: str | Path, trust: bool) -> RunFolder:
@@ -197,12 +266,14 @@ def _require_plausible(found: RunFolder, method: Method, spec: EnvironmentSpec) 
 
     **Raises:** `LogpiError`, before such a network is made.
     """
+    observation = spec.observation_space
     widths = [] if method.network is not None else list(method.hidden)
     if method.memory != "none":
         widths = [method.memory_size, method.memory_size, *widths]
-    if isinstance(spec.observation_space, gym.spaces.Discrete):
-        widths = [int(spec.observation_space.n), *(widths or [1])]
-    numbers = sum(into * out for into, out in itertools.pairwise(widths))
+    if isinstance(observation, gym.spaces.Discrete):
+        widths = [int(observation.n), *(widths or [1])]
+    actions = int(gym.spaces.flatdim(spec.action_space))
+    numbers = actions + sum(into * out for into, out in itertools.pairwise([*widths, actions]))
     largest = found.largest_checkpoint()
     if 4 * numbers > largest:
         asked = f"asks for {numbers:,} numbers, its checkpoints have {largest:,} bytes"
