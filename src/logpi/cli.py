@@ -389,18 +389,6 @@ def _option_types() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-def _use_caches() -> None:
-    """Keep compiled programs in the user's cache folder; a second start does not compile."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        import platformdirs
-
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
-            Path(platformdirs.user_cache_dir("logpi")) / "jax"
-        )
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-
-
 COMMANDS = {
     "train": Train,
     "resume": Resume,
@@ -434,7 +422,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen = tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog="logpi", description=description, args=command
             )
-        _use_caches()
         status = chosen.run() or 0
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -3,6 +3,8 @@ are."""
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -294,3 +296,21 @@ def test_the_command_resumes_if_the_run_exists(tmp_path, capsys):
     assert main(command) == 2
     assert main([*command[:-2], "--resume-if-exists"]) == 2
     assert "out must be the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_python_keeps_what_it_compiles_as_the_command_does(user, tmp_path, elsewhere):
+    """In the user's cache folder, also where JAX has compiled before; or where the user says."""
+    home = tmp_path / "home"
+    mine = tmp_path / "mine"
+    variables = {**user, "XDG_CACHE_HOME": str(home)}
+    variables |= {"JAX_COMPILATION_CACHE_DIR": str(mine)} if elsewhere else {}
+    program = f"""import jax, logpi
+jax.jit(lambda x: 2 * x)(1.0)
+logpi.train({CORRIDOR!r}, logpi.Reinforce(hidden=(4,)), steps=100, out="run")
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=variables, check=True)
+    kept = mine if elsewhere else home / "logpi" / "jax"
+    names = [path.name for path in kept.iterdir()]
+    assert any("many_updates" in name for name in names)
+    assert elsewhere != (home / "logpi" / "jax").exists()

@@ -24,6 +24,9 @@ class JaxFramework:
     def __init__(self, function: Estimator):
         import jax
 
+        from logpi.core.programs import keep_programs
+
+        keep_programs()
         self.function = function
         self.jax = jax
         self.compiled: dict[Any, Any] = {}

@@ -1,9 +1,24 @@
-"""Compiling a function with XLA."""
+"""Compiling a function with XLA, and keeping what was compiled."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
+import platformdirs
+
+
+def keep_programs() -> None:
+    """Keep what JAX compiles, from now on, in the user's cache folder: another process reads it.
+
+    Does nothing where JAX has been told already where to keep it (`JAX_COMPILATION_CACHE_DIR`).
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    folder = Path(platformdirs.user_cache_dir("logpi")) / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def compile_program(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:

@@ -88,6 +88,9 @@ def _copies(environment: HostEnvironment | CompiledEnvironment) -> Callable[[], 
 def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
     import jax
 
+    from logpi.core.programs import keep_programs
+
+    keep_programs()
     reset = jax.jit(environment.reset)
     step = jax.jit(environment.step)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from logpi.core.errors import LogpiError
+from logpi.core.programs import keep_programs
 from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.sampling.compiled.sampler import CompiledSampler
 from logpi.sampling.host.sampler import HostSampler
@@ -26,6 +27,7 @@ def make_sampler(
         raise LogpiError(
             f"{environment.spec.name} steps all its copies itself: leave out --workers"
         )
+    keep_programs()
     if isinstance(environment, CompiledEnvironment):
         return CompiledSampler(environment, count, seed, interrupted)
     return HostSampler(environment, count, seed, workers, interrupted, faults)
