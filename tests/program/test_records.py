@@ -2,6 +2,7 @@
 are."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import pytest
 import logpi
 from logpi import LogpiError, Reinforce
 from logpi.cli import main
+from logpi.runs.checkpoint import Counters
 from logpi.runs.evaluation import Evaluation, FinalEvaluation
 from logpi.runs.folder import RunFolder
-from logpi.runs.metrics import read_metrics, steps_to_next_row
+from logpi.runs.metrics import count_update, make_row, read_metrics, steps_to_next_row
 from logpi.runs.report import SilentReporter
 
 CORRIDOR = "finite:short-corridor"
@@ -203,6 +205,18 @@ def test_rows_of_a_long_budget_do_not_wait_for_a_part_of_it():
     assert steps_to_next_row(0, 1000) == 4
     assert steps_to_next_row(0, 10**15) == 100_000
     assert steps_to_next_row(10**9, 10**15) == 10**7
+
+
+def test_a_row_is_the_mean_over_the_updates_since_the_last():
+    """Each metric over the updates that have it."""
+    counters = Counters()
+    update = dict(steps=10.0, episodes=0.0)
+    for entropy, value_loss in ((1.0, math.nan), (2.0, 5.0), (6.0, 7.0)):
+        count_update(counters, update | dict(entropy=entropy, value_loss=value_loss), 0.5)
+    row = make_row(counters)
+    assert row["train/entropy_loss"] == -3.0
+    assert row["train/value_loss"] == 6.0
+    assert row["time/total_timesteps"] == 30
 
 
 def test_rows_of_metrics_do_not_depend_on_where_a_run_stopped(tmp_path):

@@ -59,6 +59,7 @@ class Faulty(gym.Env):
             "said": "False",
             "nan flag": float("nan"),
             "flags": np.array([False]),
+            "two": 2,
             "NumPy": np.False_,
         }
         terminated = flags.get(self.fault if now else "", self.t == 6)
@@ -81,6 +82,7 @@ class Faulty(gym.Env):
         ("said", "episode 4, step 2: terminated is 'False', it must be True or False"),
         ("nan flag", "episode 4, step 2: terminated is nan, it must be True or False"),
         ("flags", r"episode 4, step 2: terminated is array\(\[False\]\), it must be True or False"),
+        ("two", "episode 4, step 2: terminated is 2, it must be True or False"),
         (
             "four",
             r"episode 4, step 2: step raised ValueError: not enough values .*expected 5, got 4",
