@@ -241,6 +241,7 @@ def test_spaces_survive_json(space):
     again = space_from_json(space_to_json(space))
     assert again == space
     if isinstance(space, gym.spaces.Dict):  # its parts are the numbers of an action, in this order
+        assert isinstance(again, gym.spaces.Dict)
         assert [*again] == [*space]
 
 
@@ -257,7 +258,9 @@ class Choices(Match):
 class Pair(Match):
     """A Tuple of parts of several lengths, in which the order counts."""
 
-    observation_space = gym.spaces.Tuple([Match.observation_space["b"], gym.spaces.Discrete(3)])
+    observation_space = gym.spaces.Tuple(
+        [gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(3)]
+    )
 
     def observe(self):
         super().observe()
