@@ -1,6 +1,7 @@
 """Run folders in the hands of people: stopped late, damaged, without their files, asked for what
 they are not."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -367,6 +368,20 @@ def test_memory_that_is_not_there(algorithm, tmp_path, capsys, monkeypatch):
     ]
     assert main(command) == 2
     assert "not enough memory for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("megabytes", "refused"), [(10, True), (1000, False)])
+def test_a_batch_that_the_machine_cannot_hold(megabytes, refused, tmp_path, monkeypatch):
+    """Linux would grant the memory, and end the process without a word once it is used."""
+    memory = 1e6 * megabytes
+    monkeypatch.setattr("logpi.sampling.host.sampler.machine_memory", lambda: memory)
+    method = Reinforce(**SMALL)
+    said = "100,000 steps, the time limit: a batch takes 0.0 GiB, this machine has 0.0 GiB"
+    expected = pytest.raises(LogpiError, match=said) if refused else contextlib.nullcontext()
+    with expected:
+        logpi.train(
+            "CartPole-v1", method, steps=10, max_episode_steps=100_000, out=tmp_path / "run"
+        )
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Which way of stepping the copies of an environment is faster: in this process, or in workers."""
 
+import math
 import os
 import time
 
@@ -37,6 +38,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def machine_memory() -> float:
+    """Bytes of memory that this machine has; infinite where the system does not say."""
+    if hasattr(os, "sysconf"):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
 
 
 def hindered(group: Group) -> bool:

@@ -3,11 +3,17 @@
 import sys
 from collections.abc import Callable
 
+import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, PyTree
 from numpy import ndarray
 
-from logpi.environments.host.choice import hindered, make_group, usable_cores
+from logpi.environments.host.choice import (
+    hindered,
+    machine_memory,
+    make_group,
+    usable_cores,
+)
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.spec import HostEnvironment
 from logpi.methods.learner import Learner
@@ -23,6 +29,8 @@ from logpi.sampling.validity import EnvironmentFault
 
 # So many faults without a batch between them end a run.
 MOST_FAULTS = 5
+# A batch may take this share of the machine's memory.
+MEMORY_OF_A_BATCH = 0.75
 _REMEDIES = {
     "stop": "",
     "replay": "new copies play its batch again",
@@ -87,6 +95,7 @@ class HostSampler:
         has_paid = method.rows is not None
         rows = self._player(method).time
         shapes = trajectory_shapes(learner.policy, seen, rows, has_paid)
+        _require_memory(shapes)
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
@@ -147,6 +156,20 @@ class HostSampler:
             self._group = alone
         else:
             alone.close()
+
+
+def _require_memory(batch: PyTree) -> None:
+    """Refuse arrays that the machine cannot hold: Linux grants them, and ends the process once they
+    are written.
+
+    **Raises:** `MemoryError`.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(batch))
+    memory = machine_memory()
+    if size > MEMORY_OF_A_BATCH * memory:
+        remedy = "lower --max-episode-steps or the number of copies"
+        sizes = f"{size / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f} GiB"
+        raise MemoryError(f"a batch takes {sizes}: {remedy}")
 
 
 def _skip_batch(learner: Learner, player: Player) -> Learner:
