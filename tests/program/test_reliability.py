@@ -185,6 +185,14 @@ def test_the_checkpoint_before_a_damaged_one_is_used(run, damage, capsys):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_damaged_checkpoint_does_not_say_how_far_a_run_has_come(run):
+    """Its name has more steps than the new budget; those of the one before count."""
+    newest, before, *_ = RunFolder.open(run).checkpoints()
+    newest.rename(newest.with_name(f"step_{'9' * 16}.npz"))
+    made = int(before.stem.removeprefix("step_"))
+    assert made < logpi.resume(run, steps=500).steps < 1000
+
+
 def test_an_undamaged_rewrite_is_read(run, capsys):
     """The control: it is the change that was refused, not the way in which it was made."""
     rewritten(RunFolder.open(run).checkpoints()[0], lambda members: None)

@@ -150,7 +150,6 @@ def resume(
     settings = found.settings
     if steps is not None:
         settings = replace(settings, steps=step_count(steps))
-        _require_unspent(found, found.saved_steps() or 0, settings.steps)
     made = make_environment(environment or settings.environment, settings.max_episode_steps)
     moved: dict[str, object] = {}
     if isinstance(environment, str):
@@ -187,7 +186,8 @@ def _go_on(
             learner, counters, warnings = found.load(learner)
             for warning in warnings:
                 reporter.warn(warning)
-        if found.evaluation(counters.steps) is not None:
+        is_other_budget = settings.steps != found.settings.steps
+        if is_other_budget or found.evaluation(counters.steps) is not None:
             _require_unspent(found, counters.steps, settings.steps)
         changed = {name: getattr(settings, name) for name in MAY_CHANGE} | moved
         for difference in found.begin_session(counters.steps, changed):
