@@ -76,8 +76,8 @@ def train(
     require(exist in get_args(Exist), "exist", " or ".join(get_args(Exist)), exist)
     if exist == "resume":
         require(path is not None, "out", "the folder of the run that may exist", out)
-    if exist == "resume" and path is not None and (path / "config.json").is_file():
-        return _continue(path, settings, made, reporter)
+        if path is not None and (path / "config.json").is_file():
+            return _continue(path, settings, made, reporter)
     method = settings.algorithm
     learner = _first_learner(method, made.spec, seed)
     method.require_usable(learner)
@@ -187,24 +187,16 @@ def _go_on(
             for warning in warnings:
                 reporter.warn(warning)
         is_other_budget = settings.steps != found.settings.steps
-        if is_other_budget or found.evaluation(counters.steps) is not None:
-            _require_unspent(found, counters.steps, settings.steps)
+        is_done = is_other_budget or found.evaluation(counters.steps) is not None
+        if counters.steps >= settings.steps and is_done:
+            so_far = f"{counters.steps} of {settings.steps} steps"
+            raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
         changed = {name: getattr(settings, name) for name in MAY_CHANGE} | moved
         for difference in found.begin_session(counters.steps, changed):
             reporter.warn(f"{difference}: the last bits of the parameters may be others")
         return learner, counters
 
     return run(found, settings, made, start, reporter)
-
-
-def _require_unspent(found: RunFolder, made: int, budget: int) -> None:
-    """Refuse to go on with a run that has made its steps.
-
-    **Raises:** `LogpiError`.
-    """
-    if made >= budget:
-        so_far = f"{made} of {budget} steps"
-        raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
 
 
 def _opened(folder: str | Path, trust: bool) -> RunFolder:

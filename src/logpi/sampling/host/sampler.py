@@ -8,12 +8,7 @@ import numpy as np
 from jaxtyping import Int, PyTree
 from numpy import ndarray
 
-from logpi.environments.host.choice import (
-    hindered,
-    machine_memory,
-    make_group,
-    usable_cores,
-)
+from logpi.environments.host.choice import hindered, machine_memory, make_group, usable_cores
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.spec import HostEnvironment
 from logpi.methods.learner import Learner
