@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from logpi.runs.loop import Run as Run
     from logpi.runs.plotting import plot as plot
     from logpi.runs.training import load as load, resume as resume, train as train
+    from logpi.sampling.seam import Ray as Ray
     from logpi.theory.exact import (
         exact_gradient as exact_gradient,
         exact_objective as exact_objective,
@@ -47,6 +48,7 @@ _MODULES = {
     "exact_values": "theory.exact",
     "optimal_objective": "theory.exact",
     "plot": "runs.plotting",
+    "Ray": "sampling.seam",
     "Run": "runs.loop",
     "load": "runs.training",
     "resume": "runs.training",

@@ -68,8 +68,18 @@ class Train:
     max_episode_steps: int | None = None
     """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
     workers: int | None = None
-    """Processes that step the environment beside this one. By default the step time is measured and
-    the faster choice is taken."""
+    """Processes that play beside this one, or actors of Ray. By default as many as make training
+    faster, which is measured."""
+    share_size: int = 4
+    """Copies of the environment that act together. No process plays less; the last bits of a run
+    depend on it."""
+    rollouts: Literal["local", "ray"] = "local"
+    """Where the environment is played: on this machine, or on a cluster of Ray."""
+    ray_address: str | None = None
+    """A cluster that runs, such as auto or ray://HOST:10001; by default Ray starts one here."""
+    mixed_hardware: bool = False
+    """Let machines of a cluster take part that compute with other last bits than this one. Such a
+    run cannot be repeated."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
     step_limit: float | None = 300.0
@@ -83,7 +93,9 @@ class Train:
 
     def run(self) -> None:
         from logpi.runs.training import train
+        from logpi.sampling.seam import Ray
 
+        rollouts = Ray(self.ray_address) if self.rollouts == "ray" else None
         options: Any = vars(self)["options"]  # see `_train_command`
         train(
             self.environment,
@@ -93,6 +105,9 @@ class Train:
             out=self.out,
             max_episode_steps=self.max_episode_steps,
             workers=self.workers,
+            share_size=self.share_size,
+            rollouts=rollouts,
+            mixed_hardware=self.mixed_hardware,
             checkpoint_every=self.checkpoint_every,
             step_limit=self.step_limit,
             on_fault=self.on_fault,

@@ -89,7 +89,7 @@ def test_the_check_knows_nothing_of_training():
 
 
 def test_only_sampling_and_environments_know_where_copies_are_stepped():
-    names = {"HostSampler", "CompiledSampler", "LocalGroup", "WorkerGroup"}
+    names = {"HostSampler", "CompiledSampler", "LocalGroup", "WorkerProcess"}
     for name, tree in modules():
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         if folder_of(name) not in ("environments", "sampling"):
@@ -123,7 +123,7 @@ def loaded_by(statement):
     [
         ("import logpi", {"numpy", "jax", "gymnasium", "tyro"}),
         ("import logpi.cli", {"numpy", "jax", "gymnasium", "matplotlib", "rich.progress"}),
-        ("import logpi.environments.host.workers", {"jax", "equinox", "matplotlib"}),
+        ("import logpi.sampling.host.worker", {"matplotlib", "ray", "scipy.stats", "tyro"}),
         ("import logpi.runs.training", {"matplotlib", "gymnax", "tensorboardX", "scipy.stats"}),
     ],
 )

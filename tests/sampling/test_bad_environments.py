@@ -13,11 +13,14 @@ from helpers import small_policy
 
 from logpi import LogpiError, Reinforce
 from logpi.core.randomness import Stream, batch_key
-from logpi.environments.host.choice import make_group
+from logpi.environments.host.local import LocalGroup
 from logpi.environments.registry import make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.host.shares import Shares
+from logpi.sampling.seam import Rollouts
 
 
 class Faulty(gym.Env):
@@ -122,10 +125,10 @@ def test_faults_are_named(fault, message):
     environment = make_environment(type("Faulty", (Faulty,), {"fault": fault}))
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
-    group = make_group(environment, 3, workers=0, cores=1)
-    player = HostEpisodes(environment.spec, group, 0, lambda: False)
+    group = LocalGroup(environment, 3)
+    player = HostEpisodes(environment.spec, group, Shares(range(3), 4), 0, lambda: False)
     if message is None:
-        assert player.sample(policy, 4)[0].mask.sum() == 18
+        assert player.sample(policy, 4).trajectory.mask.sum() == 18
     else:
         with pytest.raises(LogpiError, match=message):
             player.sample(policy, 4)
@@ -144,8 +147,8 @@ def test_a_discrete_observation_outside_its_space_is_named():
     environment = make_environment(Outside, max_episode_steps=5)
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
-    group = make_group(environment, 3, workers=0, cores=1)
-    player = HostEpisodes(environment.spec, group, 0, lambda: False)
+    group = LocalGroup(environment, 3)
+    player = HostEpisodes(environment.spec, group, Shares(range(3), 4), 0, lambda: False)
     with pytest.raises(LogpiError, match=r"step 1: observation lies outside Discrete\(3\): 3"):
         player.sample(policy, 0)
 
@@ -165,6 +168,8 @@ class Dies(gym.Env):
             raise ValueError("inside the worker")
         if self.t == 2 and MODE == "die" and os.getpid() != TRAINING:
             os._exit(7)
+        if self.t == 2 and MODE == "kill" and os.getpid() != TRAINING:
+            os.kill(os.getpid(), 9)
         return np.zeros(1, np.float32), 1.0, self.t == 3, False, {}
 """
 
@@ -172,8 +177,9 @@ class Dies(gym.Env):
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("raise", "environment 1, episode 0, step 1: step raised ValueError: inside the worker"),
-        ("die", "environment 1, episode 0, step 1: its worker process ended with exit status 7"),
+        ("raise", "environment 4, episode 0, step 1: step raised ValueError: inside the worker"),
+        ("die", r"environment 4, episode 0, step 1: step raised SystemExit: os\._exit\(7\)"),
+        ("kill", "copies 4 to 7: its worker process was ended by SIGKILL; lost 3 times in a row"),
         ("", None),
     ],
 )
@@ -183,16 +189,15 @@ def test_workers_report_as_the_process_itself(tmp_path, mode, message):
     environment = make_environment(f"{path}:Dies")
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
-    group = make_group(environment, 4, workers=2, cores=2)
-    player = HostEpisodes(environment.spec, group, 0, lambda: False)
+    sampler = HostSampler(environment, 12, 0, Rollouts(workers=2), lambda: False)
     try:
         if message is None:
-            assert player.sample(policy, 0)[0].mask.sum() == 12
+            assert sampler._places.sample(policy, None, 0, None, 1000)[0].mask.sum() == 36
         else:
             with pytest.raises(LogpiError, match=message):
-                player.sample(policy, 0)
+                sampler._places.sample(policy, None, 0, None, 1000)
     finally:
-        group.close()
+        sampler.close()
 
 
 def not_an_environment():

@@ -12,12 +12,14 @@ from helpers import FiniteEnv, random_mdp, small_policy, tabular_policy
 from scipy import stats
 
 from logpi.core.randomness import Stream, batch_key
-from logpi.environments.host.choice import make_group
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.registry import make_environment, make_host_environment
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.host.shares import Shares
 from logpi.sampling.noise import host_noise, no_noise
+from logpi.sampling.seam import Rollouts
 from logpi.theory.enumeration import enumerate_trajectories
 from logpi.theory.exact import state_policy
 
@@ -30,7 +32,7 @@ def never():
 
 def episodes(environment, copies, seed):
     group = LocalGroup(environment, copies)
-    return HostEpisodes(environment.spec, group, seed, never)
+    return HostEpisodes(environment.spec, group, Shares(range(copies), 4), seed, never)
 
 
 @pytest.fixture(params=["compiled", "host"])
@@ -53,7 +55,7 @@ def draw(request):
             player = episodes(environment, COPIES, seed)
 
             def sample(b):
-                return player.sample(policy, int(b))[0]
+                return player.sample(policy, int(b)).trajectory
 
         return [jax.tree.map(np.asarray, sample(np.int32(batch))) for batch in range(BATCHES)]
 
@@ -151,7 +153,7 @@ def test_rewards_belong_to_their_transitions(draw, random):
 
 def sample_cartpole(seed, batch, workers=0):
     environment = make_environment("CartPole-v1")
-    group = make_group(environment, 4, workers, cores=2)
+    sampler = HostSampler(environment, 10, seed, Rollouts(workers), never)
     policy = small_policy(
         environment.spec.observation_space,
         environment.spec.action_space,
@@ -159,10 +161,10 @@ def sample_cartpole(seed, batch, workers=0):
         np.random.default_rng(0),
     )
     try:
-        player = HostEpisodes(environment.spec, group, seed, never)
-        return jax.tree.map(np.asarray, player.sample(policy, batch)[0])
+        trajectory, _ = sampler._places.sample(policy, None, batch, None, 500)
+        return jax.tree.map(np.asarray, trajectory)
     finally:
-        group.close()
+        sampler.close()
 
 
 def equal(a, b):
@@ -191,7 +193,7 @@ def test_some_copies_can_be_left_out():
     environment = make_environment("CartPole-v1")
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (8,), np.random.default_rng(0))
-    noise = host_noise(policy, 3, 7, Stream.TRAINING, 5)
+    noise = host_noise(policy.head, [np.random.default_rng(7)], 3)
     player = episodes(environment, 4, 7)
     stepped = []
     step = player._group.step
@@ -206,9 +208,9 @@ def test_zero_noise_takes_the_most_probable_action(random):
     environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=3)
     player = episodes(environment, 50, 0)
     policy = tabular_policy(np.asarray(logits, np.float32))
-    played = player.play(policy, Stream.EVALUATION, 0, no_noise(policy, 50), started=50)
+    played = player.play(policy, Stream.EVALUATION, 0, no_noise(policy.head, 50), started=50)
     mask = np.arange(3)[:, None] < played.lengths
-    np.testing.assert_array_equal(played.action[mask], player._observation[mask])
+    np.testing.assert_array_equal(played.action[mask], played.observation[mask])
 
 
 class Continuous(gym.Env):

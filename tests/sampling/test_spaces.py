@@ -15,6 +15,7 @@ from logpi.environments.registry import make_environment
 from logpi.environments.spec import space_from_json, space_to_json
 from logpi.networks.distributions import Categorical, Product
 from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.shares import Shares
 
 
 class Match(gym.Env):
@@ -140,7 +141,7 @@ def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path
 def test_ten_million_masked_actions_are_all_allowed():
     environment = make_environment(Masked)
     group = LocalGroup(environment, 256)
-    player = HostEpisodes(environment.spec, group, 0, lambda: False)
+    player = HostEpisodes(environment.spec, group, Shares(range(256), 4), 0, lambda: False)
     Masked.steps = Masked.invalid = 0
     while Masked.steps < 10_000_000:
         policy = ALGORITHMS[0].make_learner(environment.spec, Masked.steps).policy

@@ -10,11 +10,15 @@ from test_rollout import BATCHES, COPIES, LEVEL, p_value
 
 from logpi import A2C
 from logpi.core.randomness import Stream, batch_key
+from logpi.environments.host.local import LocalGroup
 from logpi.environments.registry import make_environment
 from logpi.sampling.compiled.sampler import CompiledSampler
 from logpi.sampling.compiled.streams import sample_rollout
 from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.streams import HostStreams
+from logpi.sampling.host.unfinished import no_episodes
+from logpi.sampling.seam import Rollouts
 
 ROWS = 32
 
@@ -43,11 +47,11 @@ def stream(request):
             second, _ = draw(unfinished, keys[1])
         else:
             environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=mdp.horizon)
-            sampler = HostSampler(environment, COPIES, seed, 0, never)
-            streams = HostStreams(environment.spec, sampler._group, ROWS, seed, never)
-            streams.restore(policy, streams.begin(policy))
-            first, _ = streams.sample(policy, 0)
-            second, _ = streams.sample(policy, 1)
+            shares = Shares(range(COPIES), 4)
+            group = LocalGroup(environment, COPIES)
+            streams = HostStreams(environment.spec, group, shares, ROWS, seed, never)
+            streams.restore(policy, no_episodes(policy, environment.spec, COPIES), 0)
+            first, second = (streams.sample(policy, batch).trajectory for batch in (0, 1))
         return [jax.tree.map(np.asarray, r._replace(memory=None)) for r in (first, second)]
 
     return rollouts
@@ -106,10 +110,10 @@ def test_a_stream_goes_on_where_it_was_cut(stream, random):
 
 
 def cartpole(workers):
+    """Ten copies of CartPole in three shares, and the learner before the first batch."""
     environment = make_environment("CartPole-v1")
-    sampler = HostSampler(environment, 3, 7, workers, never)
-    learner = sampler.begin(A2C(), A2C().make_learner(environment.spec, 7))
-    return sampler, learner, HostStreams(environment.spec, sampler._group, 40, 7, never)
+    sampler = HostSampler(environment, 10, 7, Rollouts(workers), never)
+    return sampler._places, sampler.begin(A2C(), A2C().make_learner(environment.spec, 7))
 
 
 def equal(a, b):
@@ -120,21 +124,21 @@ def equal(a, b):
 
 def test_environments_are_restored_by_their_actions():
     """In this process and in workers; control: an action that was another."""
-    sampler, learner, streams = cartpole(workers=0)
-    streams.restore(learner.policy, learner.environment)
-    _, unfinished = streams.sample(learner.policy, 0)
-    after, _ = streams.sample(learner.policy, 1)
-    sampler.close()
-    for workers in (0, 2):
-        sampler, learner, streams = cartpole(workers)
-        streams.restore(learner.policy, unfinished)
-        again, _ = streams.sample(learner.policy, 1)
-        assert equal(after, again)
-        sampler.close()
-    sampler, learner, streams = cartpole(workers=0)
-    streams.restore(learner.policy, unfinished._replace(action=1 - unfinished.action))
-    assert not equal(after, streams.sample(learner.policy, 1)[0])
-    sampler.close()
+    places, learner = cartpole(workers=0)
+    policy = learner.policy
+    places.restore(policy, learner.environment, 0, 40)
+    _, unfinished = places.sample(policy, learner.environment, 0, 40, 41)
+    after = places.sample(policy, unfinished, 1, 40, 41)
+    for workers in (0, 1, 2):
+        places, _ = cartpole(workers)
+        places.restore(policy, unfinished, 1, 40)
+        assert equal(after, places.sample(policy, unfinished, 1, 40, 41))
+        places.close()
+    places, _ = cartpole(workers=0)
+    other = unfinished._replace(action=np.array(unfinished.action))
+    other.action[range(10), unfinished.standing.step - 1] ^= 1
+    places.restore(policy, other, 1, 40)
+    assert not equal(after, places.sample(policy, other, 1, 40, 41))
 
 
 class Fails(gym.Env):
@@ -154,11 +158,11 @@ class Fails(gym.Env):
 
 def test_a_reward_that_is_not_finite_is_named():
     environment = make_environment(Fails)
-    sampler = HostSampler(environment, 2, 0, 0, never)
-    learner = sampler.begin(A2C(), A2C().make_learner(environment.spec, 0))
-    streams = HostStreams(environment.spec, sampler._group, 16, 0, never)
-    streams.restore(learner.policy, learner.environment)
+    policy = A2C().make_learner(environment.spec, 0).policy
+    group = LocalGroup(environment, 2)
+    streams = HostStreams(environment.spec, group, Shares(range(2), 4), 16, 0, never)
+    streams.restore(policy, no_episodes(policy, environment.spec, 2), 0)
     with pytest.raises(
         Exception, match="environment 0, episode 0, step 10: reward is not finite: nan"
     ):
-        streams.sample(learner.policy, 0)
+        streams.sample(policy, 0)

@@ -14,13 +14,16 @@ from scipy.stats import ks_2samp
 import logpi
 from logpi import A2C, LogpiError, Reinforce
 from logpi.core.trajectory import Trajectory
-from logpi.environments.host.choice import make_group
+from logpi.environments.host.local import make_group
 from logpi.environments.registry import make_environment
 from logpi.estimators.returns import advantages
 from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.streams import HostStreams
+from logpi.sampling.host.unfinished import no_episodes
 
 NAME, COPIES = "vector:CartPole-v1", 64
+ALL = Shares(range(COPIES), COPIES)
 
 
 def never():
@@ -29,7 +32,7 @@ def never():
 
 def copies_of(name):
     environment = make_environment(name)
-    return environment.spec, make_group(environment, COPIES, workers=0, cores=1)
+    return environment.spec, make_group(environment, COPIES)
 
 
 def test_whole_episodes_have_the_law_of_single_environments():
@@ -39,8 +42,8 @@ def test_whole_episodes_have_the_law_of_single_environments():
     for name in (NAME, "CartPole-v1"):
         spec, group = copies_of(name)
         policy = Reinforce().make_learner(spec, 0).policy
-        player = HostEpisodes(spec, group, 0, never)
-        batches = [player.sample(policy, batch)[0] for batch in range(8)]
+        player = HostEpisodes(spec, group, ALL, 0, never)
+        batches = [player.sample(policy, batch).trajectory for batch in range(8)]
         lengths[name] = np.concatenate([batch.mask.sum(0) for batch in batches])
         for batch in batches:
             ended = batch.terminated | batch.truncated
@@ -55,9 +58,9 @@ def test_the_row_after_a_step_is_what_it_led_to():
     """After a termination the pole has fallen or left; the row after that begins anew."""
     spec, group = copies_of(NAME)
     policy = A2C().make_learner(spec, 0).policy
-    streams = HostStreams(spec, group, 100, 0, never)
-    streams.restore(policy, streams.begin(policy))
-    rollout, _ = streams.sample(policy, 0)
+    streams = HostStreams(spec, group, ALL, 100, 0, never)
+    streams.restore(policy, no_episodes(policy, spec, COPIES), 0)
+    rollout = streams.sample(policy, 0).trajectory
     t, i = np.nonzero(rollout.terminated[:-2])
     assert len(t) > 50
 

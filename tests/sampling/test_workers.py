@@ -1,19 +1,285 @@
-"""Workers are given up where they are slower than this process alone, and nothing else changes."""
+"""Where copies are played changes nothing: in this process, in workers, and in those that take the
+place of workers that died."""
 
+import json
 import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from logpi import PPO, Reinforce
-from logpi.environments.host import choice as group, workers
-from logpi.environments.host.local import LocalGroup
-from logpi.environments.host.workers import WorkerGroup
+import logpi
+from logpi import PPO, LogpiError, Reinforce
 from logpi.environments.registry import make_environment
+from logpi.runs.folder import RunFolder
+from logpi.sampling.host import choice, process, sampler as host_sampler
+from logpi.sampling.host.choice import Choice
+from logpi.sampling.host.kernels import arithmetic_digest
 from logpi.sampling.host.sampler import HostSampler
+from logpi.sampling.host.shares import Shares, by_share, side_by_side
+from logpi.sampling.seam import Rollouts
 
-FILE = """
+SMALL = {"hidden": (8,)}
+METHODS = {
+    "reinforce": Reinforce(**SMALL, episodes=10, baseline="none"),
+    "a2c": logpi.A2C(**SMALL, environments=10, rollout_steps=7),
+    "ppo": PPO(**SMALL, environments=10, rollout_steps=16, epochs=1, minibatches=1),
+    "trpo": logpi.TRPO(**SMALL, environments=10, rollout_steps=16),
+    "gru": PPO(memory="gru", memory_size=4, environments=10, rollout_steps=16, minibatches=2),
+}
+OWN = """
+import gymnasium as gym, numpy as np
+
+class Both(gym.Env):
+    observation_space = gym.spaces.Box(-9, 9, (3,), np.float32)
+    action_space = gym.spaces.Dict(
+        {"jump": gym.spaces.Discrete(2), "push": gym.spaces.Box(-1, 1, (2,), np.float32)}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=3).astype(np.float32)
+        self.t = 0
+        return self.x, {}
+
+    def step(self, action):
+        self.t += 1
+        self.x = np.clip(self.x + 0.1 * action["push"].sum() + action["jump"], -9, 9)
+        self.x = self.x.astype(np.float32)
+        return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.1), False, {}
+"""
+
+
+def arrays(run):
+    """All arrays of the last checkpoint, but for the counters, which hold seconds."""
+    found = dict(np.load(RunFolder.open(run.folder).checkpoints()[0]))
+    del found["counters"]
+    return found
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """An environment of Dict actions, in a file."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    return "own.py:Both"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("environment", ["CartPole-v1", "Pendulum-v1", "own"])
+def test_a_run_is_the_same_wherever_it_is_played(own, environment, method):
+    """In this process alone, with one worker, and with two. Control: shares of another size."""
+    name = own if environment == "own" else environment
+    steps = 2300 if environment == "Pendulum-v1" else 700
+    runs = {
+        workers: logpi.train(
+            name, METHODS[method], steps=steps, seed=5, workers=workers, out=f"run{workers}"
+        )
+        for workers in (0, 1, 2)
+    }
+    alone = arrays(runs[0])
+    assert same(alone, arrays(runs[1]))
+    assert same(alone, arrays(runs[2]))
+    for workers in (1, 2):
+        returns = runs[workers].drawn_evaluation.returns
+        assert np.array_equal(returns, runs[0].drawn_evaluation.returns)
+    if method == "reinforce":
+        other = logpi.train(name, METHODS[method], steps=steps, seed=5, share_size=3, out="other")
+        assert not same(alone, arrays(other))
+
+
+def test_shares_are_split_without_a_remainder():
+    shares = Shares(range(10), 4)
+    assert list(shares.numbers) == [0, 1, 2]
+    for parts in range(1, 6):
+        split = shares.split(parts)
+        assert len(split) == min(parts, 3)
+        assert [copy for part in split for copy in part.copies] == list(range(10))
+        assert [number for part in split for number in part.numbers] == [0, 1, 2]
+
+
+def test_a_share_is_multiplied_as_if_it_were_alone():
+    """Bit for bit, for the shapes of layers. Control: all rows in one product are not."""
+    random = np.random.default_rng(0)
+    differ = 0
+    for into, out in ((4, 64), (64, 64), (64, 2), (128, 17), (256, 256), (512, 6)):
+        weight = random.normal(size=(into, out)).astype(np.float32)
+        x = random.normal(size=(510, into)).astype(np.float32)
+        stacked = side_by_side(by_share(x, 4) @ weight, len(x))
+        for first in (0, 4, 200, 508):
+            alone = side_by_side(by_share(x[first : first + 4], 4) @ weight, len(x) - first)
+            assert np.array_equal(alone, stacked[first : first + 4])
+        differ += not np.array_equal(stacked, x @ weight)
+    assert differ
+
+
+DIES = """
+import os, signal
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Dies(CartPoleEnv):
+    def step(self, action):
+        if os.getpid() != TRAINING and not os.path.exists("died"):
+            self.met = getattr(self, "met", 0) + 1
+            if self.met == 40:
+                open("died", "w").close()
+                HOW
+        return super().step(action)
+"""
+
+
+@pytest.mark.parametrize("method", ["reinforce", "ppo", "gru"])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "gave no sign of life for 2 s"),
+    ],
+)
+def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method, how, message):
+    """Its part of the batch is played again, and nothing else changes; it is counted and told."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "GRACE", 1.0)
+    Path("dies.py").write_text(DIES.replace("HOW", how).replace("TRAINING", str(os.getpid())))
+    options = {"steps": 1200, "max_episode_steps": 60, "seed": 1, "step_limit": 1.0}
+    alone = logpi.train("dies.py:Dies", METHODS[method], out="alone", workers=0, **options)
+    assert not Path("died").exists()
+    run = logpi.train("dies.py:Dies", METHODS[method], out="run", workers=2, **options)
+    assert Path("died").exists()
+    assert same(arrays(alone), arrays(run))
+    told = capfd.readouterr().err
+    assert message in told
+    assert "their part of the batch is played again" in told
+    counters = json.loads(
+        np.load(RunFolder.open(run.folder).checkpoints()[0])["counters"].tobytes()
+    )
+    assert counters["lost"] == 1
+    assert counters["faults"] == 0
+
+
+def test_a_worker_that_is_lost_again_and_again_ends_the_run(tmp_path, monkeypatch):
+    """The run is saved, and says what was lost."""
+    monkeypatch.chdir(tmp_path)
+    how = 'os.remove("died"); os.kill(os.getpid(), signal.SIGKILL)'
+    Path("dies.py").write_text(DIES.replace("HOW", how).replace("TRAINING", str(os.getpid())))
+    with pytest.raises(LogpiError, match=r"copies 4 to 9: .* SIGKILL; lost 3 times in a row"):
+        logpi.train("dies.py:Dies", METHODS["ppo"], out="run", workers=1, steps=1200)
+    assert RunFolder.open(Path("run")).saved_steps() is not None
+
+
+def test_a_factory_travels_to_workers(tmp_path):
+    """An environment of this process, with what it refers to. Control: one that cannot travel."""
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    length = 0.7
+
+    class Long(CartPoleEnv):
+        def __init__(self):
+            super().__init__()
+            self.length = length
+
+    runs = [
+        logpi.train(Long, METHODS["a2c"], steps=500, workers=workers, out=tmp_path / str(workers))
+        for workers in (0, 1)
+    ]
+    assert same(arrays(runs[0]), arrays(runs[1]))
+
+    lock = threading.Lock()  # no process can send it
+
+    def bound():
+        assert lock
+        return CartPoleEnv()
+
+    with pytest.raises(LogpiError, match="cannot be sent to a worker process"):
+        logpi.train(bound, METHODS["a2c"], steps=500, workers=1, out=tmp_path / "bound")
+
+
+def test_a_network_of_the_user_travels_to_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import equinox as eqx, jax\n"
+        "def build(features, outputs, key):\n"
+        "    return eqx.nn.MLP(features, outputs, 8, 2, activation=lambda x: jax.nn.silu(x),"
+        " key=key)\n"
+    )
+    method = logpi.A2C(network="net.py:build", environments=10, rollout_steps=7)
+    runs = [
+        logpi.train("CartPole-v1", method, steps=500, workers=workers, out=f"run{workers}")
+        for workers in (0, 1, 2)
+    ]
+    assert same(arrays(runs[0]), arrays(runs[1]))
+    assert same(arrays(runs[0]), arrays(runs[2]))
+
+
+def test_a_worker_that_computes_otherwise_is_refused(tmp_path, monkeypatch):
+    """Control: allowed where the run may have mixed hardware."""
+    monkeypatch.setattr(process, "arithmetic_digest", lambda rows: "another")
+    options = {"steps": 100, "workers": 1}
+    with pytest.raises(LogpiError, match="computes with other last bits"):
+        logpi.train("CartPole-v1", METHODS["a2c"], out=tmp_path / "run", **options)
+    run = logpi.train(
+        "CartPole-v1", METHODS["a2c"], out=tmp_path / "mixed", mixed_hardware=True, **options
+    )
+    assert json.loads((run.folder / "config.json").read_text())["settings"]["mixed_hardware"]
+
+
+def test_the_digest_knows_another_arithmetic():
+    """The same in another process; another where NumPy multiplies with other kernels."""
+    program = (
+        "from logpi.sampling.host.kernels import arithmetic_digest; print(arithmetic_digest(4))"
+    )
+
+    def digest(**variables):
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True,
+            env=os.environ | variables, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    assert digest() == arithmetic_digest(4)
+    assert digest() != arithmetic_digest(8)
+    assert digest(OPENBLAS_CORETYPE="Prescott") != digest(OPENBLAS_CORETYPE="Haswell")
+
+
+def test_no_more_is_sent_than_the_steps(monkeypatch):
+    """Bytes of the messages of a batch: at most 1.2 of the arrays of its steps."""
+    environment = make_environment("CartPole-v1")
+    received = []
+    loads = pickle.loads
+    monkeypatch.setattr(
+        process.pickle, "loads", lambda data: received.append(len(data)) or loads(data)
+    )
+    for method in (METHODS["reinforce"], METHODS["ppo"]):
+        sampler = HostSampler(environment, 32, 7, Rollouts(1), lambda: False)
+        policy = method.make_learner(environment.spec, 7).policy
+        try:
+            places = sampler._places
+            unfinished = sampler.begin(method, method.make_learner(environment.spec, 7)).environment
+            time = 500 if method.rows is None else method.rows + 1
+            places.restore(policy, unfinished, 0, method.rows)
+            received.clear()
+            trajectory, _ = places.sample(policy, unfinished, 0, method.rows, time)
+        finally:
+            sampler.close()
+        rows = int(np.asarray(trajectory.mask)[:, 16:].any(axis=1).sum())
+        if method.rows is not None:
+            rows = time
+        steps = trajectory._replace(memory=np.zeros((time, 32, 0)))
+        size = sum(leaf[:rows, 16:].nbytes for leaf in jax.tree.leaves(steps))
+        assert size < sum(received) < 1.2 * size
+
+
+SLOW = """
 import os, time
 from gymnasium.envs.classic_control import CartPoleEnv
 
@@ -24,8 +290,10 @@ class Slow(CartPoleEnv):
         Slow.count += REMEMBERS
         return observation + Slow.count, info
     def step(self, action):
-        if (os.getpid() == TRAINING) == HERE:
-            time.sleep(0.005)
+        if os.getpid() == TRAINING or WORKERS_TOO:
+            time.sleep(0.001)
+        if os.getpid() != TRAINING and WORKERS_TOO:
+            time.sleep(0.02)
         observation, *answer = super().step(action)
         return observation + Slow.count, *answer
 """
@@ -33,77 +301,98 @@ class Slow(CartPoleEnv):
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """An environment that is slow in this process, or in workers alone; workers are preferred at
-    first."""
-    monkeypatch.setattr(group, "measure_step", lambda environment: 1.0)
-    monkeypatch.setattr("logpi.sampling.host.sampler.usable_cores", lambda: 2)
-    monkeypatch.setattr(workers, "WINDOW", 0.1)
+    """An environment for which workers pay, or are slower than this process."""
+    monkeypatch.setattr(host_sampler, "usable_cores", lambda: 2)
+    monkeypatch.setattr(choice, "WINDOW", 0.1)
+    monkeypatch.setattr(choice, "START", 0.0)
 
-    def make(here, remembers=0):
-        path = tmp_path / f"slow_{here}_{remembers}.py"
-        path.write_text(f"HERE, TRAINING, REMEMBERS = {here}, {os.getpid()}, {remembers}\n{FILE}")
+    def make(workers_too=False, remembers=0):
+        path = tmp_path / f"slow_{workers_too}_{remembers}.py"
+        constants = f"WORKERS_TOO, TRAINING, REMEMBERS = {workers_too}, {os.getpid()}, {remembers}"
+        path.write_text(f"{constants}\n{SLOW}")
         return make_environment(f"{path}:Slow", max_episode_steps=30)
 
     return make
 
 
-@pytest.mark.parametrize("here", [False, True])
-def test_workers_are_judged_by_the_copies_of_this_process(slow, here):
-    """Hindered where the workers are the slow ones, not where this process is; and not before two
-    windows."""
-    group = WorkerGroup(slow(here), 4, 1)
-    try:
-        group.reset(range(4), range(4))
-        group.step(np.zeros(4, int), [])
-        assert not group.hindered()
-        for expected in (False, not here):
-            for _ in range(25):
-                group.reset(range(4), range(4))
-                group.step(np.zeros(4, int), range(4))
-            assert group.hindered() is expected
-        assert not group.hindered()  # measured anew
-    finally:
-        group.close()
-
-
-def trained(environment, config, workers):
-    """The learner after four updates, and what stepped the environments then."""
-    sampler = HostSampler(environment, config.copies, 7, workers, lambda: False)
+def trained(environment, config, workers, updates):
+    """The learner after so many updates, and after which of them workers have played."""
+    sampler = HostSampler(environment, config.copies, 7, Rollouts(workers), lambda: False)
     learner = sampler.begin(config, config.make_learner(environment.spec, 7))
+    alone = []
     try:
         advance = sampler.advance(config, learner, 10**6)
-        for _ in range(4):
+        while len(alone) < updates and (workers == 0 or not is_over(alone)):
             learner, _ = advance(learner, 1)
-        return learner, type(sampler._group)
+            alone.append(sampler._places.is_alone)
+        return learner, alone
     finally:
         sampler.close()
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        Reinforce(episodes=4, baseline="none"),
-        PPO(environments=4, rollout_steps=25, epochs=1, minibatches=1),
-    ],
-)
-def test_workers_that_are_kept_waiting_are_given_up(slow, config):
-    """Episodes under way go on as they would have, bit for bit. Control: workers that were asked
-    for stay."""
-    alone, _ = trained(slow(here=False), config, workers=0)
-    for asked, expected in ((None, LocalGroup), (1, WorkerGroup)):
-        learner, stepped_by = trained(slow(here=False), config, asked)
-        assert stepped_by is expected
-        assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(alone)))
+def is_over(alone):
+    """Whether workers have been taken and given up, or have stayed for ten batches."""
+    return False in alone and (alone[-1] or alone[-10:] == [False] * 10)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        Reinforce(episodes=4, baseline="none"),
-        PPO(environments=4, rollout_steps=25, epochs=1, minibatches=1),
-    ],
-)
-def test_workers_stay_where_their_environments_remember(slow, config):
-    """What an episode is depends on those before it: copies made anew would not be where the
-    workers are."""
-    assert trained(slow(here=False, remembers=1), config, None)[1] is WorkerGroup
+CHOSEN = [
+    Reinforce(episodes=8, baseline="none"),
+    PPO(environments=8, rollout_steps=25, epochs=1, minibatches=1),
+]
+
+
+@pytest.mark.parametrize("config", CHOSEN)
+@pytest.mark.parametrize("workers_too", [False, True])
+def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, workers_too):
+    """Episodes under way go on as they would have, bit for bit."""
+    environment = slow(workers_too)
+    learner, alone = trained(environment, config, None, 300)
+    assert alone[0]
+    assert False in alone
+    assert alone[-1] == workers_too
+    expected, _ = trained(environment, config, 0, len(alone))
+    assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(expected)))
+
+
+@pytest.mark.parametrize("config", CHOSEN)
+def test_no_workers_where_environments_remember(slow, config):
+    """What an episode is depends on those before it: copies made anew would not be where these
+    are."""
+    assert all(trained(slow(remembers=1), config, None, 60)[1])
+
+
+def test_workers_are_not_tried_where_they_cannot_pay():
+    """The steps that are left must save more than the start of workers takes."""
+    choice_of_two = Choice(2)
+    choice_of_two.add(sampling=1.9, total=2.1, steps=1000, is_alone=True)
+    assert choice_of_two.is_worth_a_try(left=100_000, under_way=100)
+    assert not choice_of_two.is_worth_a_try(left=3_000, under_way=100)
+    assert not choice_of_two.is_worth_a_try(left=100_000, under_way=30_000)
+    assert not Choice(2).is_worth_a_try(left=10**9, under_way=0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals of Unix")
+def test_a_run_is_stopped_while_it_waits_for_a_worker(tmp_path):
+    """Ctrl-C is heard at once, though a worker takes its time."""
+    program = f"""
+import os, sys, time
+sys.path.insert(0, {str(tmp_path)!r})
+import logpi
+logpi.train("waits.py:Waits", logpi.A2C(hidden=(4,), rollout_steps=5), steps=1000, workers=1)
+"""
+    (tmp_path / "waits.py").write_text(
+        "import os, time\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Waits(CartPoleEnv):\n    def step(self, action):\n"
+        "        if os.getppid() != PARENT:\n"
+        "            open('waiting', 'w').close()\n            time.sleep(100)\n"
+        "        return super().step(action)\n".replace("PARENT", str(os.getpid()))
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "waiting").exists():
+        assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=30)
+    assert "KeyboardInterrupt" in error
+    assert running.returncode != 0

@@ -106,7 +106,7 @@ def make_environment(
         case str():
             return make_host_environment(source, max_episode_steps)
         case _:
-            return _host(source, name_of(source), None, max_episode_steps, {})
+            return make_host_environment(source, max_episode_steps)
 
 
 def _as_made(
@@ -143,10 +143,15 @@ def _keeps_its_limit(name: str, asked: int | None, own: int) -> None:
         )
 
 
-def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnvironment:
-    """A Gymnasium environment by id or `FILE:NAME`; imports no JAX, so that workers start
-    quickly.
+def make_host_environment(
+    source: str | Callable[[], gym.Env], max_episode_steps: int | None
+) -> HostEnvironment:
+    """A Gymnasium environment by id, by `FILE:NAME`, or by a factory.
+
+    **Raises:** `LogpiError` where it cannot be made.
     """
+    if not isinstance(source, str):
+        return _host(source, name_of(source), source, max_episode_steps, {})
     if is_file_source(source):
         path = Path(source.rpartition(":")[0])
         identity = {}
@@ -160,7 +165,7 @@ def make_host_environment(source: str, max_episode_steps: int | None) -> HostEnv
 def _host(
     factory: Any,
     name: str,
-    source: str | None,
+    source: str | Callable[[], gym.Env],
     max_episode_steps: int | None,
     identity: Mapping[str, object],
 ) -> HostEnvironment:

@@ -67,14 +67,14 @@ class EnvironmentSpec:
 class HostEnvironment:
     """A Gymnasium environment, stepped from Python. `make()` gives a fresh copy.
 
-    `source` names it so that another process can make it too; None for a factory that lives in this
-    process only. `pool(count)` gives many copies at once, as a `Group`, where a package steps them
-    together itself. `step_limit` is the seconds that a reset or a step of all copies may take.
+    `source` is its name or its factory, so that another process can make it too. `pool(count)`
+    gives many copies at once, as a `Group`, where a package steps them together itself.
+    `step_limit` is the seconds that a reset or a step of all copies may take.
     """
 
     spec: EnvironmentSpec
     make: Callable[[], gym.Env] | None
-    source: str | None
+    source: str | Callable[[], gym.Env] | None
     pool: Callable[[int], Any] | None = None
     step_limit: float | None = None
 

@@ -46,7 +46,7 @@ class Memory(Protocol):
         encode: Encode,
         observation: AnyArray,
         state: AnyArray,
-        step: Int[AnyArray, " env"] | None,
+        step: Int[AnyArray, "*env"] | None,
     ) -> AnyArray:
         """m_t from o_t and m_{t-1}, a row for each environment.
 
@@ -84,7 +84,7 @@ class NoMemory(Module):
         encode: Encode,
         observation: AnyArray,
         state: AnyArray,
-        step: Int[AnyArray, " env"] | None,
+        step: Int[AnyArray, "*env"] | None,
     ) -> AnyArray:
         return state
 
@@ -109,7 +109,7 @@ class Recurrent(Module):
 
     @abstractmethod
     def cell(
-        self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env state"]
+        self, x: Float[AnyArray, "*env gates"], state: Float[AnyArray, "*env state"]
     ) -> AnyArray:
         """m_t from m_{t-1} and the features, `x` being `into` of them."""
 
@@ -118,7 +118,7 @@ class Recurrent(Module):
         encode: Encode,
         observation: AnyArray,
         state: AnyArray,
-        step: Int[AnyArray, " env"] | None,
+        step: Int[AnyArray, "*env"] | None,
     ) -> AnyArray:
         return self.cell(self.into(encode(observation)), _forgotten(state, step))
 
@@ -156,14 +156,16 @@ class GRU(Recurrent):
     def state_size(self) -> int:
         return self.size
 
-    def cell(self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env size"]) -> AnyArray:
+    def cell(
+        self, x: Float[AnyArray, "*env gates"], state: Float[AnyArray, "*env size"]
+    ) -> AnyArray:
         """h' from h and the features, `x` being `into` of them."""
         n = self.size
         inner = state @ self.within
-        gates = _sigmoid(x[:, : 2 * n] + inner[:, : 2 * n])
-        keep = gates[:, :n]
-        reset = gates[:, n:]
-        candidate = x[:, 2 * n :] + reset * inner[:, 2 * n :]
+        gates = _sigmoid(x[..., : 2 * n] + inner[..., : 2 * n])
+        keep = gates[..., :n]
+        reset = gates[..., n:]
+        candidate = x[..., 2 * n :] + reset * inner[..., 2 * n :]
         return keep * state + (1 - keep) * candidate.__array_namespace__().tanh(candidate)
 
     def features(self, encode: Encode, observation: AnyArray, state: AnyArray | None) -> AnyArray:
@@ -192,16 +194,16 @@ class LSTM(Recurrent):
         return 2 * self.size
 
     def cell(
-        self, x: Float[AnyArray, "env gates"], state: Float[AnyArray, "env state"]
+        self, x: Float[AnyArray, "*env gates"], state: Float[AnyArray, "*env state"]
     ) -> AnyArray:
         """[h', c'] from [h, c] and the features, `x` being `into` of them."""
         n = self.size
         xp = x.__array_namespace__()
-        gates = x + state[:, :n] @ self.within
-        into = _sigmoid(gates[:, :n])
-        forget = _sigmoid(gates[:, n : 2 * n] + 1)
-        out = _sigmoid(gates[:, 2 * n : 3 * n])
-        cell = forget * state[:, n:] + into * xp.tanh(gates[:, 3 * n :])
+        gates = x + state[..., :n] @ self.within
+        into = _sigmoid(gates[..., :n])
+        forget = _sigmoid(gates[..., n : 2 * n] + 1)
+        out = _sigmoid(gates[..., 2 * n : 3 * n])
+        cell = forget * state[..., n:] + into * xp.tanh(gates[..., 3 * n :])
         return xp.concatenate([out * xp.tanh(cell), cell], axis=-1)
 
     def features(self, encode: Encode, observation: AnyArray, state: AnyArray | None) -> AnyArray:
@@ -231,8 +233,8 @@ def _recurrent_weights(gates: int, size: int, random: np.random.Generator) -> Ar
     return jnp.concatenate([orthogonal(size, size, 1.0, random) for _ in range(gates)], axis=1)
 
 
-def _forgotten(state: AnyArray, step: Int[AnyArray, " env"] | None) -> AnyArray:
+def _forgotten(state: AnyArray, step: Int[AnyArray, "*env"] | None) -> AnyArray:
     """The state, 0 where `step` says that an episode starts."""
     if step is None:
         return state
-    return state.__array_namespace__().where(step[:, None] == 0, 0.0, state)
+    return state.__array_namespace__().where(step[..., None] == 0, 0.0, state)

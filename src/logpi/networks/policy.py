@@ -97,7 +97,7 @@ class Policy(Module):
         return np.zeros((count, self.memory.state_size), float_dtype())
 
     def next_memory(
-        self, observation: AnyArray, memory: AnyArray, step: Int[AnyArray, " env"] | None = None
+        self, observation: AnyArray, memory: AnyArray, step: Int[AnyArray, "*env"] | None = None
     ) -> Any:
         """m_t from o_t and m_{t-1}, one row for each environment.
 

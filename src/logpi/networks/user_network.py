@@ -42,7 +42,10 @@ class UserNetwork(Module):
 
 @jax.jit
 def _compiled(network: UserNetwork, x: AnyArray) -> AnyArray:
-    return network(x)
+    """Of a stack of batches one is computed after the other, each as if it were alone."""
+    if x.ndim - len(network.features) < 2:
+        return network(x)
+    return jax.lax.map(network, x)
 
 
 def make_user_network(

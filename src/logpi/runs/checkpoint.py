@@ -33,7 +33,8 @@ MOST_BESIDE_ARRAYS = 10_000_000
 @dataclass
 class Counters:
     """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
-    batches, `faults` counts those of environments after which it went on. `row_at` is the step of
+    batches, `faults` counts those of environments after which it went on, `lost` the workers that
+    others have replaced. `row_at` is the step of
     the last row of metrics, `row_sums` holds [sum, count] of each metric since then.
     """
 
@@ -43,6 +44,7 @@ class Counters:
     seconds: float = 0.0
     recent: list[list[float]] = field(default_factory=list)
     faults: int = 0
+    lost: int = 0
     row_at: int = 0
     row_sums: dict[str, list[float]] = field(default_factory=dict)
 
@@ -137,7 +139,7 @@ def _read_counters(archive: zipfile.ZipFile) -> Counters:
     fields = json.loads(array.tobytes())
     if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
         raise DamagedCheckpoint("its counters have other names")
-    counts = [fields[name] for name in ("steps", "episodes", "updates", "faults", "row_at")]
+    counts = [fields[name] for name in ("steps", "episodes", "updates", "faults", "lost", "row_at")]
     valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
     valid &= isinstance(fields["recent"], list) and all(map(_is_recent, fields["recent"]))
     valid &= isinstance(fields["row_sums"], dict) and all(map(_is_sum, fields["row_sums"].values()))

@@ -80,7 +80,7 @@ def run(
             environment = replace(environment, step_limit=settings.step_limit)
         faults = Faults(settings.on_fault, reporter.warn)
         sampler = make_sampler(
-            environment, copies, settings.seed, settings.workers, interrupted, faults
+            environment, copies, settings.seed, settings.where, interrupted, faults
         )
         try:
             learner, counters = start(sampler)

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from logpi.environments.host.choice import usable_cores
+from logpi.core.machine import usable_cores
 
 _PACKAGES = ("logpi", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
 

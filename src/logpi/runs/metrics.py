@@ -50,6 +50,7 @@ def count_update(counters: Counters, update: Mapping[str, float], seconds: float
     counters.episodes += int(update["episodes"])
     counters.updates += 1
     counters.faults += int(update.get("faults", 0))
+    counters.lost += int(update.get("lost", 0))
     counters.seconds += seconds
     for name, value in update.items():
         if not math.isnan(value):
@@ -87,6 +88,7 @@ def make_row(counters: Counters) -> dict[str, float | int]:
         "time/episodes": counters.episodes,
         "time/iterations": counters.updates,
         "time/faults": counters.faults,
+        "time/lost_workers": counters.lost,
         "time/time_elapsed": counters.seconds,
         "time/fps": counters.steps / max(counters.seconds, 1e-9),
         RETURN: episode_return,

@@ -104,6 +104,8 @@ class LineReporter(SilentReporter):
         say(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
         if counters.faults:
             say(f"faults   {counters.faults} of the environment, after which it went on")
+        if counters.lost:
+            say(f"lost     {counters.lost} workers, which others have replaced")
         named = self._named(folder)
         say(f"run      {named}")
         say(f"next     logpi evaluate {named}")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from logpi.core.checks import (
     as_python_value,
@@ -28,7 +28,9 @@ from logpi.core.user_files import is_file_source
 from logpi.methods.method import Method
 from logpi.methods.registry import METHODS, name_of_method
 from logpi.methods.reinforce import Reinforce
-from logpi.sampling.seam import OnFault
+from logpi.sampling.seam import SHARE_SIZE, OnFault, Ray, Rollouts
+
+RolloutsName: TypeAlias = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Settings:
     seed: int = 0
     max_episode_steps: int | None = None
     workers: int | None = None
+    share_size: int = SHARE_SIZE
+    rollouts: RolloutsName = "local"
+    ray_address: str | None = None
+    mixed_hardware: bool = False
     checkpoint_every: int | None = None
     step_limit: float | None = 300.0
     on_fault: OnFault = "stop"
@@ -61,11 +67,25 @@ class Settings:
             value = getattr(self, name)
             valid = value is None or (is_whole(value) and value >= least)
             require(valid, name, f"a whole number >= {least}", value)
+        valid = is_whole(self.share_size) and self.share_size >= 1
+        require(valid, "share_size", "a whole number >= 1", self.share_size)
         limit = self.step_limit
         in_range = limit is None or (is_real(limit) and 0 < limit < 1e6)
         require(in_range, "step_limit", "a number of seconds, or none", limit)
         known = self.on_fault in get_args(OnFault)
         require(known, "on_fault", " or ".join(get_args(OnFault)), self.on_fault)
+        known = self.rollouts in get_args(RolloutsName)
+        require(known, "rollouts", " or ".join(get_args(RolloutsName)), self.rollouts)
+        known = self.ray_address is None or is_text(self.ray_address)
+        require(known, "ray_address", "an address such as auto", self.ray_address)
+        is_flag = self.mixed_hardware in (True, False)
+        require(is_flag, "mixed_hardware", "true or false", self.mixed_hardware)
+
+    @property
+    def where(self) -> Rollouts:
+        """Where the copies of the environment are played."""
+        ray = Ray(self.ray_address) if self.rollouts == "ray" else None
+        return Rollouts(self.workers, self.share_size, ray, self.mixed_hardware)
 
     def to_json(self) -> dict[str, object]:
         """Flat, as `from_json` and `--config` read it."""

@@ -25,11 +25,20 @@ from logpi.runs.folder import RunFolder
 from logpi.runs.loop import Run, finished_run, run
 from logpi.runs.report import Reporter, SilentReporter
 from logpi.runs.settings import Settings
-from logpi.sampling.seam import OnFault, Sampler
+from logpi.sampling.seam import SHARE_SIZE, OnFault, Ray, Sampler
 
 Exist = Literal["refuse", "resume"]
 # Settings of a run that may be others when it is continued.
-MAY_CHANGE = ("steps", "workers", "checkpoint_every", "step_limit", "on_fault")
+MAY_CHANGE = (
+    "steps",
+    "workers",
+    "rollouts",
+    "ray_address",
+    "mixed_hardware",
+    "checkpoint_every",
+    "step_limit",
+    "on_fault",
+)
 
 
 def train(
@@ -41,6 +50,9 @@ def train(
     out: str | Path | None = None,
     max_episode_steps: int | None = None,
     workers: int | None = None,
+    share_size: int = SHARE_SIZE,
+    rollouts: Ray | None = None,
+    mixed_hardware: bool = False,
     checkpoint_every: int | None = None,
     step_limit: float | None = 300.0,
     on_fault: OnFault = "stop",
@@ -51,11 +63,18 @@ def train(
 
     `environment` is an id, `gymnax:ID`, `finite:NAME`, `FILE:NAME`, a factory of Gymnasium
     environments or a `FiniteMDP`; `out` is the run folder, by default `runs/ENV_N`. Ctrl-C saves a
-    checkpoint and raises `KeyboardInterrupt`. An environment has failed when it raises, breaks its
-    declaration, or takes longer than `step_limit` seconds for a reset or a step of all copies;
-    `on_fault` says whether the run then stops, has the batch played again by new copies, or throws
-    it away. Where `out` holds a run already it is refused, or with `exist="resume"` continued, if
-    it has these settings; one that is finished is given back as it is.
+    checkpoint and raises `KeyboardInterrupt`.
+
+    Copies of the environment act in shares of `share_size`. They are played in this process and in
+    `workers` more, or with `rollouts=logpi.Ray()` in so many actors of a cluster; None: in as many
+    as pay. The policy does not depend on that, unless `mixed_hardware` lets machines take part that
+    compute with other last bits.
+
+    An environment has failed when it raises, breaks its declaration, or takes longer than
+    `step_limit` seconds for a reset or a step of all copies; `on_fault` says whether the run then
+    stops, has the batch played again by new copies, or throws it away. Where `out` holds a run
+    already it is refused, or with `exist="resume"` continued, if it has these settings; one that is
+    finished is given back as it is.
 
     **Raises:** `LogpiError` for settings, environments and folders that cannot be used.
     """
@@ -67,6 +86,10 @@ def train(
         seed=seed,
         max_episode_steps=max_episode_steps,
         workers=workers,
+        share_size=share_size,
+        rollouts="local" if rollouts is None else "ray",
+        ray_address=None if rollouts is None else rollouts.address,
+        mixed_hardware=mixed_hardware,
         checkpoint_every=checkpoint_every,
         step_limit=step_limit,
         on_fault=on_fault,

@@ -1,7 +1,7 @@
 """The standard noise by which actions are drawn: a function of (seed, stream, batch)."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +10,32 @@ from jaxtyping import Array, Key, PRNGKeyArray
 from numpy import ndarray
 
 from logpi.core.arrays import float_dtype
-from logpi.core.randomness import Stream, numpy_generator
-from logpi.networks.heads import draw_noise
+from logpi.networks.heads import Head, draw_noise
 from logpi.networks.policy import Policy
 
 # Time steps for which noise is drawn at once on the host.
 NOISE_ROWS = 16
 
 
-def no_noise(policy: Policy, count: int) -> Iterator[ndarray]:
+def no_noise(head: Head, count: int) -> Iterator[ndarray]:
     """Zeros for every time step, with which the most probable action is taken."""
-    return itertools.repeat(np.zeros((count, policy.head.size), float_dtype()))
+    return itertools.repeat(np.zeros((count, head.size), float_dtype()))
 
 
-def host_noise(
-    policy: Policy, count: int, seed: int, stream: Stream, batch: int
-) -> Iterator[ndarray]:
-    """Noise of the policy's laws, a row `[env, size]` for each time step."""
-    random = numpy_generator(seed, stream, batch)
+def host_noise(head: Head, randoms: Sequence[np.random.Generator], width: int) -> Iterator[ndarray]:
+    """Noise of the laws of a head, a row `[env, size]` for each time step.
 
-    def draw(law: str, shape: tuple[int, ...]) -> ndarray:
-        return getattr(random, law)(size=shape).astype(float_dtype())
+    Each generator draws for `width` neighbours, and its numbers do not depend on the others.
+    """
+
+    def draw_by(random: np.random.Generator) -> ndarray:
+        def draw(law: str, shape: tuple[int, ...]) -> ndarray:
+            return getattr(random, law)(size=shape).astype(float_dtype())
+
+        return np.asarray(draw_noise(head, (NOISE_ROWS, width), draw))
 
     while True:
-        yield from draw_noise(policy.head, (NOISE_ROWS, count), draw)
+        yield from np.concatenate([draw_by(random) for random in randoms], axis=1)
 
 
 def compiled_noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array:

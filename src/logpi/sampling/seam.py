@@ -6,6 +6,7 @@ that play rollouts it is N streams of episodes, cut after a fixed number of rows
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -42,6 +43,38 @@ class Faults(NamedTuple):
 
 
 STOP_AT_FAULTS = Faults()
+
+# Copies of a share: products of four rows run as fast as larger ones, and 8 copies have two shares.
+SHARE_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A cluster of Ray, on which rollouts are played (`pip install 'logpi[ray]'`).
+
+    `address` is that of a cluster that runs, such as "auto" or "ray://HOST:10001"; by default Ray
+    starts one on this machine.
+    """
+
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Where the copies of a run are played; what they play does not depend on it.
+
+    `workers` processes beside this one, or actors of `ray`; None: as many as pay. `share_size` is
+    the number of copies that act together. `mixed_hardware` lets machines take part that compute
+    with other last bits.
+    """
+
+    workers: int | None = None
+    share_size: int = SHARE_SIZE
+    ray: Ray | None = None
+    mixed_hardware: bool = False
+
+
+LOCAL_ROLLOUTS = Rollouts()
 
 
 class Episodes(NamedTuple):

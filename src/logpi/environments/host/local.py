@@ -11,6 +11,7 @@ from logpi.core.foreign import describe, faults_ignored
 from logpi.core.signals import CLOSING, TookTooLong, at_most, has_alarm, set_alarm
 from logpi.environments.host.group import (
     EnvironmentFailure,
+    Group,
     observation_layout,
     reset_answer,
     step_answer,
@@ -48,9 +49,9 @@ class LocalGroup:
 
     repeatable = True
 
-    def __init__(self, environment: HostEnvironment, count: int, first: Sequence[gym.Env] = ()):
+    def __init__(self, environment: HostEnvironment, count: int):
         assert environment.make is not None
-        self._environments = [*first, *(environment.make() for _ in range(count - len(first)))]
+        self._environments = [environment.make() for _ in range(count)]
         space = environment.spec.observation_space
         stored, self._shape = observation_layout(space)
         if isinstance(space, gym.spaces.Box):
@@ -142,3 +143,10 @@ class LocalGroup:
         for environment in self._environments:
             with faults_ignored(), at_most(CLOSING):
                 environment.close()
+
+
+def make_group(environment: HostEnvironment, count: int) -> Group:
+    """So many copies, in this process or in a pool of the environment's package."""
+    if environment.pool is not None:
+        return environment.pool(count)
+    return LocalGroup(environment, count)

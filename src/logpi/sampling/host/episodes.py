@@ -1,7 +1,6 @@
 """Whole episodes of Gymnasium environments, one in each copy [D4.1]."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -9,28 +8,32 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from logpi.core.arrays import beside, float_dtype
-from logpi.core.randomness import Stream, episode_seed
+from logpi.core.arrays import float_dtype
+from logpi.core.randomness import Stream, episode_seed, numpy_generator
 from logpi.core.trajectory import Trajectory
 from logpi.environments.host.group import EnvironmentFailure, Group
 from logpi.environments.spec import EnvironmentSpec
 from logpi.networks.policy import Policy
+from logpi.sampling.host.acting import Acting
 from logpi.sampling.host.observations import Observer
+from logpi.sampling.host.player import Part
+from logpi.sampling.host.shares import Shares
 from logpi.sampling.noise import host_noise, no_noise
 from logpi.sampling.seam import Episodes, Interrupted
-from logpi.sampling.validity import error_at, first_invalid
+from logpi.sampling.validity import EnvironmentFault, error_at, first_invalid
 
 
 class Played(NamedTuple):
-    """What was done and paid, `[max_episode_steps, env]`, and the length of each episode.
+    """What was seen, done and paid, `[max_episode_steps, copy]`, and the length of each episode.
 
-    Rewards are 0 after the end of an episode.
+    Rewards are 0 after the end of an episode; anything may stand in the other fields.
     """
 
+    observation: ndarray
     action: ndarray
-    reward: Float[ndarray, "time env"]
-    terminated: Bool[ndarray, "time env"]
-    lengths: Int[ndarray, " env"]
+    reward: Float[ndarray, "time copy"]
+    terminated: Bool[ndarray, "time copy"]
+    lengths: Int[ndarray, " copy"]
 
 
 class HostEpisodes:
@@ -40,172 +43,164 @@ class HostEpisodes:
         self,
         spec: EnvironmentSpec,
         group: Group,
+        shares: Shares,
         seed: int,
         interrupted: Callable[[], bool],
     ):
         self._spec = spec
         self._group = group
+        self._shares = shares
         self._seed = seed
         self._interrupted = interrupted
-        self._count = len(group.reward)
         self._observer = Observer(spec)
 
-    @property
-    def time(self) -> int:
-        return self._spec.max_episode_steps
+    def restore(self, policy: Policy, unfinished: None, batch: int) -> ndarray:
+        """Every copy at the beginning of its episode of this batch."""
+        try:
+            self._start(Stream.TRAINING, batch)
+        except EnvironmentFailure as failure:
+            raise self._error(failure.index, batch, 0, failure.message) from failure
+        return self._group.observation
 
-    def begin(self, policy: Policy) -> None:
-        return None
+    def show(self, policy: Policy, batch: int) -> ndarray:
+        return self.restore(policy, None, batch)
 
-    def restore(self, policy: Policy, unfinished: None) -> None:
-        pass
+    def sample(self, policy: Policy, batch: int) -> Part:
+        """One episode in each copy, arrays `[max_episode_steps, copy]` of zeros after its end.
 
-    def skipped(self, unfinished: None) -> None:
-        return None
-
-    def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, None]:
-        """One episode in each copy, arrays `[max_episode_steps, env]`.
-
-        **Raises:** `LogpiError` that names environment, episode and step where the environment
-        fails or gives a value that is not valid; `Interrupted`.
+        **Raises:** `EnvironmentFault` that names environment, episode and step where the
+        environment fails or gives a value that is not valid; `Interrupted`.
         """
-        noise = host_noise(policy, self._count, self._seed, Stream.TRAINING, batch)
-        played = self.play(policy, Stream.TRAINING, batch, noise, self._count)
-        step = np.arange(self.time, dtype=np.int32)[:, None]
+        shares = self._shares
+        randoms = [
+            numpy_generator(self._seed, Stream.TRAINING, batch, share) for share in shares.numbers
+        ]
+        noise = (row[: shares.count] for row in host_noise(policy.head, randoms, shares.size))
+        played = self.play(policy, Stream.TRAINING, batch, noise, shares.count)
+        step = np.arange(self._spec.max_episode_steps, dtype=np.int32)[:, None]
         mask = step < played.lengths
         last = step == played.lengths - 1
         trajectory = Trajectory(
-            observation=self._seen(mask),
-            action=played.action,
+            observation=_until_the_end(played.observation, mask),
+            action=_until_the_end(played.action, mask),
             reward=played.reward.astype(float_dtype()),
             terminated=played.terminated & mask,
             truncated=last & ~played.terminated,
             mask=mask,
-            step=np.broadcast_to(step, mask.shape),
-            memory=policy.initial_memory(self._count),
+            step=step * mask,
+            memory=policy.initial_memory(shares.count),
         )
-        return trajectory, None
+        return Part(trajectory, None)
 
     def evaluate(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
         """The episodes of these numbers, at most one a copy, from seeds that training never
         uses.
-        """
-        count = len(numbers)
-        noise = no_noise(policy, count)
-        if not deterministic:
-            noise = self._noise_of_each(policy, numbers)
-        played = self.play(policy, Stream.EVALUATION, numbers.start, noise, count)
-        return Episodes(played.reward.sum(axis=0), played.lengths)
 
-    def _noise_of_each(self, policy: Policy, numbers: range) -> Iterator[ndarray]:
-        """Each episode of an evaluation has its own noise, however many are played at once."""
+        Each has its own noise, however many are played at once.
+        """
         stream = Stream.EVALUATION
-        each = [host_noise(policy, 1, self._seed, stream, number) for number in numbers]
-        return map(np.concatenate, zip(*each, strict=True))
+        noise = no_noise(policy.head, len(numbers))
+        if not deterministic:
+            randoms = [numpy_generator(self._seed, stream, number) for number in numbers]
+            noise = host_noise(policy.head, randoms, 1)
+        played = self.play(policy, stream, numbers.start, noise, len(numbers))
+        return Episodes(played.reward.sum(axis=0), played.lengths)
 
     def play(
         self, policy: Policy, stream: Stream, batch: int, noise: Iterator[ndarray], started: int
     ) -> Played:
-        """Episodes in the first `started` copies; `_observation` has what was seen.
+        """Episodes in the first `started` copies.
 
         `batch` is the number of the episode in training, of the first of them in an evaluation.
         """
-        shape = (self.time, started)
+        group = self._group
+        shape = (self._spec.max_episode_steps, started)
+        row = group.observation
+        dtype = jax.dtypes.canonicalize_dtype(row.dtype)
+        observation = np.zeros((*shape, *row.shape[1:]), dtype)
         reward = np.zeros(shape)
         terminated = np.zeros(shape, bool)
         lengths = np.zeros(started, int)
         active = list(range(started))
         actions: list[ndarray] = []
-        acting = policy.on_host()
+        acting = Acting(policy, self._shares.size)
         memory = policy.initial_memory(started)
-        group = self._group
         t = 0
         try:
-            self._start(group, stream, batch)
+            self._start(stream, batch)
             while active:
                 if self._interrupted():
                     raise Interrupted
-                observation = self._observation[t, :started]
-                self._observer.copy(group.observation[:started], into=observation)
-                memory = acting.next_memory(observation, memory)
-                action = acting(observation, memory).sample(next(noise))
+                self._observer.copy(group.observation[:started], into=observation[t])
+                memory = acting.next_memory(observation[t], memory, lengths)
+                action = acting.sample(observation[t], memory, next(noise))
                 actions.append(action)
                 group.step(self._for_all(acting.execute(action)), active)
                 reward[t] = group.reward[:started]
                 terminated[t] = group.terminated[:started]
                 t += 1
                 lengths[active] = t
-                if t == self.time:
+                if t == len(reward):
                     break
                 ended = group.terminated | group.truncated
                 active = [copy for copy in active if not ended[copy]]
         except EnvironmentFailure as failure:
-            self._require_valid(reward, lengths, t + 1, batch)
-            index = failure.index
-            raise error_at(self._spec, index, batch, t, failure.message) from failure
-        self._require_valid(reward, lengths, t, batch)
-        reward = np.where(np.arange(self.time)[:, None] < lengths, reward, 0.0)
-        return Played(self._in_rows(actions), reward, terminated, lengths)
+            self._require_valid(observation[: t + 1], reward, lengths, batch)
+            raise self._error(failure.index, batch, t, failure.message) from failure
+        self._require_valid(observation[:t], reward, lengths, batch)
+        is_step = np.arange(len(reward))[:, None] < lengths
+        return Played(
+            observation=observation,
+            action=_in_rows(actions, len(reward)),
+            reward=np.where(is_step, reward, 0.0),
+            terminated=terminated,
+            lengths=lengths,
+        )
 
     def _for_all(self, actions: ndarray) -> ndarray:
         """A row for each copy of the group; those that play no episode take no step."""
-        idle = self._count - len(actions)
+        idle = self._shares.count - len(actions)
         if not idle:
             return actions
         return np.concatenate([actions, np.repeat(actions[-1:], idle, axis=0)])
 
-    def _in_rows(self, actions: list[ndarray]) -> ndarray:
-        """The actions as one array of as many rows as an episode may have."""
-        first = actions[0]
-        dtype = jax.dtypes.canonicalize_dtype(first.dtype)
-        rows = np.zeros((self.time, *first.shape), dtype)
-        rows[: len(actions)] = actions
-        return rows
-
-    @cached_property
-    def _observation(self) -> ndarray:
-        """Where observations are written while episodes are played."""
-        row = self._group.observation
-        dtype = jax.dtypes.canonicalize_dtype(row.dtype)
-        return np.zeros((self.time, *row.shape), dtype)
-
-    def _seen(self, mask: Bool[ndarray, "time env"]) -> ndarray:
-        """A copy of the observations that were acted on; 0 after an end, where anything may
-        stand.
+    def _require_valid(
+        self, observation: ndarray, reward: ndarray, lengths: ndarray, batch: int
+    ) -> None:
+        """Looks at the rows of `observation`, which were played: images of Atari's 27,000 steps
+        would fill the memory.
         """
-        seen = np.zeros_like(self._observation)
-        rows = int(mask.any(axis=1).sum())
-        where = beside(mask[:rows], seen)
-        np.copyto(seen[:rows], self._observation[:rows], where=where)
-        return seen
-
-    def _require_valid(self, reward: ndarray, lengths: ndarray, rows: int, batch: int) -> None:
-        """Looks at the `rows` that were played alone: images of Atari's 27,000 steps would fill the
-        memory.
-        """
+        rows = len(observation)
         mask = np.arange(rows)[:, None] < lengths
-        observation = self._observation[:rows, : len(lengths)]
         wrong = first_invalid(self._spec, observation, reward[:rows], mask, mask)
         if wrong is not None:
-            raise error_at(self._spec, wrong.copy, batch, wrong.row, wrong.message)
+            raise self._error(wrong.copy, batch, wrong.row, wrong.message)
 
-    def _start(self, group: Group, stream: Stream, batch: int) -> None:
+    def _error(self, index: int, batch: int, step: int, message: str) -> EnvironmentFault:
+        return error_at(self._spec, self._shares.copies[index], batch, step, message)
+
+    def _start(self, stream: Stream, batch: int) -> None:
         """Every copy at the beginning of its episode."""
-        copies = range(self._count)
         if stream is Stream.TRAINING:
+            copies = self._shares.copies
             seeds = [episode_seed(self._seed, stream, copy, batch) for copy in copies]
         else:
-            seeds = [episode_seed(self._seed, stream, batch + copy, 0) for copy in copies]
-        group.reset(seeds, copies)
+            numbers = range(batch, batch + self._shares.count)
+            seeds = [episode_seed(self._seed, stream, number, 0) for number in numbers]
+        self._group.reset(seeds, range(self._shares.count))
 
-    def move(self, group: Group, policy: Policy, batch: int) -> bool:
-        """Go on in another group, if the episodes of the batch start alike in both."""
-        try:
-            for each in (group, self._group):
-                self._start(each, Stream.TRAINING, batch)
-        except EnvironmentFailure:
-            return False
-        alike = np.array_equal(group.observation, self._group.observation)
-        if alike:
-            self._group = group
-        return alike
+
+def _in_rows(actions: list[ndarray], rows: int) -> ndarray:
+    """The actions as one array of as many rows as an episode may have."""
+    first = actions[0]
+    dtype = jax.dtypes.canonicalize_dtype(first.dtype)
+    array = np.zeros((rows, *first.shape), dtype)
+    array[: len(actions)] = actions
+    return array
+
+
+def _until_the_end(x: ndarray, mask: Bool[ndarray, "time copy"]) -> ndarray:
+    """`x`, and 0 where a copy has waited for the others, written in its place."""
+    rows = int(mask.any(axis=1).sum())
+    x[:rows][~mask[:rows]] = 0
+    return x

@@ -1,49 +1,57 @@
-"""What plays a batch on the host: whole episodes, or a part of streams of them."""
+"""What plays the batches of some copies on the host: whole episodes, or a part of streams."""
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
+import numpy as np
 from jaxtyping import PyTree
+from numpy import ndarray
 
 from logpi.core.trajectory import Trajectory
-from logpi.environments.host.group import Group
 from logpi.networks.policy import Policy
+from logpi.sampling.host.unfinished import Standing
+
+
+class Part(NamedTuple):
+    """What some copies have played of a batch, and where the episodes under way stand; None where a
+    batch leaves none.
+    """
+
+    trajectory: Trajectory
+    standing: Standing | None
+
+    def used(self) -> "Part":
+        """Without the rows after the last step of whole episodes, which need not be sent."""
+        if self.standing is not None:
+            return self
+        rows = int(np.asarray(self.trajectory.mask).any(axis=1).sum())
+        memory = self.trajectory.memory
+        cut = jax.tree.map(lambda x: x[:rows], self.trajectory)
+        return Part(cut._replace(memory=memory), None)
 
 
 @runtime_checkable
 class Player(Protocol):
-    """Plays batches of one run with one group of environment copies."""
+    """Plays batches of one run in one group of environment copies."""
 
-    @property
-    def time(self) -> int:
-        """Rows of the trajectories that `sample` returns."""
-        ...
+    def restore(self, policy: Policy, unfinished: PyTree, batch: int) -> ndarray:
+        """Bring the copies to where `unfinished` left them before this batch; None where batches
+        leave no episode unfinished.
 
-    def begin(self, policy: Policy) -> PyTree:
-        """The unfinished episodes before the first batch; None where batches leave none."""
-        ...
+        Returns what they show then, `[copy, ...]`.
 
-    def restore(self, policy: Policy, unfinished: PyTree) -> None:
-        """Bring the environments to where `unfinished` left them.
-
-        **Raises:** `LogpiError` where an environment fails; `Interrupted`.
+        **Raises:** `EnvironmentFault` where an environment fails; `Interrupted`.
         """
         ...
 
-    def sample(self, policy: Policy, batch: int) -> tuple[Trajectory, PyTree]:
-        """One batch as NumPy arrays, and the episodes that it leaves unfinished.
-
-        **Raises:** `LogpiError` that names environment, episode and step where the environment
-        fails or gives a value that is not valid; `Interrupted`.
-        """
+    def show(self, policy: Policy, batch: int) -> ndarray:
+        """What the copies show before this batch, from where they stand."""
         ...
 
-    def skipped(self, unfinished: PyTree) -> PyTree:
-        """What stands in the place of `unfinished` where the batch after it is thrown away."""
-        ...
+    def sample(self, policy: Policy, batch: int) -> Part:
+        """A batch as NumPy arrays `[time, copy, ...]`.
 
-    def move(self, group: Group, policy: Policy, batch: int) -> bool:
-        """Go on in another group of the same copies, if that leads to what is seen now.
-
-        Where it does not, everything stays as it is, and False is returned.
+        **Raises:** `EnvironmentFault` that names environment, episode and step where the
+        environment fails or gives a value that is not valid; `Interrupted`.
         """
         ...

@@ -1,25 +1,38 @@
-"""The sampler of Gymnasium environments: it wires a group of copies, a player and the update."""
+"""The sampler of Gymnasium environments: it wires the places that play, and the update."""
 
 import sys
 from collections.abc import Callable
+from time import perf_counter
 
 import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 from numpy import ndarray
+from threadpoolctl import threadpool_limits
 
-from logpi.environments.host.choice import hindered, machine_memory, make_group, usable_cores
-from logpi.environments.host.local import LocalGroup
+from logpi.core.errors import LogpiError
+from logpi.core.machine import machine_memory, usable_cores
+from logpi.environments.host.group import observation_layout
 from logpi.environments.spec import HostEnvironment
 from logpi.methods.learner import Learner
 from logpi.methods.method import Method
 from logpi.methods.update import trajectory_shapes
 from logpi.networks.policy import Policy
-from logpi.sampling.host.episodes import HostEpisodes
-from logpi.sampling.host.player import Player
+from logpi.sampling.host.choice import Choice
+from logpi.sampling.host.place import Here
+from logpi.sampling.host.places import Open, Places
+from logpi.sampling.host.process import WorkerProcess
 from logpi.sampling.host.program import UpdateProgram
-from logpi.sampling.host.streams import HostStreams
-from logpi.sampling.seam import FEWEST_EVALUATED, STOP_AT_FAULTS, Advance, Episodes, Faults
+from logpi.sampling.host.shares import Shares
+from logpi.sampling.host.unfinished import no_episodes
+from logpi.sampling.seam import (
+    FEWEST_EVALUATED,
+    STOP_AT_FAULTS,
+    Advance,
+    Episodes,
+    Faults,
+    Rollouts,
+)
 from logpi.sampling.validity import EnvironmentFault
 
 # So many faults without a batch between them end a run.
@@ -34,87 +47,134 @@ _REMEDIES = {
 
 
 class HostSampler:
-    """Steps Gymnasium environments from Python."""
+    """Steps Gymnasium environments from Python, in the places that `rollouts` names."""
 
     def __init__(
         self,
         environment: HostEnvironment,
         count: int,
         seed: int,
-        workers: int | None,
+        rollouts: Rollouts,
         interrupted: Callable[[], bool],
         faults: Faults = STOP_AT_FAULTS,
     ):
         self._environment = environment
-        self._count = count
+        self._rollouts = rollouts
         self._seed = seed
         self._interrupted = interrupted
         self._faults = faults
-        self._workers = workers
-        # workers that the user asked for stay, whatever they cost
-        self._may_give_up = workers is None
-        self._group = make_group(environment, count, workers, usable_cores())
+        if environment.pool is None:
+            self._shares = Shares(range(count), rollouts.share_size)
+        else:  # it steps its copies together
+            self._shares = Shares(range(count), count)
+        self._blas = threadpool_limits(1, "blas")  # its threads would hinder more than they help
+        self._workers = rollouts.workers or 0
+        most = len(self._shares.numbers) - 1
+        if self._workers > most:
+            faults.tell(
+                f"{count} copies are {most + 1} shares of {rollouts.share_size}: only {most} workers"
+                " have something to do; lower --share-size for more"
+            )
+            self._workers = most
+        self._places = self._open(self._workers)
+        self._coming: Places | None = None
+        parts = min(usable_cores(), len(self._shares.numbers))
+        self._choice: Choice | None = None
+        if rollouts.workers is None and parts > 1 and isinstance(environment.source, str):
+            self._choice = Choice(parts)
 
     def close(self) -> None:
-        self._group.close()
+        self._blas.restore_original_limits()
+        self._places.close()
+        if self._coming is not None:
+            self._coming.close()
 
     def evaluate(
         self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
     ) -> Episodes:
-        player = self._episodes()
         returns = np.zeros(0)
         lengths = np.zeros(0, int)
         faults = 0
         while True:
             first = len(lengths)
-            started = min(self._count, episodes - first, _affordable(lengths, most_steps))
+            affordable = _affordable(lengths, most_steps)
+            started = min(self._shares.count, episodes - first, affordable)
             if started < 1:
                 return Episodes(returns, lengths)
+            numbers = range(first, first + started)
             try:
-                played = player.evaluate(policy, range(first, first + started), deterministic)
+                played = self._places.evaluate(policy, numbers, deterministic)
             except EnvironmentFault as fault:
                 faults += 1
                 self._recover(fault, faults, "new copies play its episodes again")
-                player = self._episodes()
                 continue
             returns = np.append(returns, played.returns)
             lengths = np.append(lengths, played.lengths)
 
     def begin(self, method: Method, learner: Learner) -> Learner:
-        return learner._replace(environment=self._player(method).begin(learner.policy))
+        if method.rows is None:
+            return learner
+        spec = self._environment.spec
+        return learner._replace(environment=no_episodes(learner.policy, spec, self._shares.count))
 
     def advance(self, method: Method, learner: Learner, budget: int) -> Advance:
         """Sampling from Python, then the compiled update."""
-        player: Player | None = None
-        seen = self._group.observation
-        has_paid = method.rows is not None
-        rows = self._player(method).time
-        shapes = trajectory_shapes(learner.policy, seen, rows, has_paid)
+        rows = method.rows
+        time = self._environment.spec.max_episode_steps if rows is None else rows + 1
+        dtype, shape = observation_layout(self._environment.spec.observation_space)
+        seen = np.zeros((self._shares.count, *shape), dtype)
+        shapes = trajectory_shapes(learner.policy, seen, time, has_paid=rows is not None)
         _require_memory(shapes)
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
+        stand = False
+        left = budget - _steps_made(learner)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
-            nonlocal player
-            if player is not None and self._may_give_up and hindered(self._group):
-                self._give_up_workers(player, learner.policy, int(learner.batch))
+            nonlocal stand, left
+            if stand:
+                self._reconsider(learner, rows, left)
+            begun = perf_counter()
+            lost = self._places.lost
             faults = 0
             while True:
+                before = (learner.policy, learner.environment, int(learner.batch), rows)
                 try:
-                    if player is None:
-                        player = self._player(method)
-                        player.restore(learner.policy, learner.environment)
-                    trajectory, unfinished = player.sample(learner.policy, int(learner.batch))
+                    if not stand:
+                        self._places.restore(*before)
+                        stand = True
+                    trajectory, unfinished = self._places.sample(*before, time)
                     break
                 except EnvironmentFault as fault:
                     faults += 1
                     self._recover(fault, faults, _REMEDIES[self._faults.on_fault])
+                    stand = False
                     if self._faults.on_fault == "skip":
-                        learner = _skip_batch(learner, self._player(method))
-                    player = None
+                        learner = _skip_batch(learner, rows)
+            sampled = perf_counter()
             updated, metrics = program(learner._replace(environment=None), trajectory)
-            return updated._replace(environment=unfinished), [metrics | {"faults": faults}]
+            left -= int(metrics["steps"])
+            if self._choice is not None:
+                done = perf_counter()
+                alone = self._places.is_alone
+                self._choice.add(sampled - begun, done - begun, int(metrics["steps"]), alone)
+            own = {"faults": faults, "lost": self._places.lost - lost}
+            return updated._replace(environment=unfinished), [metrics | own]
 
         return advance
+
+    def _open(self, workers: int) -> Places:
+        """Places for all copies: this process, and so many more as far as there are shares."""
+        here, *others = self._shares.split(workers + 1)
+        opened: list[tuple[Open, Shares]] = [(self._here, here)]
+        opened += [(self._worker, part) for part in others]
+        return Places(opened, self._faults.tell)
+
+    def _here(self, shares: Shares) -> Here:
+        return Here(self._environment, shares, self._seed, self._interrupted)
+
+    def _worker(self, shares: Shares) -> WorkerProcess:
+        mixed = self._rollouts.mixed_hardware
+        return WorkerProcess(self._environment, shares, self._seed, self._interrupted, mixed)
 
     def _recover(self, fault: EnvironmentFault, number: int, then: str) -> None:
         """New copies in new processes, in the place of those of which one has failed; `then` tells
@@ -128,29 +188,57 @@ class HostSampler:
         if number == MOST_FAULTS:
             raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {on_fault}")
         self._faults.tell(f"{fault}; {then}")
-        self._group.close()
-        self._group = make_group(self._environment, self._count, self._workers, usable_cores())
+        self._places.close()
+        self._places = self._open(self._workers)
 
-    def _player(self, method: Method) -> Player:
-        """What plays the batches of a method."""
-        if method.rows is None:
-            return self._episodes()
-        spec = self._environment.spec
-        return HostStreams(spec, self._group, method.rows, self._seed, self._interrupted)
+    def _reconsider(self, learner: Learner, rows: int | None, left: int) -> None:
+        """Start workers where they may pay, take them when they are ready, and give them up where
+        training is slower with them. What is played does not change.
+        """
+        choice = self._choice
+        if choice is None:
+            return
+        if self._coming is not None:
+            if self._coming.are_ready():
+                self._move(learner, rows, self._coming, usable_cores() - 1)
+                self._coming = None
+        elif self._places.is_alone:
+            if choice.is_worth_a_try(left, _steps_under_way(learner)):
+                self._coming = self._open(usable_cores() - 1)
+        elif choice.was_wrong:
+            self._move(learner, rows, self._open(0), 0)
+            self._choice = None
 
-    def _episodes(self) -> HostEpisodes:
-        return HostEpisodes(self._environment.spec, self._group, self._seed, self._interrupted)
+    def _move(self, learner: Learner, rows: int | None, other: Places, workers: int) -> None:
+        """Go on in other places if their copies show what these show; else never ask again."""
+        before = (learner.policy, learner.environment, int(learner.batch), rows)
+        try:
+            there = other.restore(*before)
+            alike = np.array_equal(there, self._places.show(learner.policy, before[2]))
+        except LogpiError:
+            alike = False
+        if not alike:
+            other.close()
+            self._choice = None
+            return
+        self._places.close()
+        self._places = other
+        self._workers = workers
+        if self._choice is not None:
+            self._choice.begin_window()
 
-    def _give_up_workers(self, player: Player, policy: Policy, batch: int) -> None:
-        """Go on in this process alone if that leads to what the workers have; else they stay."""
-        self._may_give_up = False
-        self._workers = 0
-        alone = LocalGroup(self._environment, self._count)
-        if player.move(alone, policy, batch):
-            self._group.close()
-            self._group = alone
-        else:
-            alone.close()
+
+def _steps_made(learner: Learner) -> int:
+    """Environment steps of all batches so far."""
+    low, high = np.asarray(learner.steps).tolist()
+    return low + 2**32 * high
+
+
+def _steps_under_way(learner: Learner) -> int:
+    """Steps that copies made anew would have to take again."""
+    if learner.environment is None:
+        return 0
+    return int(np.sum(learner.environment.standing.step))
 
 
 def _require_memory(batch: PyTree) -> None:
@@ -167,11 +255,13 @@ def _require_memory(batch: PyTree) -> None:
         raise MemoryError(f"a batch takes {sizes}: {remedy}")
 
 
-def _skip_batch(learner: Learner, player: Player) -> Learner:
+def _skip_batch(learner: Learner, rows: int | None) -> Learner:
     """The learner before the next batch: that of this one is thrown away as a whole, so that which
     episodes count does not depend on which copy has failed.
     """
-    unfinished = player.skipped(learner.environment)
+    unfinished = learner.environment
+    if rows is not None:
+        unfinished = unfinished.skipped(rows)
     return learner._replace(batch=learner.batch + 1, environment=unfinished)
 
 

@@ -1,0 +1,215 @@
+"""The places that play the batches of a run together, each its own shares."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy import ndarray
+
+from logpi.core.errors import LogpiError
+from logpi.core.trajectory import Trajectory
+from logpi.networks.policy import Policy
+from logpi.sampling.host.place import Here, Place, PlaceLost, Request
+from logpi.sampling.host.player import Part
+from logpi.sampling.host.shares import Shares
+from logpi.sampling.host.unfinished import UnfinishedReplay
+from logpi.sampling.seam import Episodes
+from logpi.sampling.validity import EnvironmentFault
+
+# A place that is lost so often in one batch ends the run.
+MOST_LOST = 3
+# Makes a place for some shares.
+Open = Callable[[Shares], Place]
+
+
+class Places:
+    """All copies of a run, wherever they are played.
+
+    A place that is lost is opened anew, and its part played again: the others keep what they have
+    played. `lost` counts them, and `tell` is told.
+    """
+
+    def __init__(self, open_place: Sequence[tuple[Open, Shares]], tell: Callable[[str], None]):
+        self._open = [make for make, _ in open_place]
+        self._tell = tell
+        self.lost = 0
+        self._places: list[Place] = []
+        try:
+            for make, shares in open_place:
+                self._places.append(make(shares))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process plays everything."""
+        return len(self._places) == 1 and isinstance(self._places[0], Here)
+
+    def are_ready(self) -> bool:
+        """Whether all of them would begin at once."""
+        return all(place.is_ready() for place in self._places)
+
+    def restore(
+        self, policy: Policy, unfinished: UnfinishedReplay | None, batch: int, rows: int | None
+    ) -> ndarray:
+        """Bring all copies to where they stand before a batch; what they show then.
+
+        **Raises:** `EnvironmentFault`, `Interrupted`; `LogpiError` where a place is lost too often.
+        """
+        on_host = policy.on_host()
+
+        def request(place: Place) -> Request:
+            return _restore(place, on_host, unfinished, batch, rows)
+
+        return np.concatenate(self._all(self._places, request, before=None))
+
+    def show(self, policy: Policy, batch: int) -> ndarray:
+        """What all copies show before a batch, from where they stand.
+
+        **Raises:** as `restore`.
+        """
+        on_host = policy.on_host()
+
+        def request(place: Place) -> Request:
+            return Request("show", on_host, (batch,))
+
+        return np.concatenate(self._all(self._places, request, before=None))
+
+    def sample(
+        self,
+        policy: Policy,
+        unfinished: UnfinishedReplay | None,
+        batch: int,
+        rows: int | None,
+        time: int,
+    ) -> tuple[Trajectory, UnfinishedReplay | None]:
+        """A batch in arrays of `time` rows, from where the copies stand, and the episodes that it
+        leaves unfinished.
+
+        **Raises:** as `restore`.
+        """
+        on_host = policy.on_host()
+
+        def request(place: Place) -> Request:
+            return Request("sample", on_host, (batch,))
+
+        def before(place: Place) -> Request:
+            return _restore(place, on_host, unfinished, batch, rows)
+
+        parts: list[Part] = self._all(self._places, request, before)
+        trajectory = _side_by_side([part.trajectory for part in parts], time)
+        standings = [part.standing for part in parts if part.standing is not None]
+        if unfinished is None:
+            return trajectory, None
+        return trajectory, unfinished.after(standings, trajectory)
+
+    def evaluate(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
+        """The episodes of these numbers, at most one a copy.
+
+        **Raises:** as `restore`.
+        """
+        on_host = policy.on_host()
+
+        def request(place: Place) -> Request:
+            return Request("evaluate", on_host, (numbers[place.shares.columns], deterministic))
+
+        busy = [place for place in self._places if numbers[place.shares.columns]]
+        played: list[Episodes] = self._all(busy, request, before=None)
+        returns = np.concatenate([episodes.returns for episodes in played])
+        lengths = np.concatenate([episodes.lengths for episodes in played])
+        return Episodes(returns, lengths)
+
+    def close(self) -> None:
+        """Release everything."""
+        for place in self._places:
+            place.close()
+
+    def _all(
+        self,
+        places: Sequence[Place],
+        request: Callable[[Place], Request],
+        before: Callable[[Place], Request] | None,
+    ) -> list[Any]:
+        """Ask all, then wait for all. An environment's fault is raised when all have answered.
+
+        `before` is what a place that is opened anew must do first.
+        """
+        for place in places:
+            place.ask(request(place))
+        answers: list[Any] = []
+        faults: list[EnvironmentFault] = []
+        for place in places:
+            try:
+                answers.append(self._answer(place, request, before))
+            except EnvironmentFault as fault:
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+        return answers
+
+    def _answer(
+        self,
+        place: Place,
+        request: Callable[[Place], Request],
+        before: Callable[[Place], Request] | None,
+    ) -> Any:
+        """The answer of a place, or of the one that takes its place."""
+        losses = 0
+        while True:
+            try:
+                if losses:
+                    place = self._opened_anew(place)
+                    if before is not None:
+                        place.ask(before(place))
+                        place.answer()
+                    place.ask(request(place))
+                return place.answer()
+            except PlaceLost as loss:
+                losses += 1
+                self.lost += 1
+                copies = place.shares.copies
+                what = f"copies {copies.start} to {copies.stop - 1}: {loss}"
+                if losses == MOST_LOST:
+                    raise LogpiError(f"{what}; lost {losses} times in a row") from None
+                self._tell(f"{what}; their part of the batch is played again")
+
+    def _opened_anew(self, place: Place) -> Place:
+        """Another place for the shares of one that is lost."""
+        number = self._places.index(place)
+        place.close()
+        self._places[number] = self._open[number](place.shares)
+        return self._places[number]
+
+
+def _restore(
+    place: Place,
+    policy: Policy,
+    unfinished: UnfinishedReplay | None,
+    batch: int,
+    rows: int | None,
+) -> Request:
+    """Have a place bring its copies to where they stand."""
+    own = None if unfinished is None else unfinished.of(place.shares.columns)
+    return Request("restore", policy, (own, batch, rows))
+
+
+def _side_by_side(parts: Sequence[Trajectory], time: int) -> Trajectory:
+    """The columns of all parts in one trajectory of `time` rows."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(*arrays: ndarray) -> ndarray:
+        count = sum(array.shape[1] for array in arrays)
+        whole = np.zeros((time, count, *arrays[0].shape[2:]), arrays[0].dtype)
+        first = 0
+        for array in arrays:
+            whole[: len(array), first : first + array.shape[1]] = array
+            first += array.shape[1]
+        return whole
+
+    memory = np.concatenate([np.asarray(part.memory) for part in parts])
+    no_memory = np.zeros((1, 1))
+    steps = [part._replace(memory=no_memory) for part in parts]
+    return jax.tree.map(joined, *steps)._replace(memory=memory)

@@ -1,0 +1,188 @@
+"""Shares in a worker process: the side of the process that trains.
+
+It sends parameters once a batch, and gets trajectories back. Messages are pickled, as they are
+between any processes of one Python program: both ends are ours, and nobody else can write to the
+pipes.
+"""
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import jax
+
+from logpi.core.errors import LogpiError
+from logpi.core.foreign import describe
+from logpi.core.signals import CLOSING
+from logpi.environments.spec import HostEnvironment
+from logpi.sampling.host.kernels import arithmetic_digest
+from logpi.sampling.host.messages import LENGTH, write_message
+from logpi.sampling.host.place import PlaceLost, Request
+from logpi.sampling.host.role import Role
+from logpi.sampling.host.shares import Shares
+from logpi.sampling.seam import Interrupted
+from logpi.sampling.validity import EnvironmentFault
+
+# Seconds that a worker has beyond the time limit of a step, to say itself what took too long.
+GRACE = 5.0
+# Seconds that a worker has to start.
+STARTING = 300.0
+# Seconds after which a waiting process looks whether it has been asked to stop.
+_LOOK = 0.1
+_MOST_AT_ONCE = 2**20
+# The process that trains and its workers share the cores, and products of a share are too small for
+# threads.
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")}
+
+
+class WorkerProcess:
+    """The parent's side of one worker.
+
+    **Raises:** `LogpiError` for an environment that cannot be sent to another process.
+    """
+
+    def __init__(
+        self,
+        environment: HostEnvironment,
+        shares: Shares,
+        seed: int,
+        interrupted: Callable[[], bool],
+        mixed_hardware: bool,
+    ):
+        self.shares = shares
+        self._limit = environment.step_limit
+        self._interrupted = interrupted
+        self._mixed_hardware = mixed_hardware
+        self._knows_policy = False
+        self._is_started = False
+        try:
+            role = cloudpickle.dumps(Role.of(environment, shares, seed))
+        except Exception as error:
+            name = environment.spec.name
+            raise LogpiError(
+                f"{name} cannot be sent to a worker process: {describe(error)}; give an environment"
+                " by name, or leave out --workers"
+            ) from error
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "logpi.sampling.host.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=os.environ | _ONE_THREAD,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests = self._process.stdin
+        self._replies = self._process.stdout
+        self._send(role)
+
+    def ask(self, request: Request) -> None:
+        """The first request brings the policy, the later ones its parameters."""
+        if not self._knows_policy:
+            self._send(cloudpickle.dumps(request.policy))
+            self._knows_policy = True
+        leaves = jax.tree.leaves(request.policy)
+        self._send(pickle.dumps((request.method, leaves, request.arguments)))
+
+    def answer(self) -> Any:
+        if not self._is_started:
+            self._start()
+        return self._result(self._limit)
+
+    def is_ready(self) -> bool:
+        return self._is_started or self._is_readable(0.0)
+
+    def close(self) -> None:
+        """An idle worker closes its environments; one that plays, or hangs, is killed."""
+        with contextlib.suppress(OSError):
+            self._requests.close()
+        self._replies.close()  # its next sign of life ends it
+        try:
+            self._process.wait(timeout=CLOSING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> None:
+        """Wait for its first message, which says how it computes."""
+        digest = self._result(STARTING)
+        self._is_started = True
+        own = arithmetic_digest(self.shares.size)
+        if digest != own and not self._mixed_hardware:
+            raise LogpiError(
+                f"a worker process computes with other last bits than this one ({digest}, {own}):"
+                " start both with the same OPENBLAS_CORETYPE and NPY_DISABLE_CPU_FEATURES"
+            )
+
+    def _result(self, limit: float | None) -> Any:
+        """What the worker says next, that is no sign of life."""
+        kind, value = self._receive(limit)
+        match kind:
+            case "fault":
+                raise EnvironmentFault(value)
+            case "refused":
+                raise LogpiError(value)
+            case "raised":
+                raise PlaceLost(f"its worker process raised {value}")
+            case _:
+                return value
+
+    def _receive(self, limit: float | None) -> tuple[str, Any]:
+        """The next message that is no sign of life, the last of which may be `limit` seconds old.
+
+        **Raises:** `PlaceLost`, `Interrupted`.
+        """
+        while True:
+            (length,) = LENGTH.unpack(self._read(LENGTH.size, limit))
+            kind, value = pickle.loads(self._read(length, limit))
+            if kind != "alive":
+                return kind, value
+
+    def _read(self, size: int, limit: float | None) -> bytearray:
+        """So many bytes, of which some must come every `limit` seconds."""
+        data = bytearray()
+        waited_since = time.monotonic()
+        while len(data) < size:
+            if self._interrupted():
+                raise Interrupted
+            if self._is_readable(_LOOK):
+                part = self._replies.read(min(size - len(data), _MOST_AT_ONCE))
+                if not part:
+                    raise PlaceLost(_how_ended(self._process.wait()))
+                data += part
+                waited_since = time.monotonic()
+            elif limit is not None and time.monotonic() - waited_since > limit + GRACE:
+                self._process.kill()
+                late = f"gave no sign of life for {limit + GRACE:g} s (--step-limit)"
+                raise PlaceLost(f"its worker process {late}, and was killed")
+        return data
+
+    def _is_readable(self, seconds: float) -> bool:
+        """Whether there is something to read within so many seconds; True where none can look."""
+        if not hasattr(select, "poll"):  # Windows
+            return True
+        poll = select.poll()
+        poll.register(self._replies, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
+
+    def _send(self, message: bytes) -> None:
+        """A worker that is gone says so when its answer is read."""
+        with contextlib.suppress(OSError):
+            write_message(self._requests, message)
+
+
+def _how_ended(status: int) -> str:
+    """What the exit status of a process says."""
+    if status >= 0:
+        return f"its worker process ended with exit status {status}"
+    with contextlib.suppress(ValueError):
+        return f"its worker process was ended by {signal.Signals(-status).name}"
+    return f"its worker process was ended by signal {-status}"

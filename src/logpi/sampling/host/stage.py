@@ -1,0 +1,60 @@
+"""The copies of some shares in one process, and what plays them."""
+
+from collections.abc import Callable
+
+from jaxtyping import PyTree
+from numpy import ndarray
+
+from logpi.environments.host.local import make_group
+from logpi.environments.spec import HostEnvironment
+from logpi.networks.policy import Policy
+from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.player import Part, Player
+from logpi.sampling.host.shares import Shares
+from logpi.sampling.host.streams import HostStreams
+from logpi.sampling.seam import Episodes
+
+
+class Stage:
+    """Plays batches and evaluations in its copies; a method of `rows` None plays whole episodes."""
+
+    def __init__(
+        self,
+        environment: HostEnvironment,
+        shares: Shares,
+        seed: int,
+        interrupted: Callable[[], bool],
+    ):
+        self._spec = environment.spec
+        self._shares = shares
+        self._seed = seed
+        self._interrupted = interrupted
+        self._group = make_group(environment, shares.count)
+        self._episodes = HostEpisodes(self._spec, self._group, shares, seed, interrupted)
+        self._player: Player = self._episodes
+
+    def restore(self, policy: Policy, unfinished: PyTree, batch: int, rows: int | None) -> ndarray:
+        """Bring the copies to where they stand before a batch; what they show then."""
+        if rows is None:
+            self._player = self._episodes
+        else:
+            self._player = HostStreams(
+                self._spec, self._group, self._shares, rows, self._seed, self._interrupted
+            )
+        return self._player.restore(policy, unfinished, batch)
+
+    def show(self, policy: Policy, batch: int) -> ndarray:
+        """What the copies show before a batch, from where they stand."""
+        return self._player.show(policy, batch)
+
+    def sample(self, policy: Policy, batch: int) -> Part:
+        """The part of a batch that these copies play, from where they stand."""
+        return self._player.sample(policy, batch)
+
+    def evaluate(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
+        """The episodes of these numbers, from seeds that training never uses."""
+        return self._episodes.evaluate(policy, numbers, deterministic)
+
+    def close(self) -> None:
+        """Release the environments."""
+        self._group.close()
