@@ -18,7 +18,7 @@ import logpi
 from logpi import PPO, LogpiError, Reinforce
 from logpi.environments.registry import make_environment
 from logpi.runs.folder import RunFolder
-from logpi.sampling.host import choice, process, sampler as host_sampler
+from logpi.sampling.host import choice, kernels, process, sampler as host_sampler
 from logpi.sampling.host.choice import Choice
 from logpi.sampling.host.kernels import arithmetic_digest
 from logpi.sampling.host.sampler import HostSampler
@@ -223,7 +223,7 @@ def test_a_network_of_the_user_travels_to_workers(tmp_path, monkeypatch):
 
 def test_a_worker_that_computes_otherwise_is_refused(tmp_path, monkeypatch):
     """Control: allowed where the run may have mixed hardware."""
-    monkeypatch.setattr(process, "arithmetic_digest", lambda rows: "another")
+    monkeypatch.setattr(kernels, "arithmetic_digest", lambda rows: "another")
     options = {"steps": 100, "workers": 1}
     with pytest.raises(LogpiError, match="computes with other last bits"):
         logpi.train("CartPole-v1", METHODS["a2c"], out=tmp_path / "run", **options)

@@ -157,7 +157,8 @@ def make_host_environment(
         identity = {}
         if path.is_file():
             identity["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return _host(load_from_file(source), source, source, max_episode_steps, identity)
+        anywhere = f"{path.resolve()}:{source.rpartition(':')[2]}"
+        return _host(load_from_file(source), source, anywhere, max_episode_steps, identity)
     return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
 
 

@@ -197,7 +197,7 @@ def _restore(
 
 def _side_by_side(parts: Sequence[Trajectory], time: int) -> Trajectory:
     """The columns of all parts in one trajectory of `time` rows."""
-    if len(parts) == 1:
+    if len(parts) == 1 and len(parts[0].mask) == time:
         return parts[0]
 
     def joined(*arrays: ndarray) -> ndarray:

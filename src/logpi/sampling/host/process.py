@@ -23,13 +23,12 @@ from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe
 from logpi.core.signals import CLOSING
 from logpi.environments.spec import HostEnvironment
-from logpi.sampling.host.kernels import arithmetic_digest
+from logpi.sampling.host.kernels import require_same_arithmetic
 from logpi.sampling.host.messages import LENGTH, write_message
-from logpi.sampling.host.place import PlaceLost, Request
+from logpi.sampling.host.place import Outcome, PlaceLost, Request
 from logpi.sampling.host.role import Role
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Interrupted
-from logpi.sampling.validity import EnvironmentFault
 
 # Seconds that a worker has beyond the time limit of a step, to say itself what took too long.
 GRACE = 5.0
@@ -95,7 +94,7 @@ class WorkerProcess:
     def answer(self) -> Any:
         if not self._is_started:
             self._start()
-        return self._result(self._limit)
+        return self._receive(self._limit).result()
 
     def is_ready(self) -> bool:
         return self._is_started or self._is_readable(0.0)
@@ -113,38 +112,20 @@ class WorkerProcess:
 
     def _start(self) -> None:
         """Wait for its first message, which says how it computes."""
-        digest = self._result(STARTING)
+        digest = self._receive(STARTING).value
         self._is_started = True
-        own = arithmetic_digest(self.shares.size)
-        if digest != own and not self._mixed_hardware:
-            raise LogpiError(
-                f"a worker process computes with other last bits than this one ({digest}, {own}):"
-                " start both with the same OPENBLAS_CORETYPE and NPY_DISABLE_CPU_FEATURES"
-            )
+        require_same_arithmetic(digest, self.shares.size, self._mixed_hardware)
 
-    def _result(self, limit: float | None) -> Any:
-        """What the worker says next, that is no sign of life."""
-        kind, value = self._receive(limit)
-        match kind:
-            case "fault":
-                raise EnvironmentFault(value)
-            case "refused":
-                raise LogpiError(value)
-            case "raised":
-                raise PlaceLost(f"its worker process raised {value}")
-            case _:
-                return value
-
-    def _receive(self, limit: float | None) -> tuple[str, Any]:
-        """The next message that is no sign of life, the last of which may be `limit` seconds old.
+    def _receive(self, limit: float | None) -> Outcome:
+        """What has become of the request, where the last sign of life may be `limit` seconds old.
 
         **Raises:** `PlaceLost`, `Interrupted`.
         """
         while True:
             (length,) = LENGTH.unpack(self._read(LENGTH.size, limit))
-            kind, value = pickle.loads(self._read(length, limit))
-            if kind != "alive":
-                return kind, value
+            outcome: Outcome | None = pickle.loads(self._read(length, limit))
+            if outcome is not None:
+                return outcome
 
     def _read(self, size: int, limit: float | None) -> bytearray:
         """So many bytes, of which some must come every `limit` seconds."""

@@ -23,6 +23,7 @@ from logpi.sampling.host.place import Here
 from logpi.sampling.host.places import Open, Places
 from logpi.sampling.host.process import WorkerProcess
 from logpi.sampling.host.program import UpdateProgram
+from logpi.sampling.host.ray_actors import Cluster, RayActor
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.unfinished import no_episodes
 from logpi.sampling.seam import (
@@ -68,19 +69,22 @@ class HostSampler:
         else:  # it steps its copies together
             self._shares = Shares(range(count), count)
         self._blas = threadpool_limits(1, "blas")  # its threads would hinder more than they help
+        self._cluster: Cluster | None = None
         self._workers = rollouts.workers or 0
         most = len(self._shares.numbers) - 1
+        if rollouts.ray is not None:
+            self._cluster = Cluster(rollouts.ray)
+            most = len(self._shares.numbers)
+            self._workers = rollouts.workers or min(self._cluster.cpus, most)
         if self._workers > most:
-            faults.tell(
-                f"{count} copies are {most + 1} shares of {rollouts.share_size}: only {most} workers"
-                " have something to do; lower --share-size for more"
-            )
+            self._tell_of_idle_workers(most)
             self._workers = most
         self._places = self._open(self._workers)
         self._coming: Places | None = None
         parts = min(usable_cores(), len(self._shares.numbers))
         self._choice: Choice | None = None
-        if rollouts.workers is None and parts > 1 and isinstance(environment.source, str):
+        is_asked_for = rollouts.workers is not None or rollouts.ray is not None
+        if not is_asked_for and parts > 1 and isinstance(environment.source, str):
             self._choice = Choice(parts)
 
     def close(self) -> None:
@@ -88,6 +92,8 @@ class HostSampler:
         self._places.close()
         if self._coming is not None:
             self._coming.close()
+        if self._cluster is not None:
+            self._cluster.close()
 
     def evaluate(
         self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
@@ -163,7 +169,10 @@ class HostSampler:
         return advance
 
     def _open(self, workers: int) -> Places:
-        """Places for all copies: this process, and so many more as far as there are shares."""
+        """Places for all copies: so many actors, or this process and so many workers."""
+        if self._cluster is not None:
+            parts = self._shares.split(workers)
+            return Places([(self._actor, part) for part in parts], self._faults.tell)
         here, *others = self._shares.split(workers + 1)
         opened: list[tuple[Open, Shares]] = [(self._here, here)]
         opened += [(self._worker, part) for part in others]
@@ -175,6 +184,18 @@ class HostSampler:
     def _worker(self, shares: Shares) -> WorkerProcess:
         mixed = self._rollouts.mixed_hardware
         return WorkerProcess(self._environment, shares, self._seed, self._interrupted, mixed)
+
+    def _actor(self, shares: Shares) -> RayActor:
+        assert self._cluster is not None
+        mixed = self._rollouts.mixed_hardware
+        return RayActor(
+            self._cluster, self._environment, shares, self._seed, self._interrupted, mixed
+        )
+
+    def _tell_of_idle_workers(self, busy: int) -> None:
+        shares = f"{self._shares.count} copies are {len(self._shares.numbers)} shares"
+        idle = f"{busy} of {self._workers} workers have something to do"
+        self._faults.tell(f"{shares} of {self._shares.size}: {idle}; lower --share-size for more")
 
     def _recover(self, fault: EnvironmentFault, number: int, then: str) -> None:
         """New copies in new processes, in the place of those of which one has failed; `then` tells

@@ -13,18 +13,12 @@ import sys
 import time
 from typing import IO
 
-import jax
-
-from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe, exits_raised
+from logpi.core.foreign import exits_raised
 from logpi.core.signals import STOP_SIGNALS, raise_too_long
 from logpi.sampling.host.kernels import arithmetic_digest
 from logpi.sampling.host.messages import LENGTH, write_message
-from logpi.sampling.host.place import Request
-from logpi.sampling.host.player import Part
+from logpi.sampling.host.place import Outcome, Worker
 from logpi.sampling.host.role import Role
-from logpi.sampling.host.stage import Stage
-from logpi.sampling.validity import EnvironmentFault
 
 # Seconds between two signs of life.
 BEAT = 1.0
@@ -53,9 +47,9 @@ class _Line:
             raise EOFError
         return data
 
-    def send(self, kind: str, value: object = None) -> None:
-        """A message and what it carries."""
-        write_message(self._replies, pickle.dumps((kind, value)))
+    def send(self, outcome: Outcome | None) -> None:
+        """What has become of a request; None says that there will be something."""
+        write_message(self._replies, pickle.dumps(outcome))
         self._beat = time.monotonic()
 
     def say_alive(self) -> bool:
@@ -63,36 +57,21 @@ class _Line:
         which a worker never does.
         """
         if time.monotonic() - self._beat > BEAT:
-            self.send("alive")
+            self.send(None)
         return False
 
 
 def _serve(line: _Line) -> None:
     """Play as asked until the pipe closes."""
     role: Role = pickle.loads(line.receive())
-    line.send("started", arithmetic_digest(role.shares.size))
-    policy = pickle.loads(line.receive())
-    structure = jax.tree.structure(policy)
-    stage: Stage | None = None
-    while True:
-        method, leaves, arguments = pickle.loads(line.receive())
-        request = Request(method, jax.tree.unflatten(structure, leaves), arguments)
-        try:
-            if stage is None:
-                stage = Stage(role.make_environment(), role.shares, role.seed, line.say_alive)
-            answer = request.perform(stage)
-        except EnvironmentFault as fault:
-            line.send("fault", str(fault))
-        except LogpiError as error:
-            line.send("refused", str(error))
-        except (BrokenPipeError, EOFError):
-            raise
-        except Exception as error:
-            line.send("raised", describe(error))
-        else:
-            if isinstance(answer, Part):
-                answer = answer.used()
-            line.send("done", answer)
+    line.send(Outcome("done", arithmetic_digest(role.shares.size)))
+    worker = Worker(role, line.say_alive)
+    worker.meet(pickle.loads(line.receive()))
+    try:
+        while True:
+            line.send(worker.perform(*pickle.loads(line.receive())))
+    finally:
+        worker.close()
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,210 @@
+"""Shares in actors of Ray (`pip install 'logpi[ray]'`), on as many machines as its cluster has.
+
+Ray starts the actors, moves arrays between machines, and says when a machine is gone. What it moves
+it pickles itself: a cluster is for people who trust each other.
+"""
+
+import contextlib
+import faulthandler
+import math
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import jax
+from numpy import ndarray
+from threadpoolctl import threadpool_limits
+
+from logpi.core.errors import LogpiError
+from logpi.core.foreign import describe
+from logpi.core.signals import CLOSING, raise_too_long
+from logpi.environments.spec import HostEnvironment
+from logpi.networks.policy import Policy
+from logpi.sampling.host.kernels import arithmetic_digest, require_same_arithmetic
+from logpi.sampling.host.place import Outcome, PlaceLost, Request, Worker
+from logpi.sampling.host.role import Role
+from logpi.sampling.host.shares import Shares
+from logpi.sampling.seam import Interrupted, Ray
+
+# Seconds that an actor has beyond the time limit of a step, to say itself what took too long.
+GRACE = 5.0
+# Seconds that an actor has to start: a machine may read its packages from a slow disk.
+STARTING = 300.0
+# Seconds after which a waiting process looks whether it has been asked to stop.
+_LOOK = 0.1
+# Seconds after which the clock of a step is set again.
+_WATCH = 1.0
+_STANDARD_ERROR = 2
+
+
+class Cluster:
+    """The cluster that plays for this process, which starts one where none runs.
+
+    **Raises:** `LogpiError` where Ray is missing, or the cluster does not answer.
+    """
+
+    def __init__(self, options: Ray):
+        try:
+            self.ray: Any = import_module("ray")
+        except ImportError:
+            remedy = "pip install 'logpi[ray]'"
+            raise LogpiError(f"rollouts on Ray need a package: {remedy}") from None
+        self._is_own = not self.ray.is_initialized()
+        if self._is_own:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            self._connect(options.address)
+        self._known: tuple[Policy, Any] | None = None
+
+    def _connect(self, address: str | None) -> None:
+        """Join the cluster at an address; without one, start one on this machine."""
+        with warnings.catch_warnings():
+            # its processes are other programs: they share no lock with the threads of this one
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            try:
+                self.ray.init(address=address, include_dashboard=False, logging_level="ERROR")
+            except Exception as error:
+                where = "on this machine" if address is None else f"at {address}"
+                raise LogpiError(f"no cluster of Ray {where}: {describe(error)}") from error
+
+    @property
+    def cpus(self) -> int:
+        """Processors of all its machines."""
+        return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+
+    def parameters(self, policy: Policy) -> Any:
+        """A reference to the parameters of a policy, which are stored once for all actors."""
+        if self._known is None or self._known[0] is not policy:
+            self._known = (policy, self.ray.put(jax.tree.leaves(policy)))
+        return self._known[1]
+
+    def start_actor(self, role: Role) -> Any:
+        """A new actor, on a free processor if there is one."""
+        free = self.ray.available_resources().get("CPU", 0)
+        options = {"num_cpus": 1 if free >= 1 else 0, "scheduling_strategy": "SPREAD"}
+        return self.ray.remote(**options)(Actor).remote(role)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        if self._is_own:
+            self.ray.shutdown()
+
+
+class Actor:
+    """The side of Ray: plays what it is asked for.
+
+    A step that hangs where no alarm reaches it ends the process, as the lost actor that it is.
+    """
+
+    def __init__(self, role: Role):
+        threadpool_limits(1, "blas")
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGALRM, raise_too_long)
+        self._role = role
+        self._worker = Worker(role, self._watch)
+        self._watched_since = -math.inf
+
+    def digest(self) -> str:
+        """How this machine computes."""
+        return arithmetic_digest(self._role.shares.size)
+
+    def meet(self, policy: Policy) -> None:
+        """Take the policy whose parameters will follow."""
+        self._worker.meet(policy)
+
+    def perform(
+        self, method: str, leaves: Sequence[ndarray], arguments: tuple[Any, ...]
+    ) -> Outcome:
+        """What becomes of a request."""
+        self._watch()
+        try:
+            return self._worker.perform(method, leaves, arguments)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            self._watched_since = -math.inf
+
+    def close(self) -> None:
+        """Release the environments."""
+        self._worker.close()
+
+    def _watch(self) -> bool:
+        """Start the clock of a step anew; a player asks this as often as it can stop, which an
+        actor never does.
+        """
+        limit = self._role.step_limit
+        now = time.monotonic()
+        if limit is not None and now - self._watched_since > _WATCH:
+            self._watched_since = now
+            longest = limit + GRACE + _WATCH
+            faulthandler.dump_traceback_later(longest, exit=True, file=_STANDARD_ERROR)
+        return False
+
+
+class RayActor:
+    """The parent's side of one actor."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        environment: HostEnvironment,
+        shares: Shares,
+        seed: int,
+        interrupted: Callable[[], bool],
+        mixed_hardware: bool,
+    ):
+        self.shares = shares
+        self._cluster = cluster
+        self._interrupted = interrupted
+        self._mixed_hardware = mixed_hardware
+        self._actor = cluster.start_actor(Role.of(environment, shares, seed))
+        self._digest: Any = self._actor.digest.remote()
+        self._knows_policy = False
+        self._asked: Any = None
+
+    def ask(self, request: Request) -> None:
+        """The first request brings the policy, the later ones its parameters."""
+        if not self._knows_policy:
+            self._actor.meet.remote(request.policy)
+            self._knows_policy = True
+        parameters = self._cluster.parameters(request.policy)
+        self._asked = self._actor.perform.remote(request.method, parameters, request.arguments)
+
+    def answer(self) -> Any:
+        if self._digest is not None:
+            digest = self._wait_for(self._digest, STARTING)
+            self._digest = None
+            require_same_arithmetic(digest, self.shares.size, self._mixed_hardware)
+        outcome: Outcome = self._wait_for(self._asked, None)
+        self._asked = None
+        return outcome.result()
+
+    def is_ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """An idle actor closes its environments; one that plays, or hangs, is killed."""
+        ray = self._cluster.ray
+        with contextlib.suppress(Exception):  # of an actor that is gone
+            if self._asked is None:
+                ray.wait([self._actor.close.remote()], timeout=CLOSING)
+            ray.kill(self._actor)
+
+    def _wait_for(self, answer: Any, limit: float | None) -> Any:
+        """What a method of the actor returns, which may take `limit` seconds.
+
+        **Raises:** `PlaceLost`, `Interrupted`.
+        """
+        ray = self._cluster.ray
+        begun = time.monotonic()
+        while not ray.wait([answer], timeout=_LOOK)[0]:
+            if self._interrupted():
+                raise Interrupted
+            if limit is not None and time.monotonic() - begun > limit:
+                raise PlaceLost(f"its actor has not started for {limit:g} s")
+        try:
+            return ray.get(answer)
+        except ray.exceptions.RayError as error:
+            raise PlaceLost(f"its actor is gone: {describe(error)}") from None
