@@ -30,6 +30,7 @@ BAD = "tests/sampling/test_bad_environments.py"
 RUNS = "tests/program/test_runs.py"
 RELIABILITY = "tests/program/test_reliability.py"
 RECORDS = "tests/program/test_records.py"
+WORKERS = "tests/sampling/test_workers.py"
 FAULTS = "tests/sampling/test_faults.py"
 OBSERVATIONS = "tests/sampling/test_observations.py"
 RANDOMNESS = f"{MATHEMATICS}/test_randomness.py"
@@ -97,7 +98,7 @@ MUTANTS = [
     Mutant("networks/distributions.py", "-0.5 * standardised**2 - self.log_std", "-0.5 * standardised**2", DISTRIBUTIONS),
     Mutant("networks/distributions.py", "jnp.sum(-log_ratio +", "jnp.sum(log_ratio +", DISTRIBUTIONS),
     Mutant("networks/memory.py", "keep * state + (1 - keep)", "(1 - keep) * state + keep", NETWORK),
-    Mutant("networks/memory.py", "step[:, None] == 0, 0.0, state", "step[:, None] == 0, state, state", NETWORK),
+    Mutant("networks/memory.py", "step[..., None] == 0, 0.0, state", "step[..., None] == 0, state, state", NETWORK),
     Mutant("networks/critic.py", "bias = (value.network.biases[-1] * old.scale + old.offset - offset)", "bias = (value.network.biases[-1] * old.scale)", STEP),
     # samplers, seeds, workers
     Mutant("core/randomness.py", "SeedSequence([seed, stream, environment, episode])", "SeedSequence([seed, stream, environment, 0])", f"{ROLLOUT} {STREAMS}"),
@@ -106,11 +107,23 @@ MUTANTS = [
     Mutant("sampling/host/episodes.py", "truncated=last & ~played.terminated", "truncated=last", ROLLOUT),
     Mutant("sampling/host/streams.py", "ended = running & (group.terminated", "ended = (group.terminated", STREAMS),
     Mutant("sampling/host/streams.py", "now.episode[over] += 1", "now.episode[over] += 0", STREAMS),
-    Mutant("sampling/host/streams.py", "rollout.action[t, copy]", "rollout.action[t, 0]", STREAMS),
+    Mutant("sampling/host/unfinished.py", "rollout.action)[t, copy]", "rollout.action)[t, 0]", STREAMS),
+    Mutant("sampling/host/unfinished.py", "np.asarray(x)[copies]", "np.asarray(x)[: copies.stop - copies.start]", STREAMS),
+    Mutant("sampling/host/streams.py", "Stream.TRAINING, first + copy,", "Stream.TRAINING, copy,", STREAMS),
+    Mutant("sampling/host/streams.py", "batch, share) for", "batch, 0) for", WORKERS),
+    Mutant("sampling/host/episodes.py", "batch, share) for", "batch, 0) for", WORKERS),
+    Mutant("sampling/host/acting.py", "by_share(noise, self._size)", "by_share(noise, len(noise))", WORKERS),
+    Mutant("sampling/host/acting.py", "seen = by_share(observation, self._size)\n        law", "seen = by_share(observation, len(noise))\n        law", WORKERS),
+    Mutant("sampling/host/places.py", "if before is not None:", "if before is None:", WORKERS),
+    Mutant("sampling/host/places.py", "first += array.shape[1]", "first += 0", STREAMS),
+    Mutant("sampling/host/places.py", "(numbers[place.shares.columns], deterministic)", "(numbers, deterministic)", WORKERS),
+    Mutant("sampling/host/player.py", "cut._replace(memory=memory), None", "self.trajectory, None", WORKERS),
+    Mutant("sampling/host/choice.py", "cost > self._alone", "cost < self._alone", WORKERS),
+    Mutant("sampling/host/sampler.py", "if not alike:", "if False:", WORKERS),
     Mutant("sampling/compiled/streams.py", "beside(now.ended, new), new, old", "beside(now.ended, new), old, old", STREAMS),
     Mutant("sampling/compiled/episodes.py", "still_running = running & ~terminated", "still_running = running", ROLLOUT),
     Mutant("sampling/validity.py", "<= LARGEST) & seen", "<= LARGEST) & ~seen", BAD),
-    Mutant("environments/host/workers.py", "ERROR = b\"E\"", "ERROR = b\"D\"", BAD),
+    Mutant("sampling/host/place.py", "raise EnvironmentFault(self.value)", "return self.value", BAD),
     Mutant("sampling/host/observations.py", "np.subtract(observation", "np.add(observation", OBSERVATIONS),
     Mutant("sampling/host/sampler.py", "batch=learner.batch + 1", "batch=learner.batch + 0", FAULTS),
     Mutant("methods/learner.py", "low < learner.steps[0]", "low > learner.steps[0]", LOSSES),

@@ -99,7 +99,7 @@ RUNS = {
     "REINFORCE, gymnax": f"gymnax:CartPole-v1 --steps 400000 {SMALL} --episodes 16",
     "PPO, gymnax": f"gymnax:CartPole-v1 --algorithm ppo --steps 400000 {SMALL}",
 }
-TIMES = {"time/fps", "time/time_elapsed", "time/faults"}
+OTHERS = {"time/fps", "time/time_elapsed", "time/faults", "time/lost_workers"}
 # Seconds after the start of training within which a run is killed at a random instant.
 LATEST = 2.5
 
@@ -118,9 +118,10 @@ def ending_of(folder: Path) -> Ending:
     newest = max((folder / "checkpoints").glob("*.npz"))
     arrays = dict(np.load(newest))
     counters = json.loads(arrays.pop("counters").tobytes())
-    counters = {name: counters[name] for name in counters if name not in ("seconds", "faults")}
+    other = ("seconds", "faults", "lost")
+    counters = {name: counters[name] for name in counters if name not in other}
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: row[k] for k in row if k not in TIMES} for row in csv.DictReader(file)]
+        rows = [{k: row[k] for k in row if k not in OTHERS} for row in csv.DictReader(file)]
     return Ending(arrays, counters, rows, events_of(folder))
 
 
@@ -134,7 +135,7 @@ def events_of(folder: Path) -> dict[tuple[int, str], float]:
             if event.session_log.status == EVENTS.SessionLog.START:
                 rows = {(step, tag): x for (step, tag), x in rows.items() if step < event.step}
             for value in event.summary.value:
-                if value.tag not in TIMES:
+                if value.tag not in OTHERS:
                     rows[event.step, value.tag] = value.simple_value
     return rows
 

@@ -2,6 +2,7 @@
 for its machines."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -40,7 +41,7 @@ def cluster():
         warnings.simplefilter("ignore")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         cluster.add_node(num_cpus=2)
-        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         yield cluster
         ray.shutdown()
         cluster.shutdown()

@@ -6,6 +6,7 @@ it pickles itself: a cluster is for people who trust each other.
 
 import contextlib
 import faulthandler
+import logging
 import math
 import os
 import signal
@@ -65,7 +66,7 @@ class Cluster:
             # its processes are other programs: they share no lock with the threads of this one
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
             try:
-                self.ray.init(address=address, include_dashboard=False, logging_level="ERROR")
+                self.ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
             except Exception as error:
                 where = "on this machine" if address is None else f"at {address}"
                 raise LogpiError(f"no cluster of Ray {where}: {describe(error)}") from error

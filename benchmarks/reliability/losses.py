@@ -1,0 +1,197 @@
+"""Kill workers, actors and machines while they play, and compare the runs with undisturbed ones.
+
+    python benchmarks/reliability/losses.py --schedules 100
+
+A schedule is a run of a method on an environment, played by one to three workers, or by one to four
+actors of Ray on three raylets of this machine, and up to four losses at random instants: `kill -9`
+of a worker or an actor, or of a raylet with all that it runs. Equal means: every array of the last
+checkpoint, which stands for everything that has been played.
+"""
+
+import argparse
+import collections
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import logpi
+from logpi.methods.method import Method
+from logpi.runs.folder import RunFolder
+
+SMALL: dict[str, Any] = {"hidden": (16,), "environments": 16}
+METHODS: dict[str, Method] = {
+    "REINFORCE": logpi.Reinforce(hidden=(16,), episodes=16, baseline="none"),
+    "A2C": logpi.A2C(**SMALL, rollout_steps=64),
+    "PPO": logpi.PPO(**SMALL, rollout_steps=64, epochs=1, minibatches=1),
+    "TRPO": logpi.TRPO(**SMALL, rollout_steps=64),
+    "PPO, GRU": logpi.PPO(**SMALL, rollout_steps=64, epochs=1, minibatches=1, memory="gru"),
+}
+ENVIRONMENTS = {"CartPole-v1": 30_000, "Pendulum-v1": 30_000, "own.py:Both": 30_000}
+LONGEST = 5.0  # seconds until the last loss of a schedule
+
+OWN = """
+import gymnasium as gym, numpy as np
+
+class Both(gym.Env):
+    observation_space = gym.spaces.Box(-9, 9, (3,), np.float32)
+    action_space = gym.spaces.Dict(
+        {"jump": gym.spaces.Discrete(2), "push": gym.spaces.Box(-1, 1, (2,), np.float32)}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=3).astype(np.float32)
+        return self.x, {}
+
+    def step(self, action):
+        moved = self.x + 0.1 * action["push"].sum() + action["jump"]
+        self.x = np.clip(moved, -9, 9).astype(np.float32)
+        return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.02), False, {}
+"""
+
+
+def processes(word: str) -> list[int]:
+    """The processes of this machine that play, by a word of their command."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if word.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+@contextmanager
+def raylets(count: int) -> Iterator[Any]:
+    """A cluster of so many raylets beside its head, to which this process is connected."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    for _ in range(count):
+        cluster.add_node(num_cpus=2)
+    ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class Losses:
+    """The losses of one schedule, made by a thread beside the run."""
+
+    def __init__(self, random: np.random.Generator, kinds: list[str], cluster: Any):
+        count = int(random.integers(1, 5))
+        self._instants = np.sort(random.uniform(0.5, LONGEST, count))
+        self._kinds = [str(random.choice(kinds)) for _ in range(count)]
+        self._random = random
+        self._cluster = cluster
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._make)
+        self.made: collections.Counter[str] = collections.Counter()
+
+    def __enter__(self) -> "Losses":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _make(self) -> None:
+        begun = time.monotonic()
+        for instant, kind in zip(self._instants, self._kinds, strict=True):
+            if self._is_over.wait(max(0.0, instant - (time.monotonic() - begun))):
+                return
+            if kind == "machine":
+                nodes = [n for n in self._cluster.list_all_nodes() if not n.is_head()]
+                self._cluster.remove_node(nodes[0], allow_graceful=False)
+                self._cluster.add_node(num_cpus=2)
+                self.made[kind] += 1
+                continue
+            playing = processes("ray::Actor" if kind == "actor" else "logpi.sampling.host.worker")
+            if playing:
+                with suppress(ProcessLookupError):
+                    os.kill(int(self._random.choice(playing)), signal.SIGKILL)
+                    self.made[kind] += 1
+
+
+def arrays(run: logpi.Run) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint but the counters, which hold seconds."""
+    found = dict(np.load(RunFolder.open(run.folder).checkpoints()[0]))
+    del found["counters"]
+    return found
+
+
+def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Counter[str], bool]:
+    """What was played where, the losses on the way, and whether the run is the undisturbed one."""
+    random = np.random.default_rng([seed, schedule])
+    method = list(METHODS)[schedule % len(METHODS)]
+    environment = list(ENVIRONMENTS)[schedule // len(METHODS) % len(ENVIRONMENTS)]
+    on_ray = schedule % 2 == 1
+    workers = int(random.choice([1, 2, 4] if on_ray else [1, 2, 3]))
+    where = f"{workers} actors" if on_ray else f"{workers} workers"
+    kinds = ["actor", "actor", "machine"] if on_ray else ["worker"]
+    options: dict[str, Any] = {"steps": ENVIRONMENTS[environment], "seed": 1}
+    own: dict[str, Any] = {"rollouts": logpi.Ray()} if on_ray else {}
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path("alone") / f"{method} {environment}".replace("/", "-")
+        whole = logpi.train(
+            environment, METHODS[method], out=alone, exist="resume", workers=0, **options
+        )
+        with Losses(random, kinds, cluster) as losses:
+            run = logpi.train(
+                environment,
+                METHODS[method],
+                out=Path(folder) / "run",
+                workers=workers,
+                **options,
+                **own,
+            )
+        one = arrays(whole)
+        other = arrays(run)
+    equal = one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+    return f"{method}, {environment}, {where}", losses.made, equal
+
+
+def main() -> int:
+    """Play all schedules; exit with 1 where one has led elsewhere."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--schedules", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    made: collections.Counter[str] = collections.Counter()
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        Path("own.py").write_text(OWN)
+        with raylets(3) as cluster:
+            for schedule in range(arguments.schedules):
+                what, losses, equal = play(schedule, arguments.seed, cluster)
+                made += losses
+                wrong += not equal
+                lost = ", ".join(f"{count} {kind}" for kind, count in sorted(losses.items()))
+                verdict = "equal" if equal else "DIFFERS"
+                print(f"{schedule:3} {what}: lost {lost or 'nothing'}; {verdict}", flush=True)
+    total = ", ".join(f"{count} {kind}s" for kind, count in sorted(made.items()))
+    print(
+        f"seed {arguments.seed}: {arguments.schedules - wrong} of {arguments.schedules} equal; {total}"
+    )
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
