@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant("sampling/host/streams.py", "batch, share) for", "batch, 0) for", WORKERS),
     Mutant("sampling/host/episodes.py", "batch, share) for", "batch, 0) for", WORKERS),
     Mutant("sampling/host/acting.py", "by_share(noise, self._size)", "by_share(noise, len(noise))", WORKERS),
-    Mutant("sampling/host/acting.py", "seen = by_share(observation, self._size)\n        law", "seen = by_share(observation, len(noise))\n        law", WORKERS),
+    Mutant("sampling/host/acting.py", "seen = by_share(observation, self._size)\n        if self", "seen = by_share(observation, len(noise))\n        if self", WORKERS),
     Mutant("sampling/host/places.py", "if before is not None:", "if before is None:", WORKERS),
     Mutant("sampling/host/places.py", "first += array.shape[1]", "first += 0", STREAMS),
     Mutant("sampling/host/places.py", "(numbers[place.shares.columns], deterministic)", "(numbers, deterministic)", WORKERS),

@@ -41,7 +41,9 @@ class Acting:
     ) -> ndarray:
         """An action for each copy, drawn with standard noise."""
         seen = by_share(observation, self._size)
-        law = self._policy(seen, by_share(memory, self._size))
+        if self._policy.memory.recurrent:
+            memory = by_share(memory, self._size)
+        law = self._policy(seen, memory)
         action = law.sample(by_share(noise, self._size))
         return side_by_side(np.asarray(action), len(noise))
 

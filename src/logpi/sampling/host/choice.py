@@ -25,14 +25,17 @@ class Choice:
         self._saved_of_step = 0.0
         self._slower = 0
 
-    def add(self, sampling: float, total: float, steps: int, is_alone: bool) -> None:
-        """Count a batch: seconds of sampling, of all, and its steps."""
+    def add(self, sampling: float, total: float, steps: int, is_alone: bool) -> bool:
+        """Count a batch: seconds of sampling, of all, and its steps.
+
+        Returns whether a window has ended with it, so that the choice may be another now.
+        """
         self._sampling += sampling
         self._total += total
         self._steps += steps
         self._batches += 1
         if self._total < WINDOW:
-            return
+            return False
         cost = self._total / self._steps
         if is_alone:
             self._alone = cost
@@ -43,6 +46,7 @@ class Choice:
         else:
             self._slower = 0
         self.begin_window()
+        return True
 
     def begin_window(self) -> None:
         """Forget the batches of the window under way."""

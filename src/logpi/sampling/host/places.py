@@ -58,10 +58,9 @@ class Places:
 
         **Raises:** `EnvironmentFault`, `Interrupted`; `LogpiError` where a place is lost too often.
         """
-        on_host = policy.on_host()
 
         def request(place: Place) -> Request:
-            return _restore(place, on_host, unfinished, batch, rows)
+            return _restore(place, policy, unfinished, batch, rows)
 
         return np.concatenate(self._all(self._places, request, before=None))
 
@@ -70,10 +69,9 @@ class Places:
 
         **Raises:** as `restore`.
         """
-        on_host = policy.on_host()
 
         def request(place: Place) -> Request:
-            return Request("show", on_host, (batch,))
+            return Request("show", policy, (batch,))
 
         return np.concatenate(self._all(self._places, request, before=None))
 
@@ -90,13 +88,12 @@ class Places:
 
         **Raises:** as `restore`.
         """
-        on_host = policy.on_host()
 
         def request(place: Place) -> Request:
-            return Request("sample", on_host, (batch,))
+            return Request("sample", policy, (batch,))
 
         def before(place: Place) -> Request:
-            return _restore(place, on_host, unfinished, batch, rows)
+            return _restore(place, policy, unfinished, batch, rows)
 
         parts: list[Part] = self._all(self._places, request, before)
         trajectory = _side_by_side([part.trajectory for part in parts], time)
@@ -110,10 +107,9 @@ class Places:
 
         **Raises:** as `restore`.
         """
-        on_host = policy.on_host()
 
         def request(place: Place) -> Request:
-            return Request("evaluate", on_host, (numbers[place.shares.columns], deterministic))
+            return Request("evaluate", policy, (numbers[place.shares.columns], deterministic))
 
         busy = [place for place in self._places if numbers[place.shares.columns]]
         played: list[Episodes] = self._all(busy, request, before=None)

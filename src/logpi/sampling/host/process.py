@@ -86,9 +86,9 @@ class WorkerProcess:
     def ask(self, request: Request) -> None:
         """The first request brings the policy, the later ones its parameters."""
         if not self._knows_policy:
-            self._send(cloudpickle.dumps(request.policy))
+            self._send(cloudpickle.dumps(request.policy.on_host()))
             self._knows_policy = True
-        leaves = jax.tree.leaves(request.policy)
+        leaves = jax.tree.leaves(request.policy.on_host())
         self._send(pickle.dumps((request.method, leaves, request.arguments)))
 
     def answer(self) -> Any:

@@ -79,7 +79,7 @@ class Cluster:
     def parameters(self, policy: Policy) -> Any:
         """A reference to the parameters of a policy, which are stored once for all actors."""
         if self._known is None or self._known[0] is not policy:
-            self._known = (policy, self.ray.put(jax.tree.leaves(policy)))
+            self._known = (policy, self.ray.put(jax.tree.leaves(policy.on_host())))
         return self._known[1]
 
     def start_actor(self, role: Role) -> Any:
@@ -168,7 +168,7 @@ class RayActor:
     def ask(self, request: Request) -> None:
         """The first request brings the policy, the later ones its parameters."""
         if not self._knows_policy:
-            self._actor.meet.remote(request.policy)
+            self._actor.meet.remote(request.policy.on_host())
             self._knows_policy = True
         parameters = self._cluster.parameters(request.policy)
         self._asked = self._actor.perform.remote(request.method, parameters, request.arguments)

@@ -83,6 +83,7 @@ class HostSampler:
         self._coming: Places | None = None
         parts = min(usable_cores(), len(self._shares.numbers))
         self._choice: Choice | None = None
+        self._is_window_over = False
         is_asked_for = rollouts.workers is not None or rollouts.ray is not None
         if not is_asked_for and parts > 1 and isinstance(environment.source, str):
             self._choice = Choice(parts)
@@ -137,7 +138,8 @@ class HostSampler:
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
             nonlocal stand, left
-            if stand:
+            if stand and (self._is_window_over or self._coming is not None):
+                self._is_window_over = False
                 self._reconsider(learner, rows, left)
             begun = perf_counter()
             lost = self._places.lost
@@ -162,7 +164,9 @@ class HostSampler:
             if self._choice is not None:
                 done = perf_counter()
                 alone = self._places.is_alone
-                self._choice.add(sampled - begun, done - begun, int(metrics["steps"]), alone)
+                self._is_window_over = self._choice.add(
+                    sampled - begun, done - begun, int(metrics["steps"]), alone
+                )
             own = {"faults": faults, "lost": self._places.lost - lost}
             return updated._replace(environment=unfinished), [metrics | own]
 
