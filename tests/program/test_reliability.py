@@ -289,7 +289,7 @@ import sys
 from logpi.cli import main
 from logpi.runs import signals
 signals.PATIENCE = 1.0
-sys.exit(main(["train", "mine.py:Hangs", "--steps", "1e5", "--hidden", "--episodes", "4",
+sys.exit(main(["train", "mine.py:Hangs", "--steps", "1e5", "--hidden", "--episodes", "8",
                "--baseline", "none", "--workers", "WORKERS", "--out", "run"]))
 """
 
