@@ -75,8 +75,26 @@ def own(tmp_path, monkeypatch):
     return "own.py:Both"
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("environment", ["CartPole-v1", "Pendulum-v1", "own"])
+EVERYWHERE = [
+    ("CartPole-v1", "reinforce"),
+    ("CartPole-v1", "gru"),
+    ("Pendulum-v1", "a2c"),
+    ("Pendulum-v1", "trpo"),
+    ("own", "reinforce"),
+    ("own", "ppo"),
+]
+OTHERS = [
+    (environment, method)
+    for environment in ("CartPole-v1", "Pendulum-v1", "own")
+    for method in METHODS
+    if (environment, method) not in EVERYWHERE
+]
+
+
+@pytest.mark.parametrize(
+    ("environment", "method"),
+    [*EVERYWHERE, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHERS)],
+)
 def test_a_run_is_the_same_wherever_it_is_played(own, environment, method):
     """In this process alone, with one worker, and with two. Control: shares of another size."""
     name = own if environment == "own" else environment
@@ -200,7 +218,7 @@ def test_a_factory_travels_to_workers(tmp_path):
         assert lock
         return CartPoleEnv()
 
-    with pytest.raises(LogpiError, match="cannot be sent to a worker process"):
+    with pytest.raises(LogpiError, match="cannot be sent to another process"):
         logpi.train(bound, METHODS["a2c"], steps=500, workers=1, out=tmp_path / "bound")
 
 
@@ -316,7 +334,8 @@ def slow(tmp_path, monkeypatch):
 
 
 def trained(environment, config, workers, updates):
-    """The learner after so many updates, and after which of them workers have played."""
+    """The learner after so many updates, after which of them this process has played alone, and
+    whether it will think of workers again."""
     sampler = HostSampler(environment, config.copies, 7, Rollouts(workers), lambda: False)
     learner = sampler.begin(config, config.make_learner(environment.spec, 7))
     alone = []
@@ -325,7 +344,7 @@ def trained(environment, config, workers, updates):
         while len(alone) < updates and (workers == 0 or not is_over(alone)):
             learner, _ = advance(learner, 1)
             alone.append(sampler._places.is_alone)
-        return learner, alone
+        return learner, alone, sampler._choice is not None
     finally:
         sampler.close()
 
@@ -346,11 +365,12 @@ CHOSEN = [
 def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, workers_too):
     """Episodes under way go on as they would have, bit for bit."""
     environment = slow(workers_too)
-    learner, alone = trained(environment, config, None, 300)
+    learner, alone, thinks = trained(environment, config, None, 300)
     assert alone[0]
     assert False in alone
     assert alone[-1] == workers_too
-    expected, _ = trained(environment, config, 0, len(alone))
+    assert thinks != workers_too
+    expected, *_ = trained(environment, config, 0, len(alone))
     assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(expected)))
 
 
@@ -358,7 +378,9 @@ def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, w
 def test_no_workers_where_environments_remember(slow, config):
     """What an episode is depends on those before it: copies made anew would not be where these
     are."""
-    assert all(trained(slow(remembers=1), config, None, 60)[1])
+    _, alone, thinks = trained(slow(remembers=1), config, None, 25)
+    assert all(alone)
+    assert not thinks
 
 
 def test_workers_are_not_tried_where_they_cannot_pay():

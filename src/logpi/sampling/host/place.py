@@ -16,6 +16,13 @@ from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.stage import Stage
 from logpi.sampling.validity import EnvironmentFault
 
+# Seconds that another process has beyond the limit of a step, to say itself what took too long.
+GRACE = 5.0
+# Seconds that another process has to start: it may read its packages from a slow disk.
+STARTING = 300.0
+# Seconds after which a waiting process looks whether it has been asked to stop.
+LOOK = 0.1
+
 
 class Request(NamedTuple):
     """What a place is asked to do: a method of `Stage`, with its arguments."""

@@ -15,7 +15,6 @@ from logpi.sampling.host.player import Part
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.unfinished import UnfinishedReplay
 from logpi.sampling.seam import Episodes
-from logpi.sampling.validity import EnvironmentFault
 
 # A place that is lost so often in one batch ends the run.
 MOST_LOST = 3
@@ -128,21 +127,21 @@ class Places:
         request: Callable[[Place], Request],
         before: Callable[[Place], Request] | None,
     ) -> list[Any]:
-        """Ask all, then wait for all. An environment's fault is raised when all have answered.
+        """Ask all, then wait for all. What one of them raises is raised when all have answered.
 
         `before` is what a place that is opened anew must do first.
         """
         for place in places:
             place.ask(request(place))
         answers: list[Any] = []
-        faults: list[EnvironmentFault] = []
+        errors: list[LogpiError] = []
         for place in places:
             try:
                 answers.append(self._answer(place, request, before))
-            except EnvironmentFault as fault:
-                faults.append(fault)
-        if faults:
-            raise faults[0]
+            except LogpiError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         return answers
 
     def _answer(

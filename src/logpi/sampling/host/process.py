@@ -19,23 +19,15 @@ from typing import Any
 import cloudpickle
 import jax
 
-from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe
 from logpi.core.signals import CLOSING
 from logpi.environments.spec import HostEnvironment
 from logpi.sampling.host.kernels import require_same_arithmetic
 from logpi.sampling.host.messages import LENGTH, write_message
-from logpi.sampling.host.place import Outcome, PlaceLost, Request
+from logpi.sampling.host.place import GRACE, LOOK, STARTING, Outcome, PlaceLost, Request
 from logpi.sampling.host.role import Role
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Interrupted
 
-# Seconds that a worker has beyond the time limit of a step, to say itself what took too long.
-GRACE = 5.0
-# Seconds that a worker has to start.
-STARTING = 300.0
-# Seconds after which a waiting process looks whether it has been asked to stop.
-_LOOK = 0.1
 _MOST_AT_ONCE = 2**20
 # The process that trains and its workers share the cores, and products of a share are too small for
 # threads.
@@ -45,7 +37,7 @@ _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", 
 class WorkerProcess:
     """The parent's side of one worker.
 
-    **Raises:** `LogpiError` for an environment that cannot be sent to another process.
+    **Raises:** `LogpiError` for an environment that cannot travel to another process.
     """
 
     def __init__(
@@ -62,14 +54,8 @@ class WorkerProcess:
         self._mixed_hardware = mixed_hardware
         self._knows_policy = False
         self._is_started = False
-        try:
-            role = cloudpickle.dumps(Role.of(environment, shares, seed))
-        except Exception as error:
-            name = environment.spec.name
-            raise LogpiError(
-                f"{name} cannot be sent to a worker process: {describe(error)}; give an environment"
-                " by name, or leave out --workers"
-            ) from error
+        self._is_busy = False
+        role = Role.of(environment, shares, seed).packed()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "logpi.sampling.host.worker"],
             stdin=subprocess.PIPE,
@@ -85,6 +71,7 @@ class WorkerProcess:
 
     def ask(self, request: Request) -> None:
         """The first request brings the policy, the later ones its parameters."""
+        self._is_busy = True
         if not self._knows_policy:
             self._send(cloudpickle.dumps(request.policy.on_host()))
             self._knows_policy = True
@@ -94,16 +81,20 @@ class WorkerProcess:
     def answer(self) -> Any:
         if not self._is_started:
             self._start()
-        return self._receive(self._limit).result()
+        outcome = self._receive(self._limit)
+        self._is_busy = False
+        return outcome.result()
 
     def is_ready(self) -> bool:
         return self._is_started or self._is_readable(0.0)
 
     def close(self) -> None:
         """An idle worker closes its environments; one that plays, or hangs, is killed."""
+        if self._is_busy:
+            self._process.kill()
         with contextlib.suppress(OSError):
             self._requests.close()
-        self._replies.close()  # its next sign of life ends it
+        self._replies.close()
         try:
             self._process.wait(timeout=CLOSING)
         except subprocess.TimeoutExpired:
@@ -134,7 +125,7 @@ class WorkerProcess:
         while len(data) < size:
             if self._interrupted():
                 raise Interrupted
-            if self._is_readable(_LOOK):
+            if self._is_readable(LOOK):
                 part = self._replies.read(min(size - len(data), _MOST_AT_ONCE))
                 if not part:
                     raise PlaceLost(_how_ended(self._process.wait()))

@@ -9,6 +9,7 @@ import faulthandler
 import logging
 import math
 import os
+import pickle
 import signal
 import time
 import warnings
@@ -26,17 +27,19 @@ from logpi.core.signals import CLOSING, raise_too_long
 from logpi.environments.spec import HostEnvironment
 from logpi.networks.policy import Policy
 from logpi.sampling.host.kernels import arithmetic_digest, require_same_arithmetic
-from logpi.sampling.host.place import Outcome, PlaceLost, Request, Worker
+from logpi.sampling.host.place import (
+    GRACE,
+    LOOK,
+    STARTING,
+    Outcome,
+    PlaceLost,
+    Request,
+    Worker,
+)
 from logpi.sampling.host.role import Role
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Interrupted, Ray
 
-# Seconds that an actor has beyond the time limit of a step, to say itself what took too long.
-GRACE = 5.0
-# Seconds that an actor has to start: a machine may read its packages from a slow disk.
-STARTING = 300.0
-# Seconds after which a waiting process looks whether it has been asked to stop.
-_LOOK = 0.1
 # Seconds after which the clock of a step is set again.
 _WATCH = 1.0
 _STANDARD_ERROR = 2
@@ -82,7 +85,7 @@ class Cluster:
             self._known = (policy, self.ray.put(jax.tree.leaves(policy.on_host())))
         return self._known[1]
 
-    def start_actor(self, role: Role) -> Any:
+    def start_actor(self, role: bytes) -> Any:
         """A new actor, on a free processor if there is one."""
         free = self.ray.available_resources().get("CPU", 0)
         options = {"num_cpus": 1 if free >= 1 else 0, "scheduling_strategy": "SPREAD"}
@@ -100,7 +103,8 @@ class Actor:
     A step that hangs where no alarm reaches it ends the process, as the lost actor that it is.
     """
 
-    def __init__(self, role: Role):
+    def __init__(self, packed: bytes):
+        role: Role = pickle.loads(packed)
         threadpool_limits(1, "blas")
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGALRM, raise_too_long)
@@ -160,7 +164,7 @@ class RayActor:
         self._cluster = cluster
         self._interrupted = interrupted
         self._mixed_hardware = mixed_hardware
-        self._actor = cluster.start_actor(Role.of(environment, shares, seed))
+        self._actor = cluster.start_actor(Role.of(environment, shares, seed).packed())
         self._digest: Any = self._actor.digest.remote()
         self._knows_policy = False
         self._asked: Any = None
@@ -200,7 +204,7 @@ class RayActor:
         """
         ray = self._cluster.ray
         begun = time.monotonic()
-        while not ray.wait([answer], timeout=_LOOK)[0]:
+        while not ray.wait([answer], timeout=LOOK)[0]:
             if self._interrupted():
                 raise Interrupted
             if limit is not None and time.monotonic() - begun > limit:

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cloudpickle
 import gymnasium as gym
 
+from logpi.core.errors import LogpiError
+from logpi.core.foreign import describe
 from logpi.environments.registry import make_host_environment
 from logpi.environments.spec import EnvironmentSpec, HostEnvironment
 from logpi.sampling.host.shares import Shares
@@ -31,6 +34,19 @@ class Role:
             shares=shares,
             seed=seed,
         )
+
+    def packed(self) -> bytes:
+        """As bytes that `pickle.loads` reads in another process; a factory with what it refers to.
+
+        **Raises:** `LogpiError` where it refers to what cannot travel.
+        """
+        try:
+            return cloudpickle.dumps(self)
+        except Exception as error:
+            raise LogpiError(
+                f"{self.spec.name} cannot be sent to another process: {describe(error)}; give an"
+                " environment by name, or leave out --workers and --rollouts"
+            ) from error
 
     def make_environment(self) -> HostEnvironment:
         """The environment, in the process that plays it."""

@@ -68,7 +68,6 @@ class HostSampler:
             self._shares = Shares(range(count), rollouts.share_size)
         else:  # it steps its copies together
             self._shares = Shares(range(count), count)
-        self._blas = threadpool_limits(1, "blas")  # its threads would hinder more than they help
         self._cluster: Cluster | None = None
         self._workers = rollouts.workers or 0
         most = len(self._shares.numbers) - 1
@@ -79,7 +78,13 @@ class HostSampler:
         if self._workers > most:
             self._tell_of_idle_workers(most)
             self._workers = most
-        self._places = self._open(self._workers)
+        try:
+            self._places = self._open(self._workers)
+        except BaseException:
+            if self._cluster is not None:
+                self._cluster.close()
+            raise
+        self._blas = threadpool_limits(1, "blas")  # its threads would hinder more than they help
         self._coming: Places | None = None
         parts = min(usable_cores(), len(self._shares.numbers))
         self._choice: Choice | None = None
