@@ -80,6 +80,9 @@ class Train:
     mixed_hardware: bool = False
     """Let machines of a cluster take part that compute with other last bits than this one. Such a
     run cannot be repeated."""
+    devices: int | None = None
+    """Devices of JAX among which the copies of a compiled environment are divided; by default
+    one."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
     step_limit: float | None = 300.0
@@ -108,6 +111,7 @@ class Train:
             share_size=self.share_size,
             rollouts=rollouts,
             mixed_hardware=self.mixed_hardware,
+            devices=self.devices,
             checkpoint_every=self.checkpoint_every,
             step_limit=self.step_limit,
             on_fault=self.on_fault,

@@ -274,9 +274,7 @@ def test_no_more_is_sent_than_the_steps(monkeypatch):
     environment = make_environment("CartPole-v1")
     received = []
     loads = pickle.loads
-    monkeypatch.setattr(
-        process.pickle, "loads", lambda data: received.append(len(data)) or loads(data)
-    )
+    monkeypatch.setattr(pickle, "loads", lambda data: received.append(len(data)) or loads(data))
     for method in (METHODS["reinforce"], METHODS["ppo"]):
         sampler = HostSampler(environment, 32, 7, Rollouts(1), lambda: False)
         policy = method.make_learner(environment.spec, 7).policy

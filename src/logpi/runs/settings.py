@@ -50,6 +50,7 @@ class Settings:
     rollouts: RolloutsName = "local"
     ray_address: str | None = None
     mixed_hardware: bool = False
+    devices: int | None = None
     checkpoint_every: int | None = None
     step_limit: float | None = 300.0
     on_fault: OnFault = "stop"
@@ -63,7 +64,8 @@ class Settings:
         require(known, "algorithm", "an options object such as logpi.PPO()", self.algorithm)
         object.__setattr__(self, "steps", step_count(self.steps))
         require_seed(self.seed)
-        for name, least in (("max_episode_steps", 1), ("workers", 0), ("checkpoint_every", 1)):
+        least_of = {"max_episode_steps": 1, "workers": 0, "devices": 1, "checkpoint_every": 1}
+        for name, least in least_of.items():
             value = getattr(self, name)
             valid = value is None or (is_whole(value) and value >= least)
             require(valid, name, f"a whole number >= {least}", value)
@@ -85,7 +87,7 @@ class Settings:
     def where(self) -> Rollouts:
         """Where the copies of the environment are played."""
         ray = Ray(self.ray_address) if self.rollouts == "ray" else None
-        return Rollouts(self.workers, self.share_size, ray, self.mixed_hardware)
+        return Rollouts(self.workers, self.share_size, ray, self.mixed_hardware, self.devices)
 
     def to_json(self) -> dict[str, object]:
         """Flat, as `from_json` and `--config` read it."""

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "rollouts",
     "ray_address",
     "mixed_hardware",
+    "devices",
     "checkpoint_every",
     "step_limit",
     "on_fault",
@@ -53,6 +54,7 @@ def train(
     share_size: int = SHARE_SIZE,
     rollouts: Ray | None = None,
     mixed_hardware: bool = False,
+    devices: int | None = None,
     checkpoint_every: int | None = None,
     step_limit: float | None = 300.0,
     on_fault: OnFault = "stop",
@@ -68,7 +70,8 @@ def train(
     Copies of the environment act in shares of `share_size`. They are played in this process and in
     `workers` more, or with `rollouts=logpi.Ray()` in so many actors of a cluster; None: in as many
     as pay. The policy does not depend on that, unless `mixed_hardware` lets machines take part that
-    compute with other last bits.
+    compute with other last bits. Copies of a compiled environment are divided among so many
+    `devices` of JAX.
 
     An environment has failed when it raises, breaks its declaration, or takes longer than
     `step_limit` seconds for a reset or a step of all copies; `on_fault` says whether the run then
@@ -90,6 +93,7 @@ def train(
         rollouts="local" if rollouts is None else "ray",
         ray_address=None if rollouts is None else rollouts.address,
         mixed_hardware=mixed_hardware,
+        devices=devices,
         checkpoint_every=checkpoint_every,
         step_limit=step_limit,
         on_fault=on_fault,

@@ -31,5 +31,9 @@ def make_sampler(
         )
     keep_programs()
     if isinstance(environment, CompiledEnvironment):
-        return CompiledSampler(environment, count, seed, interrupted)
+        return CompiledSampler(environment, count, seed, interrupted, rollouts.devices or 1)
+    if rollouts.devices is not None:
+        raise LogpiError(
+            f"{environment.spec.name} is stepped from Python, on no device: leave out --devices"
+        )
     return HostSampler(environment, count, seed, rollouts, interrupted, faults)

@@ -65,13 +65,14 @@ class Rollouts:
 
     `workers` processes beside this one, or actors of `ray`; None: as many as pay. `share_size` is
     the number of copies that act together. `mixed_hardware` lets machines take part that compute
-    with other last bits.
+    with other last bits. `devices` share the copies of a compiled environment; None: one.
     """
 
     workers: int | None = None
     share_size: int = SHARE_SIZE
     ray: Ray | None = None
     mixed_hardware: bool = False
+    devices: int | None = None
 
 
 LOCAL_ROLLOUTS = Rollouts()

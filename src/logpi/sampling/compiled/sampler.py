@@ -19,6 +19,7 @@ from logpi.methods.learner import Learner
 from logpi.methods.method import Method
 from logpi.methods.update import update
 from logpi.networks.policy import Policy
+from logpi.sampling.compiled.devices import Devices
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.compiled.streams import begin_streams, sample_rollout
 from logpi.sampling.seam import Advance, Episodes, Interrupted
@@ -53,11 +54,13 @@ class CompiledSampler:
         count: int,
         seed: int,
         interrupted: Callable[[], bool],
+        devices: int = 1,
     ):
         self._environment = environment
         self._count = count
         self._seed = seed
         self._interrupted = interrupted
+        self._devices = Devices(devices, count)
         self._evaluation = jax.jit(self._evaluate_batch, static_argnums=3)
 
     def close(self) -> None:
@@ -95,7 +98,8 @@ class CompiledSampler:
     def advance(self, method: Method, learner: Learner, budget: int) -> Advance:
         """One program that samples and updates until a number of steps is made."""
         program = partial(self._many_updates, method, budget)
-        compiled = compile_program(program, learner, np.uint32(0), np.int32(0))
+        placed = self._devices.place(learner)
+        compiled = compile_program(program, placed, np.uint32(0), np.int32(0))
         unit = "episode" if method.rows is None else "rollout"
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
@@ -103,7 +107,8 @@ class CompiledSampler:
                 raise Interrupted
             limit = np.int32(min(steps, np.iinfo(np.int32).max))
             first = int(learner.batch)
-            learner, count, table, fault = compiled(learner, np.uint32(self._seed), limit)
+            placed = self._devices.place(learner)
+            learner, count, table, fault = compiled(placed, np.uint32(self._seed), limit)
             made = int(count)
             last = f"{unit} {first + made - 1}"
             require_finite(self._environment.spec, np.asarray(fault), last)
@@ -136,10 +141,12 @@ class CompiledSampler:
         """
 
         def one(learner: Learner) -> tuple[Learner, dict[str, Array], Array]:
-            trajectory, unfinished = self._sample(method, learner, seed)
+            batch = self._sample(method, learner, seed)
+            trajectory, unfinished = self._devices.divide(*batch)
             updated, metrics = update(method, learner, trajectory, budget)
             fault = first_not_finite(trajectory)
-            return updated._replace(environment=unfinished), metrics, fault
+            updated = self._devices.hold(updated._replace(environment=unfinished))
+            return updated, metrics, fault
 
         def body(loop: _Loop) -> _Loop:
             learner, metrics, fault = one(loop.learner)

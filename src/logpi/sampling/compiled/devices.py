@@ -1,0 +1,64 @@
+"""The copies of a compiled environment, divided among several devices of JAX."""
+
+from typing import TypeVar
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from logpi.core.errors import LogpiError
+from logpi.core.trajectory import Trajectory
+from logpi.methods.learner import Learner
+
+Tree = TypeVar("Tree")
+_COPIES = "copies"
+
+
+class Devices:
+    """`count` devices: each holds the networks, and a part of the copies with what they play.
+
+    XLA divides the program by where its arrays are, and sums gradients over the devices.
+
+    **Raises:** `LogpiError` where there are not so many, or the copies cannot be divided among
+    them.
+    """
+
+    def __init__(self, count: int, copies: int):
+        found = jax.devices()
+        if count > len(found):
+            kind = found[0].device_kind
+            raise LogpiError(f"--devices {count}: JAX finds {len(found)} here ({kind})")
+        if copies % count:
+            raise LogpiError(
+                f"--devices {count} cannot share {copies} copies of the environment equally"
+            )
+        self._mesh = Mesh(found[:count], (_COPIES,))
+
+    def place(self, learner: Learner) -> Learner:
+        """The learner where its program wants it."""
+        placed = jax.device_put(learner._replace(environment=None), self._everywhere)
+        return placed._replace(environment=jax.device_put(learner.environment, self._by_copy))
+
+    def divide(self, trajectory: Trajectory, unfinished: PyTree) -> tuple[Trajectory, PyTree]:
+        """A batch of which each device has the columns of its copies, inside of a program."""
+        memory = _held(trajectory.memory, self._by_copy)
+        by_column = NamedSharding(self._mesh, PartitionSpec(None, _COPIES))
+        columns = _held(trajectory._replace(memory=None), by_column)
+        return columns._replace(memory=memory), _held(unfinished, self._by_copy)
+
+    def hold(self, learner: Learner) -> Learner:
+        """The learner where `place` puts it, inside of a program."""
+        held = _held(learner._replace(environment=None), self._everywhere)
+        return held._replace(environment=_held(learner.environment, self._by_copy))
+
+    @property
+    def _everywhere(self) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec())
+
+    @property
+    def _by_copy(self) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec(_COPIES))
+
+
+def _held(tree: Tree, sharding: NamedSharding) -> Tree:
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
