@@ -62,14 +62,25 @@ class Both(gym.Env):
 
 
 def processes(word: str) -> list[int]:
-    """The processes of this machine that play, by a word of their command."""
+    """The processes that play for this one, by a word of their command."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if word.encode() in (entry / "cmdline").read_bytes():
+                command = (entry / "cmdline").read_bytes()
+                if word.encode() in command and is_descendant(int(entry.name)):
                     found.append(int(entry.name))
     return found
+
+
+def is_descendant(process: int) -> bool:
+    """Whether this process has started it, or what has started it."""
+    while process > 1:
+        if process == os.getpid():
+            return True
+        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
+        process = int(after_name.split()[1])
+    return False
 
 
 @contextmanager

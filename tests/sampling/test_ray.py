@@ -78,7 +78,7 @@ def test_a_run_is_the_same_on_a_cluster(cluster, tmp_path, method):
 
 
 def actors():
-    """The processes that play."""
+    """The processes that play for this one."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -86,9 +86,22 @@ def actors():
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if command.startswith(b"ray::Actor"):
+            if command.startswith(b"ray::Actor") and is_descendant(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def is_descendant(process):
+    """Whether this process has started it, or what has started it."""
+    while process > 1:
+        if process == os.getpid():
+            return True
+        try:
+            after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
+        except OSError:
+            return False
+        process = int(after_name.split()[1])
+    return False
 
 
 @pytest.mark.slow
