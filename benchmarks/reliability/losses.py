@@ -38,6 +38,7 @@ METHODS: dict[str, Method] = {
     "PPO, GRU": logpi.PPO(**SMALL, rollout_steps=64, epochs=1, minibatches=1, memory="gru"),
 }
 ENVIRONMENTS = {"CartPole-v1": 30_000, "Pendulum-v1": 30_000, "own.py:Both": 30_000}
+RAYLETS = 3  # beside the head
 LONGEST = 5.0  # seconds until the last loss of a schedule
 
 OWN = """
@@ -84,14 +85,12 @@ def is_descendant(process: int) -> bool:
 
 
 @contextmanager
-def raylets(count: int) -> Iterator[Any]:
-    """A cluster of so many raylets beside its head, to which this process is connected."""
+def cluster_of_raylets() -> Iterator[Any]:
+    """A cluster, to which this process is connected; its head plays too."""
     import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    for _ in range(count):
-        cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield cluster
@@ -127,10 +126,10 @@ class Losses:
             if self._is_over.wait(max(0.0, instant - (time.monotonic() - begun))):
                 return
             if kind == "machine":
-                nodes = [n for n in self._cluster.list_all_nodes() if not n.is_head()]
-                self._cluster.remove_node(nodes[0], allow_graceful=False)
-                self._cluster.add_node(num_cpus=2)
-                self.made[kind] += 1
+                if self._cluster.worker_nodes:
+                    node = next(iter(self._cluster.worker_nodes))
+                    self._cluster.remove_node(node, allow_graceful=False)
+                    self.made[kind] += 1
                 continue
             playing = processes("ray::Actor" if kind == "actor" else "logpi.sampling.host.worker")
             if playing:
@@ -189,8 +188,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("own.py").write_text(OWN)
-        with raylets(3) as cluster:
+        with cluster_of_raylets() as cluster:
             for schedule in range(arguments.schedules):
+                while len(cluster.worker_nodes) < RAYLETS:
+                    cluster.add_node(num_cpus=2)
                 what, losses, equal = play(schedule, arguments.seed, cluster)
                 made += losses
                 wrong += not equal

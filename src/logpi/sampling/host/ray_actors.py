@@ -212,4 +212,5 @@ class RayActor:
         try:
             return ray.get(answer)
         except ray.exceptions.RayError as error:
-            raise PlaceLost(f"its actor is gone: {describe(error)}") from None
+            what = str(error).splitlines()[0]  # the others are for the authors of Ray
+            raise PlaceLost(f"its actor is gone: {type(error).__name__}: {what}") from None
