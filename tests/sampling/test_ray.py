@@ -58,19 +58,20 @@ def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
+def on_cluster(environment, method, actors, out, **options):
+    """A run that so many actors play."""
+    ray = logpi.Ray()
+    return logpi.train(environment, method, rollouts=ray, workers=actors, out=out, **options)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_is_the_same_on_a_cluster(cluster, tmp_path, method):
     options = {"steps": 700, "seed": 5}
     local = logpi.train("CartPole-v1", METHODS[method], out=tmp_path / "local", **options)
     for actors in (1, 3):
-        run = logpi.train(
-            "CartPole-v1",
-            METHODS[method],
-            rollouts=logpi.Ray(),
-            workers=actors,
-            out=tmp_path / f"on_{actors}",
-            **options,
+        run = on_cluster(
+            "CartPole-v1", METHODS[method], actors, tmp_path / f"on_{actors}", **options
         )
         assert same(checkpoint(local)[0], checkpoint(run)[0])
         returns = run.drawn_evaluation.returns
@@ -124,14 +125,7 @@ def test_an_actor_that_is_lost_is_replaced(cluster, tmp_path, capsys, kind):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    run = logpi.train(
-        "CartPole-v1",
-        METHODS["gru"],
-        rollouts=logpi.Ray(),
-        workers=2,
-        out=tmp_path / "run",
-        **options,
-    )
+    run = on_cluster("CartPole-v1", METHODS["gru"], 2, tmp_path / "run", **options)
     killer.join()
     found, counters = checkpoint(run)
     assert same(checkpoint(local)[0], found)
@@ -162,14 +156,7 @@ def test_an_actor_that_hangs_is_replaced(cluster, tmp_path, monkeypatch):
     options = {"steps": 300, "seed": 5, "step_limit": 1.0}
     local = logpi.train(f"{path}:Hangs", METHODS["gru"], out=tmp_path / "local", **options)
     flag.unlink()
-    run = logpi.train(
-        f"{path}:Hangs",
-        METHODS["gru"],
-        rollouts=logpi.Ray(),
-        workers=2,
-        out=tmp_path / "run",
-        **options,
-    )
+    run = on_cluster(f"{path}:Hangs", METHODS["gru"], 2, tmp_path / "run", **options)
     found, counters = checkpoint(run)
     assert same(checkpoint(local)[0], found)
     assert counters["lost"] >= 1
@@ -190,14 +177,7 @@ def test_a_machine_that_is_lost_is_replaced(cluster, tmp_path):
 
     remover = threading.Thread(target=remove)
     remover.start()
-    run = logpi.train(
-        "CartPole-v1",
-        METHODS["gru"],
-        rollouts=logpi.Ray(),
-        workers=3,
-        out=tmp_path / "run",
-        **options,
-    )
+    run = on_cluster("CartPole-v1", METHODS["gru"], 3, tmp_path / "run", **options)
     remover.join()
     found, counters = checkpoint(run)
     assert same(checkpoint(local)[0], found)

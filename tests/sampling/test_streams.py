@@ -50,7 +50,7 @@ def stream(request):
             shares = Shares(range(COPIES), 4)
             group = LocalGroup(environment, COPIES)
             streams = HostStreams(environment.spec, group, shares, ROWS, seed, never)
-            streams.restore(policy, no_episodes(policy, environment.spec, COPIES), 0)
+            streams.restore(policy, no_episodes(policy, environment.spec, COPIES))
             first, second = (streams.sample(policy, batch).trajectory for batch in (0, 1))
         return [jax.tree.map(np.asarray, r._replace(memory=None)) for r in (first, second)]
 
@@ -126,18 +126,18 @@ def test_environments_are_restored_by_their_actions():
     """In this process and in workers; control: an action that was another."""
     places, learner = cartpole(workers=0)
     policy = learner.policy
-    places.restore(policy, learner.environment, 0, 40)
+    places.restore(policy, learner.environment, 40)
     _, unfinished = places.sample(policy, learner.environment, 0, 40, 41)
     after = places.sample(policy, unfinished, 1, 40, 41)
     for workers in (0, 1, 2):
         places, _ = cartpole(workers)
-        places.restore(policy, unfinished, 1, 40)
+        places.restore(policy, unfinished, 40)
         assert equal(after, places.sample(policy, unfinished, 1, 40, 41))
         places.close()
     places, _ = cartpole(workers=0)
     other = unfinished._replace(action=np.array(unfinished.action))
     other.action[range(10), unfinished.standing.step - 1] ^= 1
-    places.restore(policy, other, 1, 40)
+    places.restore(policy, other, 40)
     assert not equal(after, places.sample(policy, other, 1, 40, 41))
 
 
@@ -161,7 +161,7 @@ def test_a_reward_that_is_not_finite_is_named():
     policy = A2C().make_learner(environment.spec, 0).policy
     group = LocalGroup(environment, 2)
     streams = HostStreams(environment.spec, group, Shares(range(2), 4), 16, 0, never)
-    streams.restore(policy, no_episodes(policy, environment.spec, 2), 0)
+    streams.restore(policy, no_episodes(policy, environment.spec, 2))
     with pytest.raises(
         Exception, match="environment 0, episode 0, step 10: reward is not finite: nan"
     ):

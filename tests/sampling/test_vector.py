@@ -59,7 +59,7 @@ def test_the_row_after_a_step_is_what_it_led_to():
     spec, group = copies_of(NAME)
     policy = A2C().make_learner(spec, 0).policy
     streams = HostStreams(spec, group, ALL, 100, 0, never)
-    streams.restore(policy, no_episodes(policy, spec, COPIES), 0)
+    streams.restore(policy, no_episodes(policy, spec, COPIES))
     rollout = streams.sample(policy, 0).trajectory
     t, i = np.nonzero(rollout.terminated[:-2])
     assert len(t) > 50

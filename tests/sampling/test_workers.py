@@ -1,6 +1,7 @@
 """Where copies are played changes nothing: in this process, in workers, and in those that take the
 place of workers that died."""
 
+import itertools
 import json
 import os
 import pickle
@@ -17,12 +18,13 @@ import pytest
 import logpi
 from logpi import PPO, LogpiError, Reinforce
 from logpi.environments.registry import make_environment
+from logpi.networks.heads import CategoricalHead
 from logpi.runs.folder import RunFolder
 from logpi.sampling.host import choice, kernels, process, sampler as host_sampler
 from logpi.sampling.host.choice import Choice
 from logpi.sampling.host.kernels import arithmetic_digest
 from logpi.sampling.host.sampler import HostSampler
-from logpi.sampling.host.shares import Shares, by_share, side_by_side
+from logpi.sampling.host.shares import Shares, by_share, noise_of_shares, side_by_side
 from logpi.sampling.seam import Rollouts
 
 SMALL = {"hidden": (8,)}
@@ -139,6 +141,17 @@ def test_a_share_is_multiplied_as_if_it_were_alone():
             assert np.array_equal(alone, stacked[first : first + 4])
         differ += not np.array_equal(stacked, x @ weight)
     assert differ
+
+
+def test_every_share_draws_noise_of_its_own():
+    """The same whoever plays beside it. Control: two shares draw different numbers."""
+    head = CategoricalHead(2, 0)
+    both = noise_of_shares(head, Shares(range(7), 4), seed=3, batch=5)
+    second = noise_of_shares(head, Shares(range(4, 7), 4), seed=3, batch=5)
+    for row, own in zip(itertools.islice(both, 40), second, strict=False):
+        assert row.shape == (7, 2)
+        assert np.array_equal(row[4:], own)
+        assert not np.array_equal(row[:3], own)
 
 
 DIES = """
@@ -282,7 +295,7 @@ def test_no_more_is_sent_than_the_steps(monkeypatch):
             places = sampler._places
             unfinished = sampler.begin(method, method.make_learner(environment.spec, 7)).environment
             time = 500 if method.rows is None else method.rows + 1
-            places.restore(policy, unfinished, 0, method.rows)
+            places.restore(policy, unfinished, method.rows)
             received.clear()
             trajectory, _ = places.sample(policy, unfinished, 0, method.rows, time)
         finally:

@@ -34,8 +34,8 @@ MOST_BESIDE_ARRAYS = 10_000_000
 class Counters:
     """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
     batches, `faults` counts those of environments after which it went on, `lost` the workers that
-    others have replaced. `row_at` is the step of
-    the last row of metrics, `row_sums` holds [sum, count] of each metric since then.
+    others have replaced. `row_at` is the step of the last row of metrics, `row_sums` holds [sum,
+    count] of each metric since then.
     """
 
     steps: int = 0

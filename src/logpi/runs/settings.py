@@ -74,10 +74,12 @@ class Settings:
         limit = self.step_limit
         in_range = limit is None or (is_real(limit) and 0 < limit < 1e6)
         require(in_range, "step_limit", "a number of seconds, or none", limit)
-        known = self.on_fault in get_args(OnFault)
-        require(known, "on_fault", " or ".join(get_args(OnFault)), self.on_fault)
-        known = self.rollouts in get_args(RolloutsName)
-        require(known, "rollouts", " or ".join(get_args(RolloutsName)), self.rollouts)
+        for name, choices in (
+            ("on_fault", get_args(OnFault)),
+            ("rollouts", get_args(RolloutsName)),
+        ):
+            value = getattr(self, name)
+            require(value in choices, name, " or ".join(choices), value)
         known = self.ray_address is None or is_text(self.ray_address)
         require(known, "ray_address", "an address such as auto", self.ray_address)
         is_flag = self.mixed_hardware in (True, False)

@@ -25,6 +25,11 @@ class Choice:
         self._saved_of_step = 0.0
         self._slower = 0
 
+    @property
+    def workers(self) -> int:
+        """How many are tried."""
+        return self._parts - 1
+
     def add(self, sampling: float, total: float, steps: int, is_alone: bool) -> bool:
         """Count a batch: seconds of sampling, of all, and its steps.
 

@@ -17,7 +17,7 @@ from logpi.networks.policy import Policy
 from logpi.sampling.host.acting import Acting
 from logpi.sampling.host.observations import Observer
 from logpi.sampling.host.player import Part
-from logpi.sampling.host.shares import Shares
+from logpi.sampling.host.shares import Shares, noise_of_shares
 from logpi.sampling.noise import host_noise, no_noise
 from logpi.sampling.seam import Episodes, Interrupted
 from logpi.sampling.validity import EnvironmentFault, error_at, first_invalid
@@ -54,16 +54,16 @@ class HostEpisodes:
         self._interrupted = interrupted
         self._observer = Observer(spec)
 
-    def restore(self, policy: Policy, unfinished: None, batch: int) -> ndarray:
-        """Every copy at the beginning of its episode of this batch."""
+    def restore(self, policy: Policy, unfinished: None) -> None:
+        pass
+
+    def show(self, batch: int) -> ndarray:
+        """What every copy shows at the beginning of its episode of this batch."""
         try:
             self._start(Stream.TRAINING, batch)
         except EnvironmentFailure as failure:
             raise self._error(failure.index, batch, 0, failure.message) from failure
         return self._group.observation
-
-    def show(self, policy: Policy, batch: int) -> ndarray:
-        return self.restore(policy, None, batch)
 
     def sample(self, policy: Policy, batch: int) -> Part:
         """One episode in each copy, arrays `[max_episode_steps, copy]` of zeros after its end.
@@ -72,10 +72,7 @@ class HostEpisodes:
         environment fails or gives a value that is not valid; `Interrupted`.
         """
         shares = self._shares
-        randoms = [
-            numpy_generator(self._seed, Stream.TRAINING, batch, share) for share in shares.numbers
-        ]
-        noise = (row[: shares.count] for row in host_noise(policy.head, randoms, shares.size))
+        noise = noise_of_shares(policy.head, shares, self._seed, batch)
         played = self.play(policy, Stream.TRAINING, batch, noise, shares.count)
         step = np.arange(self._spec.max_episode_steps, dtype=np.int32)[:, None]
         mask = step < played.lengths

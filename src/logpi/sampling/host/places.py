@@ -51,17 +51,17 @@ class Places:
         return all(place.is_ready() for place in self._places)
 
     def restore(
-        self, policy: Policy, unfinished: UnfinishedReplay | None, batch: int, rows: int | None
-    ) -> ndarray:
-        """Bring all copies to where they stand before a batch; what they show then.
+        self, policy: Policy, unfinished: UnfinishedReplay | None, rows: int | None
+    ) -> None:
+        """Bring all copies to where they stand before a batch of so many rows.
 
         **Raises:** `EnvironmentFault`, `Interrupted`; `LogpiError` where a place is lost too often.
         """
 
         def request(place: Place) -> Request:
-            return _restore(place, policy, unfinished, batch, rows)
+            return _restore(place, policy, unfinished, rows)
 
-        return np.concatenate(self._all(self._places, request, before=None))
+        self._all(self._places, request, before=None)
 
     def show(self, policy: Policy, batch: int) -> ndarray:
         """What all copies show before a batch, from where they stand.
@@ -92,7 +92,7 @@ class Places:
             return Request("sample", policy, (batch,))
 
         def before(place: Place) -> Request:
-            return _restore(place, policy, unfinished, batch, rows)
+            return _restore(place, policy, unfinished, rows)
 
         parts: list[Part] = self._all(self._places, request, before)
         trajectory = _side_by_side([part.trajectory for part in parts], time)
@@ -179,15 +179,11 @@ class Places:
 
 
 def _restore(
-    place: Place,
-    policy: Policy,
-    unfinished: UnfinishedReplay | None,
-    batch: int,
-    rows: int | None,
+    place: Place, policy: Policy, unfinished: UnfinishedReplay | None, rows: int | None
 ) -> Request:
     """Have a place bring its copies to where they stand."""
     own = None if unfinished is None else unfinished.of(place.shares.columns)
-    return Request("restore", policy, (own, batch, rows))
+    return Request("restore", policy, (own, rows))
 
 
 def _side_by_side(parts: Sequence[Trajectory], time: int) -> Trajectory:

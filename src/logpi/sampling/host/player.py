@@ -34,18 +34,19 @@ class Part(NamedTuple):
 class Player(Protocol):
     """Plays batches of one run in one group of environment copies."""
 
-    def restore(self, policy: Policy, unfinished: PyTree, batch: int) -> ndarray:
-        """Bring the copies to where `unfinished` left them before this batch; None where batches
-        leave no episode unfinished.
-
-        Returns what they show then, `[copy, ...]`.
+    def restore(self, policy: Policy, unfinished: PyTree) -> None:
+        """Bring the copies to where `unfinished` left them; None where batches leave no episode
+        unfinished.
 
         **Raises:** `EnvironmentFault` where an environment fails; `Interrupted`.
         """
         ...
 
-    def show(self, policy: Policy, batch: int) -> ndarray:
-        """What the copies show before this batch, from where they stand."""
+    def show(self, batch: int) -> ndarray:
+        """What the copies show before this batch, from where they stand, `[copy, ...]`.
+
+        **Raises:** `EnvironmentFault` where an environment fails.
+        """
         ...
 
     def sample(self, policy: Policy, batch: int) -> Part:

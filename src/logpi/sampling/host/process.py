@@ -72,10 +72,11 @@ class WorkerProcess:
     def ask(self, request: Request) -> None:
         """The first request brings the policy, the later ones its parameters."""
         self._is_busy = True
+        policy = request.policy.on_host()
         if not self._knows_policy:
-            self._send(cloudpickle.dumps(request.policy.on_host()))
+            self._send(cloudpickle.dumps(policy))
             self._knows_policy = True
-        leaves = jax.tree.leaves(request.policy.on_host())
+        leaves = jax.tree.leaves(policy)
         self._send(pickle.dumps((request.method, leaves, request.arguments)))
 
     def answer(self) -> Any:

@@ -150,12 +150,15 @@ class HostSampler:
             lost = self._places.lost
             faults = 0
             while True:
-                before = (learner.policy, learner.environment, int(learner.batch), rows)
+                policy = learner.policy
+                under_way = learner.environment
                 try:
                     if not stand:
-                        self._places.restore(*before)
+                        self._places.restore(policy, under_way, rows)
                         stand = True
-                    trajectory, unfinished = self._places.sample(*before, time)
+                    trajectory, unfinished = self._places.sample(
+                        policy, under_way, int(learner.batch), rows, time
+                    )
                     break
                 except EnvironmentFault as fault:
                     faults += 1
@@ -230,21 +233,23 @@ class HostSampler:
             return
         if self._coming is not None:
             if self._coming.are_ready():
-                self._move(learner, rows, self._coming, usable_cores() - 1)
+                self._move(learner, rows, self._coming, choice.workers)
                 self._coming = None
         elif self._places.is_alone:
             if choice.is_worth_a_try(left, _steps_under_way(learner)):
-                self._coming = self._open(usable_cores() - 1)
+                self._coming = self._open(choice.workers)
         elif choice.was_wrong:
             self._move(learner, rows, self._open(0), 0)
             self._choice = None
 
     def _move(self, learner: Learner, rows: int | None, other: Places, workers: int) -> None:
         """Go on in other places if their copies show what these show; else never ask again."""
-        before = (learner.policy, learner.environment, int(learner.batch), rows)
+        policy = learner.policy
+        batch = int(learner.batch)
         try:
-            there = other.restore(*before)
-            alike = np.array_equal(there, self._places.show(learner.policy, before[2]))
+            other.restore(policy, learner.environment, rows)
+            there = other.show(policy, batch)
+            alike = np.array_equal(there, self._places.show(policy, batch))
         except LogpiError:
             alike = False
         if not alike:

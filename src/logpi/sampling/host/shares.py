@@ -6,10 +6,15 @@ function of the parameters, the number of the batch and its own number.
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
+
+from logpi.core.randomness import Stream, numpy_generator
+from logpi.networks.heads import Head
+from logpi.sampling.noise import host_noise
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,13 @@ class Shares:
     def columns(self) -> slice:
         """Where these copies stand among all of a run."""
         return slice(self.copies.start, self.copies.stop)
+
+
+def noise_of_shares(head: Head, shares: Shares, seed: int, batch: int) -> Iterator[ndarray]:
+    """Noise for a batch, a row `[copy, size]` for each time step: every share draws its own."""
+    randoms = [numpy_generator(seed, Stream.TRAINING, batch, share) for share in shares.numbers]
+    for row in host_noise(head, randoms, shares.size):
+        yield row[: shares.count]
 
 
 def by_share(x: ndarray, size: int) -> ndarray:

@@ -33,19 +33,19 @@ class Stage:
         self._episodes = HostEpisodes(self._spec, self._group, shares, seed, interrupted)
         self._player: Player = self._episodes
 
-    def restore(self, policy: Policy, unfinished: PyTree, batch: int, rows: int | None) -> ndarray:
-        """Bring the copies to where they stand before a batch; what they show then."""
+    def restore(self, policy: Policy, unfinished: PyTree, rows: int | None) -> None:
+        """Bring the copies to where they stand before a batch of so many rows."""
         if rows is None:
             self._player = self._episodes
         else:
             self._player = HostStreams(
                 self._spec, self._group, self._shares, rows, self._seed, self._interrupted
             )
-        return self._player.restore(policy, unfinished, batch)
+        self._player.restore(policy, unfinished)
 
     def show(self, policy: Policy, batch: int) -> ndarray:
         """What the copies show before a batch, from where they stand."""
-        return self._player.show(policy, batch)
+        return self._player.show(batch)
 
     def sample(self, policy: Policy, batch: int) -> Part:
         """The part of a batch that these copies play, from where they stand."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.core.arrays import float_dtype
-from logpi.core.randomness import Stream, episode_seed, numpy_generator
+from logpi.core.randomness import Stream, episode_seed
 from logpi.core.trajectory import Trajectory
 from logpi.environments.host.group import EnvironmentFailure, Group
 from logpi.environments.spec import EnvironmentSpec
@@ -20,9 +20,8 @@ from logpi.networks.policy import Policy
 from logpi.sampling.host.acting import Acting
 from logpi.sampling.host.observations import Observer
 from logpi.sampling.host.player import Part
-from logpi.sampling.host.shares import Shares
+from logpi.sampling.host.shares import Shares, noise_of_shares
 from logpi.sampling.host.unfinished import Standing, UnfinishedReplay
-from logpi.sampling.noise import host_noise
 from logpi.sampling.seam import Interrupted
 from logpi.sampling.validity import EnvironmentFault, error_at, first_invalid
 
@@ -50,7 +49,7 @@ class HostStreams:
         self._everyone = list(range(shares.count))
         self._observer = Observer(spec)
 
-    def restore(self, policy: Policy, unfinished: UnfinishedReplay, batch: int) -> ndarray:
+    def restore(self, policy: Policy, unfinished: UnfinishedReplay) -> None:
         """Bring the copies to where `unfinished` left them, by taking its actions again.
 
         Where that would not lead there, the copies start new episodes.
@@ -68,9 +67,8 @@ class HostStreams:
                 raise Interrupted
             under_way = np.flatnonzero(t < now.step).tolist()
             self._step(policy.execute(unfinished.action[:, t]), under_way)
-        return self._group.observation
 
-    def show(self, policy: Policy, batch: int) -> ndarray:
+    def show(self, batch: int) -> ndarray:
         return self._group.observation
 
     def sample(self, policy: Policy, batch: int) -> Part:
@@ -81,10 +79,7 @@ class HostStreams:
         """
         now = self._now
         shares = self._shares
-        randoms = [
-            numpy_generator(self._seed, Stream.TRAINING, batch, share) for share in shares.numbers
-        ]
-        noise = host_noise(policy.head, randoms, shares.size)
+        noise = noise_of_shares(policy.head, shares, self._seed, batch)
         acting = Acting(policy, shares.size)
         memory = now.memory
         actions: list[ndarray] = []
@@ -96,7 +91,7 @@ class HostStreams:
             observation = seen[t]
             self._see(into=observation)
             memory = acting.next_memory(observation, memory, now.step)
-            action = acting.sample(observation, memory, next(noise)[: shares.count])
+            action = acting.sample(observation, memory, next(noise))
             actions.append(action)
             self._step_running(rollout, t, acting.execute(action))
         actions.append(np.zeros_like(actions[-1]))
