@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,81 @@ def test_devices_that_cannot_be_had_are_refused(tmp_path):
         logpi.train("CartPole-v1", ppo, devices=2, **options)
     with pytest.raises(LogpiError, match="--devices 2: JAX finds 1 here"):
         logpi.train("finite:short-corridor", ppo, devices=2, **(options | {"out": tmp_path / "b"}))
+
+
+JOINED = """
+import sys
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+import logpi
+
+METHODS = {
+    "reinforce": logpi.Reinforce(hidden=(8,), episodes=16, baseline="none"),
+    "ppo": logpi.PPO(hidden=(8,), environments=16, rollout_steps=16, epochs=2, minibatches=2),
+}
+assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
+for name, method in METHODS.items():
+    run = logpi.train(
+        "gymnax:CartPole-v1", method, steps=600, seed=SEED, devices=4, out=name,
+        max_episode_steps=50,
+    )
+    run = logpi.resume(name, steps=1200)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(run.policy)]
+    np.savez(f"{name}_{sys.argv[2]}.npz", *leaves, run.evaluation.returns)
+print("done")
+"""
+
+
+def joined(program, folder):
+    """What two processes say that JAX has joined, each with two devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = "--xla_force_host_platform_device_count=2"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", program, address, str(number)],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    return [process.communicate(timeout=300) for process in processes]
+
+
+@pytest.mark.slow
+def test_processes_that_are_joined_learn_what_one_learns(tmp_path):
+    """Two processes of two devices, and one of four: the same policy within rounding. The first
+    process writes the folder. Control: another seed is another policy.
+    """
+    here = tmp_path / "joined"
+    here.mkdir()
+    for out, error in joined(JOINED.replace("SEED", "3"), here):
+        assert out.splitlines()[-1:] == ["done"], error
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    one_process = JOINED.replace("SEED", "3").replace("sys.argv[2]", "'0'")
+    one_process = "\n".join(
+        line
+        for line in one_process.splitlines()
+        if "distributed" not in line and "assert" not in line
+    )
+    done = with_four_devices(one_process, alone)
+    assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
+    for name in ("reinforce", "ppo"):
+        first, second, single = (
+            np.load(path)
+            for path in (here / f"{name}_0.npz", here / f"{name}_1.npz", alone / f"{name}_0.npz")
+        )
+        assert all(np.array_equal(first[key], second[key]) for key in first)
+        for key in first:
+            np.testing.assert_allclose(first[key], single[key], rtol=1e-3, atol=2e-5)
+        assert np.isfinite(logpi.load(here / name).act(np.zeros(4))).all()
+    assert sorted(path.name for path in here.iterdir() if path.is_dir()) == ["ppo", "reinforce"]
+    other = with_four_devices(one_process.replace("seed=3", "seed=4"), tmp_path)
+    assert other.stdout.splitlines()[-1:] == ["done"], other.stderr
+    another = np.load(tmp_path / "ppo_0.npz")
+    assert not np.allclose(another["arr_0"], np.load(here / "ppo_0.npz")["arr_0"], atol=1e-3)

@@ -22,6 +22,7 @@ from logpi.methods.reinforce import Reinforce
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
+from logpi.runs.joined import folder_of_process
 from logpi.runs.loop import Run, finished_run, run
 from logpi.runs.report import Reporter, SilentReporter
 from logpi.runs.settings import Settings
@@ -98,15 +99,39 @@ def train(
         step_limit=step_limit,
         on_fault=on_fault,
     )
-    reporter = reporter or SilentReporter()
-    path = None if out is None else Path(out)
+    return train_as(settings, made, None if out is None else Path(out), exist, reporter)
+
+
+def train_as(
+    settings: Settings,
+    made: HostEnvironment | CompiledEnvironment,
+    out: Path | None,
+    exist: Exist = "refuse",
+    reporter: Reporter | None = None,
+) -> Run:
+    """What `train` does, with settings that are together and an environment that is made.
+
+    **Raises:** `LogpiError` for a folder that cannot be used, and settings that do not fit.
+    """
     require(exist in get_args(Exist), "exist", " or ".join(get_args(Exist)), exist)
-    if exist == "resume":
-        require(path is not None, "out", "the folder of the run that may exist", out)
-        if path is not None and (path / "config.json").is_file():
+    may_exist = exist == "resume"
+    require(out is not None or not may_exist, "out", "the folder of the run that may exist", out)
+    reporter = reporter or SilentReporter()
+    with folder_of_process(out) as path:
+        if may_exist and path is not None and (path / "config.json").is_file():
             return _continue(path, settings, made, reporter)
+        return _begin(path, settings, made, reporter)
+
+
+def _begin(
+    path: Path | None,
+    settings: Settings,
+    made: HostEnvironment | CompiledEnvironment,
+    reporter: Reporter,
+) -> Run:
+    """A run from its first batch."""
     method = settings.algorithm
-    learner = _first_learner(method, made.spec, seed)
+    learner = _first_learner(method, made.spec, settings.seed)
     method.require_usable(learner)
     folder = RunFolder.create(path, settings, made.spec.to_json())
 
@@ -173,15 +198,16 @@ def resume(
     **Raises:** `LogpiError` where the folder is no run, its environment has changed, or its budget
     is spent.
     """
-    found = _opened(folder, trust)
-    settings = found.settings
-    if steps is not None:
-        settings = replace(settings, steps=step_count(steps))
-    made = make_environment(environment or settings.environment, settings.max_episode_steps)
-    moved: dict[str, object] = {}
-    if isinstance(environment, str):
-        moved["environment"] = environment
-    return _go_on(found, settings, made, moved, reporter or SilentReporter())
+    with folder_of_process(Path(folder)) as path:
+        found = _opened(path or folder, trust)
+        settings = found.settings
+        if steps is not None:
+            settings = replace(settings, steps=step_count(steps))
+        made = make_environment(environment or settings.environment, settings.max_episode_steps)
+        moved: dict[str, object] = {}
+        if isinstance(environment, str):
+            moved["environment"] = environment
+        return _go_on(found, settings, made, moved, reporter or SilentReporter())
 
 
 def _go_on(

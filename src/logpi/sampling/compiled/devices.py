@@ -3,6 +3,8 @@
 from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -17,10 +19,11 @@ _COPIES = "copies"
 class Devices:
     """`count` devices: each holds the networks, and a part of the copies with what they play.
 
-    XLA divides the program by where its arrays are, and sums gradients over the devices.
+    XLA divides the program by where its arrays are, and sums gradients over the devices. Processes
+    that `jax.distributed` has joined run one program on the devices of all of them.
 
-    **Raises:** `LogpiError` where there are not so many, or the copies cannot be divided among
-    them.
+    **Raises:** `LogpiError` where there are not so many, the copies cannot be divided among them,
+    or a process of several would have nothing to do.
     """
 
     def __init__(self, count: int, copies: int):
@@ -32,6 +35,12 @@ class Devices:
             raise LogpiError(
                 f"--devices {count} cannot share {copies} copies of the environment equally"
             )
+        if jax.process_count() > 1:
+            if count < len(found):
+                joined = f"{jax.process_count()} processes with {len(found)} devices are joined"
+                raise LogpiError(f"--devices {count}: {joined}, give --devices {len(found)}")
+            # they find each other now; each may then compile for as long as it takes
+            multihost_utils.sync_global_devices("copies")
         self._mesh = Mesh(found[:count], (_COPIES,))
 
     def place(self, learner: Learner) -> Learner:
@@ -50,6 +59,18 @@ class Devices:
         """The learner where `place` puts it, inside of a program."""
         held = _held(learner._replace(environment=None), self._everywhere)
         return held._replace(environment=_held(learner.environment, self._by_copy))
+
+    def hand_out(self, results: Tree) -> Tree:
+        """What a program gives back, where each process can read all of it."""
+        if jax.process_count() > 1:
+            return _held(results, self._everywhere)
+        return results
+
+    def agree(self, number: int) -> int:
+        """The number that the first process has; processes measure time each by itself."""
+        if jax.process_count() > 1:
+            return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+        return number
 
     @property
     def _everywhere(self) -> NamedSharding:

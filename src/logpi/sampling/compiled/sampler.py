@@ -97,15 +97,15 @@ class CompiledSampler:
 
     def advance(self, method: Method, learner: Learner, budget: int) -> Advance:
         """One program that samples and updates until a number of steps is made."""
-        program = partial(self._many_updates, method, budget)
+        program = partial(self.many_updates, method, budget)
         placed = self._devices.place(learner)
         compiled = compile_program(program, placed, np.uint32(0), np.int32(0))
         unit = "episode" if method.rows is None else "rollout"
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
-            if self._interrupted():
+            if self._devices.agree(self._interrupted()):
                 raise Interrupted
-            limit = np.int32(min(steps, np.iinfo(np.int32).max))
+            limit = np.int32(self._devices.agree(min(steps, np.iinfo(np.int32).max)))
             first = int(learner.batch)
             placed = self._devices.place(learner)
             learner, count, table, fault = compiled(placed, np.uint32(self._seed), limit)
@@ -128,7 +128,7 @@ class CompiledSampler:
         under_way = learner.environment
         return sample_rollout(environment, learner.policy, under_way, method.rows, key)
 
-    def _many_updates(
+    def many_updates(
         self,
         method: Method,
         budget: int,
@@ -166,7 +166,7 @@ class CompiledSampler:
         nothing = jnp.array(NOTHING_WRONG, jnp.int32)
         start = _Loop(learner, jnp.int32(0), jnp.int32(0), table, nothing)
         done = jax.lax.while_loop(unfinished, body, start)
-        return done.learner, done.made, done.table, done.fault
+        return self._devices.hand_out((done.learner, done.made, done.table, done.fault))
 
 
 def _row(columns: dict[str, np.ndarray], number: int) -> dict[str, float]:

@@ -6,7 +6,6 @@ pipes.
 """
 
 import contextlib
-import os
 import pickle
 import select
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 import cloudpickle
 import jax
 
+from logpi.core.machine import variables_of_children
 from logpi.core.signals import CLOSING
 from logpi.environments.spec import HostEnvironment
 from logpi.sampling.host.kernels import require_same_arithmetic
@@ -61,7 +61,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env=os.environ | _ONE_THREAD,
+            env=variables_of_children() | _ONE_THREAD,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -62,6 +62,7 @@ class Cluster:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             self._connect(options.address)
         self._known: tuple[Policy, Any] | None = None
+        self._actors = 0
 
     def _connect(self, address: str | None) -> None:
         """Join the cluster at an address; without one, start one on this machine."""
@@ -87,9 +88,16 @@ class Cluster:
 
     def start_actor(self, role: bytes) -> Any:
         """A new actor, on a free processor if there is one."""
-        free = self.ray.available_resources().get("CPU", 0)
+        # what Ray calls available is some seconds old
+        free = min(self.ray.available_resources().get("CPU", 0), self.cpus - self._actors)
         options = {"num_cpus": 1 if free >= 1 else 0, "scheduling_strategy": "SPREAD"}
+        self._actors += 1
         return self.ray.remote(**options)(Actor).remote(role)
+
+    def stop_actor(self, actor: Any) -> None:
+        """End an actor, whatever it does."""
+        self._actors -= 1
+        self.ray.kill(actor)
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
@@ -195,7 +203,7 @@ class RayActor:
         with contextlib.suppress(Exception):  # of an actor that is gone
             if self._asked is None:
                 ray.wait([self._actor.close.remote()], timeout=CLOSING)
-            ray.kill(self._actor)
+            self._cluster.stop_actor(self._actor)
 
     def _wait_for(self, answer: Any, limit: float | None) -> Any:
         """What a method of the actor returns, which may take `limit` seconds.

@@ -1,0 +1,27 @@
+"""Processes that `jax.distributed` has joined in one run: the first of them writes its folder."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from logpi.runs.files import PARTIAL
+
+
+@contextmanager
+def folder_of_process(path: Path | None) -> Iterator[Path | None]:
+    """The folder in which this process writes: the run's, if it is the first.
+
+    Any other has a copy of what is there, which is thrown away in the end.
+    """
+    if jax.process_index() == 0:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "run"
+        if path is not None and path.is_dir():
+            shutil.copytree(path, copy, ignore=shutil.ignore_patterns(f"*{PARTIAL}"))
+        yield copy
