@@ -138,9 +138,9 @@ class Losses:
                     self.made[kind] += 1
 
 
-def arrays(run: logpi.Run) -> dict[str, np.ndarray]:
-    """Every array of the last checkpoint but the counters, which hold seconds."""
-    found = dict(np.load(RunFolder.open(run.folder).checkpoints()[0]))
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint of a run, but the counters, which hold seconds."""
+    found = dict(np.load(RunFolder.open(folder).checkpoints()[0]))
     del found["counters"]
     return found
 
@@ -170,8 +170,8 @@ def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Count
                 **options,
                 **own,
             )
-        one = arrays(whole)
-        other = arrays(run)
+        one = arrays(whole.folder)
+        other = arrays(run.folder)
     equal = one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
     return f"{method}, {environment}, {where}", losses.made, equal
 

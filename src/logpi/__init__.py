@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from logpi.checking.checker import check as check
     from logpi.checking.report import CheckReport as CheckReport
     from logpi.core.errors import LogpiError as LogpiError
+    from logpi.experiments.sweep import Sweep as Sweep, SweptRun as SweptRun, sweep as sweep
     from logpi.methods.a2c import A2C as A2C
     from logpi.methods.natural import NPG as NPG
     from logpi.methods.ppo import PPO as PPO
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "CheckReport": "checking.report",
     "check": "checking.checker",
+    "Sweep": "experiments.sweep",
+    "SweptRun": "experiments.sweep",
     "A2C": "methods.a2c",
     "NPG": "methods.natural",
     "PPO": "methods.ppo",
@@ -52,6 +55,7 @@ _MODULES = {
     "Run": "runs.loop",
     "load": "runs.training",
     "resume": "runs.training",
+    "sweep": "experiments.sweep",
     "train": "runs.training",
 }
 

@@ -44,13 +44,8 @@ Steps = Annotated[
 
 
 @dataclass
-class Train:
-    """Train a policy, evaluate it, and leave everything in a run folder.
-
-    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID, brax:ID or jumanji:ID (compiled),
-    vector:ID or envpool:ID (stepped as one), finite:NAME or finite:FILE.json (a finite MDP), or
-    FILE.py:NAME (your own: an Env class, a factory, a FiniteMDP or a CompiledEnvironment).
-    """
+class Training:
+    """What `train` and `sweep` have in common."""
 
     environment: tyro.conf.Positional[str]
     algorithm: str = "reinforce"
@@ -58,10 +53,6 @@ class Train:
     `logpi train --algorithm ppo --help`."""
     steps: Steps = 100_000
     """Environment steps; training stops after the batch that reaches them."""
-    seed: int = 0
-    """Everything random follows from it."""
-    out: Path | None = None
-    """The run folder; by default runs/ENVIRONMENT_N."""
     config: Path | None = None
     """A YAML or JSON file of settings by these names, or a run's config.json; options given here
     win."""
@@ -73,8 +64,6 @@ class Train:
     share_size: int = 4
     """Copies of the environment that act together. No process plays less; the last bits of a run
     depend on it."""
-    rollouts: Literal["local", "ray"] = "local"
-    """Where the environment is played: on this machine, or on a cluster of Ray."""
     ray_address: str | None = None
     """A cluster that runs, such as auto or ray://HOST:10001; by default Ray starts one here."""
     mixed_hardware: bool = False
@@ -91,33 +80,84 @@ class Train:
     on_fault: Literal["stop", "replay", "skip"] = "stop"
     """When the environment fails: save and stop; let new copies play the batch again, the same; or
     throw the batch away, whole, and go on with the next."""
+
+    def settings(self) -> Any:
+        """The settings of a run, of those that are given here."""
+        from logpi.runs.settings import Settings
+
+        given = vars(self)
+        names = [each.name for each in dataclasses.fields(Settings) if each.name in given]
+        own = {name: given[name] for name in names}
+        return Settings(**own | {"algorithm": given["options"]})  # see `_training_command`
+
+
+@dataclass
+class Train(Training):
+    """Train a policy, evaluate it, and leave everything in a run folder.
+
+    ENVIRONMENT is a Gymnasium id (CartPole-v1), gymnax:ID, brax:ID or jumanji:ID (compiled),
+    vector:ID or envpool:ID (stepped as one), finite:NAME or finite:FILE.json (a finite MDP), or
+    FILE.py:NAME (your own: an Env class, a factory, a FiniteMDP or a CompiledEnvironment).
+    """
+
+    seed: int = 0
+    """Everything random follows from it."""
+    out: Path | None = None
+    """The run folder; by default runs/ENVIRONMENT_N."""
+    rollouts: Literal["local", "ray"] = "local"
+    """Where the environment is played: on this machine, or on a cluster of Ray."""
     resume_if_exists: bool = False
     """Go on with the run in --out if there is one with these settings; else start it there."""
 
     def run(self) -> None:
-        from logpi.runs.training import train
+        from logpi.environments.registry import make_environment
+        from logpi.runs.training import train_as
+
+        settings = self.settings()
+        made = make_environment(self.environment, self.max_episode_steps)
+        exist = "resume" if self.resume_if_exists else "refuse"
+        train_as(settings, made, self.out, exist, _reporter())
+
+
+@dataclass
+class Sweep(Training):
+    """Train with many seeds and settings, a run folder each, side by side on all processors.
+
+    ENVIRONMENT and the options of the algorithm are those of `logpi train`. A sweep that was
+    stopped goes on when the same command is given again, with its --out. Exit status: 0, 2 where a
+    run has failed.
+    """
+
+    seeds: str = "0..9"
+    """Seeds: 0..9, or 0,1,5."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE,VALUE: train with each of these values of a setting; may be given several
+    times, and every combination is then trained."""
+    out: Path | None = None
+    """The folder of the run folders; by default sweeps/ENVIRONMENT_N."""
+    processes: int | None = None
+    """Runs side by side on this machine; by default one a processor."""
+    on: Literal["local", "ray"] = "local"
+    """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
+
+    def run(self) -> int:
+        from logpi.experiments.sweep import LineSweepReporter, parse_seeds, parse_values, sweep_as
         from logpi.sampling.seam import Ray
 
-        rollouts = Ray(self.ray_address) if self.rollouts == "ray" else None
-        options: Any = vars(self)["options"]  # see `_train_command`
-        train(
+        if self.workers is None:
+            self.workers = 0  # the other processors have runs of their own
+        swept = sweep_as(
+            self.settings(),
             self.environment,
-            options,
-            steps=self.steps,
-            seed=self.seed,
-            out=self.out,
-            max_episode_steps=self.max_episode_steps,
-            workers=self.workers,
-            share_size=self.share_size,
-            rollouts=rollouts,
-            mixed_hardware=self.mixed_hardware,
-            devices=self.devices,
-            checkpoint_every=self.checkpoint_every,
-            step_limit=self.step_limit,
-            on_fault=self.on_fault,
-            exist="resume" if self.resume_if_exists else "refuse",
-            reporter=_reporter(),
+            parse_seeds(self.seeds),
+            parse_values(self.set),
+            self.out,
+            self.processes,
+            Ray(self.ray_address) if self.on == "ray" else None,
+            LineSweepReporter(),
         )
+        failed = [run for run in swept.runs if run.failure is not None]
+        return 2 if failed else 0
 
 
 @dataclass
@@ -343,8 +383,10 @@ def _reporter() -> Any:
     return LineReporter()
 
 
-def _train_command(arguments: Sequence[str]) -> tuple[type[Train], Train]:
-    """`train` with the options of the algorithm that the arguments name, and its defaults."""
+def _training_command(kind: type[Training], arguments: Sequence[str]) -> tuple[type, Training]:
+    """`train` or `sweep` with the options of the algorithm that the arguments name, and its
+    defaults.
+    """
     from logpi.methods.registry import METHODS, name_of_method
     from logpi.runs.settings import Settings, read_settings
 
@@ -363,25 +405,28 @@ def _train_command(arguments: Sequence[str]) -> tuple[type[Train], Train]:
     settings = Settings.from_json({"environment": "", **fields}, source=str(file))
     method = settings.algorithm
     name = name_of_method(method)
+    own = {each.name for each in dataclasses.fields(kind)} - {"algorithm"}
     values = {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name != "algorithm"
+        each.name: getattr(settings, each.name)
+        for each in dataclasses.fields(settings)
+        if each.name in own
     }
-    command = _with_options(type(method), tuple(METHODS))
+    command = _with_options(kind, type(method), tuple(METHODS))
     start = command(**values, algorithm=name, options=method, config=file)
     if not names_environment:
         start.environment = tyro.MISSING
     return command, start
 
 
-def _with_options(kind: type, algorithms: tuple[str, ...]) -> Any:
-    """The class `Train` with the options of one algorithm, and the algorithms as its choices."""
+def _with_options(kind: type[Training], method: type, algorithms: tuple[str, ...]) -> Any:
+    """The class of a command with the options of one algorithm, and the algorithms as its
+    choices.
+    """
     unprefixed = tyro.conf.arg(name="", prefix_name=False)
-    options: Any = ("options", Annotated[kind, unprefixed], field(default_factory=kind))
+    options: Any = ("options", Annotated[method, unprefixed], field(default_factory=method))
     choice: Any = ("algorithm", Literal[algorithms], "reinforce")
-    made = dataclasses.make_dataclass("Train", [options, choice], bases=(Train,))
-    made.__doc__ = Train.__doc__
+    made = dataclasses.make_dataclass(kind.__name__, [options, choice], bases=(kind,))
+    made.__doc__ = kind.__doc__
     return made
 
 
@@ -408,8 +453,9 @@ def _option_types() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-COMMANDS = {
+COMMANDS: dict[str, Any] = {
     "train": Train,
+    "sweep": Sweep,
     "resume": Resume,
     "evaluate": Evaluate,
     "plot": Plot,
@@ -427,11 +473,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇
     try:
-        if command[:1] == ["train"]:
-            kind, start = _train_command(command[1:])
-            chosen = tyro.cli(
+        if command[:1] in (["train"], ["sweep"]):
+            kind, start = _training_command(COMMANDS[command[0]], command[1:])
+            chosen: Any = tyro.cli(
                 kind,
-                prog="logpi train",
+                prog=f"logpi {command[0]}",
                 args=command[1:],
                 default=start,
                 registry=_option_types(),

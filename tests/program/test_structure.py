@@ -25,6 +25,7 @@ FOLDERS = [
     "methods",
     "sampling",
     "runs",
+    "experiments",
     "checking",
     "testing",
     "cli",

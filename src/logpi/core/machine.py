@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 
 
 def usable_cores() -> int:
@@ -16,3 +17,8 @@ def machine_memory() -> float:
     if hasattr(os, "sysconf"):
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return math.inf
+
+
+def variables_of_children() -> dict[str, str]:
+    """The environment variables of a Python process that finds every module which this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -43,7 +43,7 @@ def _file_errors(doing: str) -> Generator[None]:
         ) from error
 
 
-def _new_folder(parent: Path, base: str) -> Path:
+def new_folder(parent: Path, base: str) -> Path:
     """`parent/base_N` with the first free N; another run that starts at the same time takes
     another.
     """
@@ -65,9 +65,9 @@ def _is_blank(path: Path) -> bool:
     return inside in ([], [path / "checkpoints"])
 
 
-def _as_file_name(name: str) -> str:
+def as_file_name(name: str) -> str:
     """The name with nothing in it that a file system may refuse."""
-    return re.sub(r"[^\w.-]", "-", name)[:100]
+    return re.sub(r"[^\w.=+-]", "-", name)[:100]
 
 
 class RunFolder:
@@ -92,7 +92,7 @@ class RunFolder:
         **Raises:** `LogpiError` where the folder exists or cannot be written.
         """
         if path is None:
-            path = _new_folder(Path("runs"), _as_file_name(Path(settings.environment).name))
+            path = new_folder(Path("runs"), as_file_name(Path(settings.environment).name))
         elif path.exists() and not _is_blank(path):
             is_run = (path / "config.json").is_file()
             if is_run:
@@ -229,6 +229,14 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    @staticmethod
+    def wait_for_writer(path: Path, seconds: float) -> None:
+        """Wait so long, at most, for a process that still writes in a folder to come to its end."""
+        lock = path / ".lock"
+        if lock.exists():
+            with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=seconds):
+                pass
 
     def _writer(self) -> str:
         """Which process holds the folder."""

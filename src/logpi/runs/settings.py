@@ -196,10 +196,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         fields = cast(dict[Any, Any], fields)["settings"]
     if not isinstance(fields, dict):
         raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
-    return {key: _as_number(value) for key, value in cast(dict[Any, Any], fields).items()}
+    return {key: as_number(value) for key, value in cast(dict[Any, Any], fields).items()}
 
 
-def _as_number(value: object) -> Any:
+def as_number(value: object) -> Any:
     """YAML 1.1 reads 3e6 as text; people write it as a number."""
     if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]*\d[eE][-+]?\d+", value):
         return float(value)
