@@ -34,6 +34,11 @@ WORKERS = "tests/sampling/test_workers.py"
 FAULTS = "tests/sampling/test_faults.py"
 OBSERVATIONS = "tests/sampling/test_observations.py"
 RANDOMNESS = f"{MATHEMATICS}/test_randomness.py"
+EVALUATION = "tests/experiments/test_evaluation.py"
+CALLBACKS = "tests/program/test_callbacks.py"
+SWEEP = "tests/experiments/test_sweep.py"
+COMPARISON = "tests/experiments/test_comparison.py"
+TUNING = "tests/experiments/test_tuning.py"
 
 
 class Mutant(NamedTuple):
@@ -141,6 +146,26 @@ MUTANTS = [
     Mutant("environments/host/group.py", "flag in (0, 1)", "True", BAD),
     Mutant("runs/folder.py", "reverse=True", "reverse=False", RUNS),
     Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RELIABILITY),
+    # evaluations on the way, callbacks
+    Mutant("runs/evaluator.py", "low >= float(self._stop_at)", "evaluation.mean >= float(self._stop_at)", EVALUATION),
+    Mutant("runs/evaluator.py", "low > counters.best[0]", "evaluation.mean > counters.best[0]", EVALUATION),
+    Mutant("runs/evaluator.py", "counters.evaluated_at = counters.steps", "pass", EVALUATION),
+    Mutant("runs/evaluator.py", "EPISODES * length <= SHARE", "length <= SHARE", EVALUATION),
+    Mutant("sampling/host/stage.py", "self._beside = make_group(self._environment, count)", "self._beside = self._group", EVALUATION),
+    Mutant("runs/loop.py", "or counters.has_reached or", "or", EVALUATION),
+    Mutant("runs/callbacks.py", "self.is_stopped = True", "self.is_stopped = False", CALLBACKS),
+    Mutant("runs/loop.py", "self._callbacks.evaluation(evaluation)", "pass", CALLBACKS),
+    # experiments
+    Mutant("experiments/sweep.py", "replace(settings, seed=seed)", "settings", SWEEP),
+    Mutant("experiments/process.py", "return 2", "return 0", SWEEP),
+    Mutant("experiments/statistics.py", "0.5 * (x == y)", "0.0 * (x == y)", COMPARISON),
+    Mutant("experiments/statistics.py", "trim_mean(scores, 0.25", "trim_mean(scores, 0.2", COMPARISON),
+    Mutant("experiments/statistics.py", "mean(x, axis) - np.mean(y, axis)", "mean(x, axis) + 0 * np.mean(y, axis)", COMPARISON),
+    Mutant("experiments/statistics.py", '"samples" if is_paired', '"independent" if is_paired', COMPARISON),
+    Mutant("experiments/comparison.py", "factor * values[number]", "values[number]", COMPARISON),
+    Mutant("experiments/comparison.py", "fewest < FEWEST_SEEDS", "False", COMPARISON),
+    Mutant("experiments/tuning.py", "difference.is_real and means[best] > means[DEFAULTS]", "True", TUNING),
+    Mutant("experiments/tuning.py", "range(FRESH, FRESH + confirm)", "range(confirm)", TUNING),
 ]  # fmt: skip
 
 

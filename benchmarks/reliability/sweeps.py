@@ -23,8 +23,8 @@ from losses import RAYLETS, arrays, cluster_of_raylets
 import logpi
 
 METHOD = logpi.Reinforce(hidden=(16,), episodes=16, baseline="none")
-STEPS = 60_000
-BETWEEN = (4.0, 10.0)  # seconds between two losses
+STEPS = 300_000
+BETWEEN = (3.0, 8.0)  # seconds between two losses
 ABSENCE = 3.0  # seconds until another machine comes
 
 

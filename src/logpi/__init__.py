@@ -11,16 +11,22 @@ if TYPE_CHECKING:
     from logpi.checking.checker import check as check
     from logpi.checking.report import CheckReport as CheckReport
     from logpi.core.errors import LogpiError as LogpiError
+    from logpi.core.options import Between as Between, OneOf as OneOf
+    from logpi.experiments.comparison import Comparison as Comparison, compare as compare
+    from logpi.experiments.listing import list_runs as list_runs
+    from logpi.experiments.plotting import plot as plot
     from logpi.experiments.sweep import Sweep as Sweep, SweptRun as SweptRun, sweep as sweep
+    from logpi.experiments.tuning import Tuning as Tuning, tune as tune
     from logpi.methods.a2c import A2C as A2C
     from logpi.methods.natural import NPG as NPG
     from logpi.methods.ppo import PPO as PPO
     from logpi.methods.ppo_penalty import PPOPenalty as PPOPenalty
     from logpi.methods.reinforce import Reinforce as Reinforce
     from logpi.methods.trust_region import TRPO as TRPO
+    from logpi.runs.callbacks import Callback as Callback, Progress as Progress
     from logpi.runs.evaluation import Evaluation as Evaluation, evaluate as evaluate
     from logpi.runs.loop import Run as Run
-    from logpi.runs.plotting import plot as plot
+    from logpi.runs.metrics import Tracker as Tracker, WandbTracker as WandbTracker
     from logpi.runs.training import load as load, resume as resume, train as train
     from logpi.sampling.seam import Ray as Ray
     from logpi.theory.exact import (
@@ -34,7 +40,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "CheckReport": "checking.report",
     "check": "checking.checker",
+    "Comparison": "experiments.comparison",
+    "compare": "experiments.comparison",
+    "list_runs": "experiments.listing",
     "Sweep": "experiments.sweep",
+    "Tuning": "experiments.tuning",
+    "tune": "experiments.tuning",
+    "Between": "core.options",
+    "OneOf": "core.options",
     "SweptRun": "experiments.sweep",
     "A2C": "methods.a2c",
     "NPG": "methods.natural",
@@ -43,6 +56,10 @@ _MODULES = {
     "Reinforce": "methods.reinforce",
     "TRPO": "methods.trust_region",
     "LogpiError": "core.errors",
+    "Callback": "runs.callbacks",
+    "Progress": "runs.callbacks",
+    "Tracker": "runs.metrics",
+    "WandbTracker": "runs.metrics",
     "Evaluation": "runs.evaluation",
     "evaluate": "runs.evaluation",
     "FiniteMDP": "theory.mdp",
@@ -50,7 +67,7 @@ _MODULES = {
     "exact_objective": "theory.exact",
     "exact_values": "theory.exact",
     "optimal_objective": "theory.exact",
-    "plot": "runs.plotting",
+    "plot": "experiments.plotting",
     "Ray": "sampling.seam",
     "Run": "runs.loop",
     "load": "runs.training",

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -31,16 +31,23 @@ def _parse_steps(arguments: list[str]) -> int:
         ) from None
 
 
-Steps = Annotated[
-    int,
-    PrimitiveConstructorSpec(
+def _parse_steps_or_none(arguments: list[str]) -> int:
+    return 0 if arguments[0] == "0" else _parse_steps(arguments)
+
+
+def _reads_steps(parse: Callable[[list[str]], int]) -> PrimitiveConstructorSpec[int]:
+    """How the command line reads a number of steps."""
+    return PrimitiveConstructorSpec(
         nargs=1,
         metavar="STEPS",
-        instance_from_str=_parse_steps,
+        instance_from_str=parse,
         is_instance=lambda value: isinstance(value, int),
         str_from_instance=lambda value: [f"{value:_}"],
-    ),
-]
+    )
+
+
+Steps = Annotated[int, _reads_steps(_parse_steps)]
+StepsOrNone = Annotated[int, _reads_steps(_parse_steps_or_none)]
 
 
 @dataclass
@@ -74,6 +81,12 @@ class Training:
     one."""
     checkpoint_every: Steps | None = None
     """Environment steps between checkpoints; by default a tenth of the budget."""
+    evaluate_every: StepsOrNone | None = None
+    """Environment steps between evaluations, each of 10 fresh episodes; by default a twentieth of
+    the budget, as far as they take a twentieth of the time. 0: none."""
+    stop_at: float | Literal["solved"] | None = None
+    """Stop when an evaluation on the way reaches this return, by the lower end of its 95 %
+    interval; solved: the return that the environment calls so."""
     step_limit: float | None = 300.0
     """Seconds that the environment may take for a reset or a step of all its copies; longer is a
     fault."""
@@ -111,12 +124,13 @@ class Train(Training):
 
     def run(self) -> None:
         from logpi.environments.registry import make_environment
+        from logpi.runs.loop import Observers
         from logpi.runs.training import train_as
 
         settings = self.settings()
         made = make_environment(self.environment, self.max_episode_steps)
         exist = "resume" if self.resume_if_exists else "refuse"
-        train_as(settings, made, self.out, exist, _reporter())
+        train_as(settings, made, self.out, exist, Observers(_reporter()))
 
 
 @dataclass
@@ -141,6 +155,7 @@ class Sweep(Training):
     """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
 
     def run(self) -> int:
+        from logpi.experiments.making import Makers
         from logpi.experiments.sweep import LineSweepReporter, parse_seeds, parse_values, sweep_as
         from logpi.sampling.seam import Ray
 
@@ -152,12 +167,57 @@ class Sweep(Training):
             parse_seeds(self.seeds),
             parse_values(self.set),
             self.out,
-            self.processes,
-            Ray(self.ray_address) if self.on == "ray" else None,
+            Makers(self.processes, Ray(self.ray_address) if self.on == "ray" else None),
             LineSweepReporter(),
         )
         failed = [run for run in swept.runs if run.failure is not None]
         return 2 if failed else 0
+
+
+@dataclass
+class Tune(Training):
+    """Search for better settings, and run the best again on fresh seeds beside the defaults.
+
+    ENVIRONMENT and the options of the algorithm are those of `logpi train`. A trial has several
+    seeds and is worth the lower end of the interval of their mean. A search that was stopped goes
+    on when the same command is given again, with its --out.
+    """
+
+    trials: int = 50
+    """Settings that are tried."""
+    space: Path | None = None
+    """A YAML file of settings, such as learning_rate: {low: 1e-4, high: 1e-2} and epochs: [4, 10];
+    by default what the algorithm names."""
+    confirm: int = 10
+    """Fresh seeds on which the best three and the defaults are run in the end."""
+    search_seed: int = 0
+    """What is proposed follows from it."""
+    out: Path | None = None
+    """The folder of the search; by default tunings/ENVIRONMENT_N."""
+    processes: int | None = None
+    """Runs side by side on this machine; by default one a processor."""
+    on: Literal["local", "ray"] = "local"
+    """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
+
+    def run(self) -> None:
+        from logpi.experiments.making import Makers
+        from logpi.experiments.tuning import LineTuningReporter, read_space, tune_as
+        from logpi.sampling.seam import Ray
+
+        if self.workers is None:
+            self.workers = 0  # the other processors have runs of their own
+        found = tune_as(
+            self.settings(),
+            self.environment,
+            None if self.space is None else read_space(self.space),
+            self.trials,
+            self.confirm,
+            self.search_seed,
+            self.out,
+            Makers(self.processes, Ray(self.ray_address) if self.on == "ray" else None),
+            LineTuningReporter(),
+        )
+        print(found)
 
 
 @dataclass
@@ -196,6 +256,8 @@ class Evaluate:
     run_folder: tyro.conf.Positional[Path]
     episodes: int = 100
     """Episodes to play."""
+    best: bool = False
+    """Play the policy that was best in the evaluations on the way, not the latest."""
     env: str | None = None
     """Another environment than the run's, with the same spaces."""
     sampled: bool = False
@@ -213,8 +275,9 @@ class Evaluate:
         from logpi.runs.training import load
 
         settings = RunFolder.open(self.run_folder).settings
+        trusted = self.trust or _agrees(self.run_folder)
         result = evaluate(
-            load(self.run_folder, trust=self.trust or _agrees(self.run_folder)),
+            load(self.run_folder, which="best" if self.best else "latest", trust=trusted),
             self.env or settings.environment,
             self.episodes,
             deterministic=not self.sampled,
@@ -233,16 +296,56 @@ class Evaluate:
 
 @dataclass
 class Plot:
-    """Learning curves of one or more runs as a PNG."""
+    """Learning curves as a PNG: of runs, or the mean over the seeds of a sweep, with its
+    interval.
+    """
 
     run_folders: tyro.conf.Positional[tuple[Path, ...]]
     out: Path | None = None
     """The picture; by default in the run folder, or learning_curves.png here for several."""
 
     def run(self) -> None:
-        from logpi.runs.plotting import plot
+        from logpi.experiments.plotting import plot
 
         print(plot(self.run_folders, self.out))
+
+
+@dataclass
+class Compare:
+    """Which of several methods is better, and whether that is more than chance.
+
+    Each of GROUPS is a folder with runs of several seeds, or a pattern such as 'runs/Cart*'; the
+    folder of a sweep alone gives a group for each of its settings. Every group is compared with the
+    first.
+    """
+
+    groups: tyro.conf.Positional[tuple[str, ...]]
+    json: bool = False
+    """Print scores, estimates, profiles and differences as JSON."""
+
+    def run(self) -> None:
+        from logpi.experiments.comparison import compare
+
+        found = compare(*self.groups)
+        print(json.dumps(found.to_json()) if self.json else found)
+
+
+@dataclass
+class Runs:
+    """The runs in a folder: how far they are, what they are worth, and who writes them."""
+
+    folder: tyro.conf.Positional[Path] = Path("runs")
+    json: bool = False
+    """Print them as JSON."""
+
+    def run(self) -> None:
+        from logpi.experiments.listing import as_table, list_runs
+
+        states = list_runs(self.folder)
+        if self.json:
+            print(json.dumps([state.to_json() for state in states]))
+        else:
+            print(as_table(states))
 
 
 @dataclass
@@ -456,9 +559,12 @@ def _option_types() -> tyro.constructors.ConstructorRegistry:
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "sweep": Sweep,
+    "tune": Tune,
     "resume": Resume,
     "evaluate": Evaluate,
     "plot": Plot,
+    "compare": Compare,
+    "runs": Runs,
     "derive": Derive,
     "check": Check,
     "doctor": Doctor,
@@ -473,7 +579,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇
     try:
-        if command[:1] in (["train"], ["sweep"]):
+        if command[:1] in (["train"], ["sweep"], ["tune"]):
             kind, start = _training_command(COMMANDS[command[0]], command[1:])
             chosen: Any = tyro.cli(
                 kind,

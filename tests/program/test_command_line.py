@@ -475,6 +475,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     assert [words[0] for words in commands] == (
         ["train"] * 5
         + ["resume", "evaluate", "plot"]
+        + ["train", "sweep", "compare", "plot", "runs"]
         + ["check"] * 3
         + ["train", "derive"]
         + ["doctor"]
@@ -496,16 +497,42 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     (tmp_path / "one_episode.py").write_text(
         "def loss(log_prob, reward):\n    return -log_prob.mean() * reward.sum()\n"
     )
-    short = {"LunarLander-v3": "CartPole-v1", "5e6": "1000", "1e7": "2000"}
+    short = {"LunarLander-v3": "CartPole-v1", "5e6": "1000", "1e7": "2000", "1e6": "3000"}
     assert set(short) <= {word for words in commands for word in words}
     for words in commands:
         cut = (
             ["--steps", 1000]
-            if words[0] == "train" and not {"--steps", "--config"} & set(words)
+            if words[0] in ("train", "sweep") and not {"--steps", "--config"} & set(words)
             else []
         )
         logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
     assert (tmp_path / "credit.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, monkeypatch, capsys):
+    """With short budgets."""
+    text = (README.parent / "docs" / "experiments.md").read_text()
+    commands = re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    assert len(commands) == 10
+    for name in ("a", "b", "c_1", "c_2"):
+        options = ["--steps", 200, "--seed", len(name), "--out", f"runs/{name}"]
+        if name == "c_2":
+            options[3] = 5
+        logpi("train", "CartPole-v1", *options)
+    (tmp_path / "space.yaml").write_text("learning_rate: {low: 1e-4, high: 1e-2}\nepochs: [4, 10]")
+    short = {"1e6": "3000", "3e4": "500", "2e4": "500", "50": "2"}
+    for command in commands:
+        words = [short.get(word, word) for word in shlex.split(command)[1:]]
+        if words[0] == "train" and "--steps" not in words:
+            words += ["--steps", "1000"]
+        if words[0] == "tune":
+            words += ["--steps", "300", "--confirm", "2", "--trials", "2"]
+        logpi(*words, timeout=600)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("20_000", "2_000"), "experiments.md", "exec"), {})
+    assert "done" in capsys.readouterr().out
 
 
 @pytest.mark.slow

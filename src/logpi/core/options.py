@@ -11,7 +11,16 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 
 from logpi.core.arrays import Number
 from logpi.core.checks import as_python_value, is_real, is_text, is_whole, require
@@ -79,14 +88,39 @@ FILE_SOURCE = Range("FILE.py:NAME", _is_file_source)
 RUN_FOLDER = Range("a run folder", is_text)
 
 
-def option(default: T, values: Range | None = None) -> T:
+@dataclass(frozen=True)
+class Between:
+    """Numbers that a search may try, evenly on a logarithmic scale."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Values that a search may try."""
+
+    values: tuple[Any, ...]
+
+
+Search: TypeAlias = Between | OneOf
+
+
+def option(default: T, values: Range | None = None, search: Search | None = None) -> T:
     """A field with its default and the range of its values; None is always allowed where it is the
     default.
 
-    An option of type `Number` can change over the budget of a run.
+    An option of type `Number` can change over the budget of a run. `search` is what `logpi tune`
+    tries, unless it is told otherwise.
     """
-    field: Any = dataclasses.field(default=default, metadata={"range": values})
+    field: Any = dataclasses.field(default=default, metadata={"range": values, "search": search})
     return field
+
+
+def searched(options: type) -> dict[str, Search]:
+    """What `logpi tune` tries of a method's options."""
+    fields = dataclasses.fields(options)
+    return {f.name: f.metadata["search"] for f in fields if f.metadata.get("search") is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

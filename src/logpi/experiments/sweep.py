@@ -6,18 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from logpi.core.checks import is_whole, require, require_seed, step_count
+from logpi.core.checks import require, require_seed, step_count
 from logpi.core.errors import LogpiError
-from logpi.core.machine import usable_cores
 from logpi.core.say import say
 from logpi.environments.registry import EnvironmentLike, make_environment
-from logpi.experiments.on_ray import run_on_ray
-from logpi.experiments.processes import run_in_processes
+from logpi.experiments.making import Makers, evaluation_of, require_trainable
 from logpi.experiments.task import Task
 from logpi.methods.method import Method
 from logpi.methods.reinforce import Reinforce
 from logpi.runs.evaluation import FinalEvaluation
-from logpi.runs.folder import RunFolder, as_file_name, new_folder
+from logpi.runs.folder import as_file_name, new_folder
 from logpi.runs.settings import Settings, as_number
 from logpi.sampling.seam import Ray
 
@@ -106,7 +104,8 @@ def sweep(
     name = environment if isinstance(environment, str) else make_environment(environment).spec.name
     base = Settings(name, algorithm or Reinforce(), steps=step_count(steps), workers=0)
     path = None if out is None else Path(out)
-    return sweep_as(base, environment, seeds, settings or {}, path, processes, on, reporter)
+    makers = Makers(processes, on)
+    return sweep_as(base, environment, seeds, settings or {}, path, makers, reporter)
 
 
 def sweep_as(
@@ -115,16 +114,13 @@ def sweep_as(
     seeds: Iterable[int],
     values: Mapping[str, Sequence[object]],
     out: Path | None,
-    processes: int | None,
-    on: Ray | None,
+    makers: Makers,
     reporter: SweepReporter | None = None,
 ) -> Sweep:
     """What `sweep` does, with settings that are together.
 
     **Raises:** as `sweep`.
     """
-    valid = processes is None or (is_whole(processes) and processes >= 1)
-    require(valid, "processes", "a whole number >= 1", processes)
     reporter = reporter or SilentSweepReporter()
     chosen = list(seeds)
     require(bool(chosen), "seeds", "at least one", chosen)
@@ -132,8 +128,7 @@ def sweep_as(
         require_seed(seed)
     variants = list(_variants(base, values))
     for _, settings in variants:
-        made = make_environment(environment, settings.max_episode_steps)
-        settings.algorithm.require_usable(settings.algorithm.make_learner(made.spec, 0))
+        require_trainable(environment, settings)
     if out is None:
         out = new_folder(Path("sweeps"), as_file_name(Path(base.environment).name))
     out = out.absolute()
@@ -153,10 +148,7 @@ def sweep_as(
         runs[task.folder] = _swept(task, failure)
         reporter.finished(runs[task.folder], len(runs), len(tasks))
 
-    if on is not None:
-        run_on_ray(tasks, on, done)
-    else:
-        run_in_processes(tasks, processes or usable_cores(), done)
+    makers.make(tasks, done)
     return Sweep(out, tuple(runs[task.folder] for task in tasks))
 
 
@@ -189,10 +181,7 @@ def _as_word(value: Any) -> str:
 
 def _swept(task: Task, failure: str | None) -> SweptRun:
     """What has become of a task."""
-    evaluation = None
-    if failure is None:
-        found = RunFolder.open(task.folder)
-        evaluation = found.evaluation(found.saved_steps() or 0)
+    evaluation = evaluation_of(task.folder) if failure is None else None
     return SweptRun(task.folder, task.settings, evaluation, failure)
 
 

@@ -9,6 +9,8 @@ from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.runs.folder import RunFolder
+from logpi.runs.loop import Observers
+from logpi.runs.report import SilentReporter
 from logpi.runs.settings import Settings
 from logpi.runs.training import train_as
 
@@ -32,7 +34,8 @@ class Task:
         try:
             RunFolder.wait_for_writer(self.folder, ENDING)
             made = make_environment(self.environment, self.settings.max_episode_steps)
-            train_as(self.settings, made, self.folder, exist="resume")
+            observers = Observers(SilentReporter())
+            train_as(self.settings, made, self.folder, "resume", observers)
         except LogpiError as error:
             return str(error)
         return None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from logpi.core.arrays import Number
-from logpi.core.options import COUNT, POSITIVE, option
+from logpi.core.options import COUNT, POSITIVE, Between, OneOf, option
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 from logpi.methods.descent import (
@@ -37,9 +37,9 @@ class A2C(RolloutOptions, JointOptions, NetworkOptions):
 
     target: ClassVar[str] = "conventional-continuing"
 
-    rollout_steps: int = option(16, COUNT)
+    rollout_steps: int = option(16, COUNT, OneOf((5, 16, 32, 64)))
     """Steps of each copy between two updates. An episode may go on in the next rollout."""
-    learning_rate: Number = option(0.002, POSITIVE)
+    learning_rate: Number = option(0.002, POSITIVE, Between(2e-4, 1e-2))
     """Adam's step size."""
     epochs: int = option(1, COUNT)
     """Steps along each rollout. From the second on V-trace allows for the policy having moved."""

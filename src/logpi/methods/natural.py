@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from logpi.core.arrays import Number, Scalar
-from logpi.core.options import COUNT, NOT_NEGATIVE, POSITIVE, Options, option
+from logpi.core.options import COUNT, NOT_NEGATIVE, POSITIVE, Between, OneOf, Options, option
 from logpi.core.randomness import Stream, numpy_generator
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
@@ -47,9 +47,9 @@ MatrixProduct = Callable[[PyTree], PyTree]
 class NaturalOptions(Options):
     """Options of the methods that take one step along the natural gradient."""
 
-    learning_rate: Number = option(0.001, POSITIVE)
+    learning_rate: Number = option(0.001, POSITIVE, Between(3e-4, 3e-3))
     """Adam's step size for the critic."""
-    kl_limit: Number = option(0.01, POSITIVE)
+    kl_limit: Number = option(0.01, POSITIVE, Between(3e-3, 0.1))
     """Mean KL(old, new) of an update, to second order."""
     conjugate_gradient_steps: int = option(10, COUNT)
     """Products with the Fisher matrix with which F x = ĝ is solved."""
@@ -92,7 +92,7 @@ class NPG(RolloutOptions, NaturalOptions, NetworkOptions):
 
     target: ClassVar[str] = "conventional-continuing"
 
-    rollout_steps: int = option(128, COUNT)
+    rollout_steps: int = option(128, COUNT, OneOf((64, 128, 256, 512)))
     """Steps of each copy between two updates. An episode may go on in the next rollout."""
 
     def _require_consistent(self) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from logpi.core.arrays import Number
-from logpi.core.options import COUNT, LIMIT, POSITIVE, option
+from logpi.core.options import COUNT, LIMIT, POSITIVE, Between, OneOf, option
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 from logpi.methods.descent import (
@@ -50,15 +50,15 @@ class PPO(RolloutOptions, JointOptions, NetworkOptions):
 
     target: ClassVar[str] = "conventional-continuing"
 
-    rollout_steps: int = option(256, COUNT)
+    rollout_steps: int = option(256, COUNT, OneOf((32, 64, 128, 256, 512)))
     """Steps of each copy between two updates. An episode may go on in the next rollout."""
-    learning_rate: Number = option(0.0003, POSITIVE)
+    learning_rate: Number = option(0.0003, POSITIVE, Between(1e-4, 3e-3))
     """Adam's step size."""
-    epochs: int = option(10, COUNT)
+    epochs: int = option(10, COUNT, OneOf((4, 10, 20)))
     """Passes over a rollout."""
-    minibatches: int = option(32, COUNT)
+    minibatches: int = option(32, COUNT, OneOf((4, 8, 16, 32)))
     """Parts into which each pass divides it. With a memory each part is as many whole streams."""
-    clip: Number = option(0.2, LIMIT)
+    clip: Number = option(0.2, LIMIT, OneOf((0.1, 0.2, 0.3)))
     """ε: how far ρ may move before a step gains nothing; inf: no clipping. BIASED beyond the first
     step."""
     value_clip: float | None = option(None, LIMIT)

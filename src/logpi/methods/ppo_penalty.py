@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from logpi.core.arrays import Number, Scalar
-from logpi.core.options import COUNT, POSITIVE, option
+from logpi.core.options import COUNT, POSITIVE, Between, OneOf, option
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 from logpi.methods import descent, rollouts
@@ -27,15 +27,15 @@ class PPOPenalty(rollouts.RolloutOptions, descent.JointOptions, NetworkOptions):
 
     target: ClassVar[str] = "conventional-continuing"
 
-    rollout_steps: int = option(256, COUNT)
+    rollout_steps: int = option(256, COUNT, OneOf((64, 128, 256, 512)))
     """Steps of each copy between two updates. An episode may go on in the next rollout."""
-    learning_rate: Number = option(0.0003, POSITIVE)
+    learning_rate: Number = option(0.0003, POSITIVE, Between(1e-4, 3e-3))
     """Adam's step size."""
     epochs: int = option(10, COUNT)
     """Passes over a rollout."""
     minibatches: int = option(32, COUNT)
     """Parts into which each pass divides it. With a memory each part is as many whole streams."""
-    kl_target: Number = option(0.01, POSITIVE)
+    kl_target: Number = option(0.01, POSITIVE, Between(3e-3, 0.1))
     """Mean KL(old, new) of an update that β is adapted to."""
     penalty: float = option(1.0, POSITIVE)
     """β of the first update."""

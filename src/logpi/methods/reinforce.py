@@ -16,7 +16,16 @@ from jaxtyping import Array, Bool, Float
 from logpi.core.arrays import AnyArray, Number, Scalar, explained_variance
 from logpi.core.checks import require
 from logpi.core.errors import LogpiError
-from logpi.core.options import COUNT, FILE_SOURCE, FRACTION, LIMIT, POSITIVE, option
+from logpi.core.options import (
+    COUNT,
+    FILE_SOURCE,
+    FRACTION,
+    LIMIT,
+    POSITIVE,
+    Between,
+    OneOf,
+    option,
+)
 from logpi.core.randomness import Stream, numpy_generator
 from logpi.core.trajectory import Trajectory, sum_over_time
 from logpi.environments.spec import EnvironmentSpec
@@ -53,21 +62,23 @@ class Reinforce(NetworkOptions):
 
     discount: Number = option(1.0, FRACTION)
     """γ of the objective J = E[Σ γ^t r_{t+1}]; the gradient then carries γ^t."""
-    episodes: int = option(32, COUNT)
+    episodes: int = option(32, COUNT, OneOf((8, 16, 32, 64)))
     """Episodes started in a batch, one per environment copy. All of them are finished and counted.
     """
     returns: Literal["reward-to-go", "whole"] = option("reward-to-go")
     """What weights ∇ log π at t: the rewards after t, or the whole R(τ), which is exact too and
     usually noisier."""
-    baseline: Literal["value", "leave-one-out", "none"] = option("value")
+    baseline: Literal["value", "leave-one-out", "none"] = option(
+        "value", search=OneOf(("value", "leave-one-out"))
+    )
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or
     nothing."""
-    learning_rate: Number = option(0.001, POSITIVE)
+    learning_rate: Number = option(0.001, POSITIVE, Between(3e-4, 3e-2))
     """Adam's step size for the policy."""
-    kl_limit: Number = option(0.006, LIMIT)
+    kl_limit: Number = option(0.006, LIMIT, Between(2e-3, 5e-2))
     """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned;
     inf: no limit."""
-    value_learning_rate: Number = option(0.002, POSITIVE)
+    value_learning_rate: Number = option(0.002, POSITIVE, Between(5e-4, 1e-2))
     """Adam's step size for the value function."""
     value_trace_decay: Number = option(0.97, FRACTION)
     """λ of the λ-returns that V is fitted to: 1 uses rewards only, smaller values bootstrap from V.

@@ -15,7 +15,16 @@ from numpy.random import Generator
 
 from logpi.core.arrays import AnyArray, Number, Scalar, explained_variance, masked_mean
 from logpi.core.checks import require
-from logpi.core.options import COUNT, FRACTION, NAMES, NOT_NEGATIVE, POSITIVE, Options, option
+from logpi.core.options import (
+    COUNT,
+    FRACTION,
+    NAMES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    OneOf,
+    Options,
+    option,
+)
 from logpi.core.randomness import Stream, batch_key
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
@@ -48,15 +57,15 @@ class RolloutOptions(Options):
     """Steps of each copy between two updates. An episode may go on in the next rollout."""
     anneal: tuple[str, ...] = option(("learning_rate",), NAMES)
     """Options that change linearly over the budget: NAME=VALUE for the last value, NAME for 0."""
-    discount: Number = option(0.99, FRACTION)
+    discount: Number = option(0.99, FRACTION, OneOf((0.95, 0.98, 0.99, 0.995, 0.999)))
     """γ of the returns that the critic predicts."""
     environments: int = option(8, COUNT)
     """Environment copies that are stepped side by side."""
-    trace_decay: Number = option(0.95, FRACTION)
+    trace_decay: Number = option(0.95, FRACTION, OneOf((0.8, 0.9, 0.95, 0.98, 1.0)))
     """λ of GAE: 1 trusts the rewards of the rollout, 0 the critic."""
     max_gradient_norm: Number = option(0.5, POSITIVE)
     """A longer gradient is shortened to this norm."""
-    entropy_coefficient: Number = option(0.0, NOT_NEGATIVE)
+    entropy_coefficient: Number = option(0.0, NOT_NEGATIVE, OneOf((0.0, 0.001, 0.01)))
     """BIASED: how much of the entropy's gradient is added. It keeps the policy random."""
     whiten: bool = option(False)
     """BIASED: shift and scale the advantages of a batch to mean 0 and deviation 1."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from logpi.core.arrays import Number, Scalar
-from logpi.core.options import COUNT, option
+from logpi.core.options import COUNT, OneOf, option
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 from logpi.methods.learner import Learner, Metrics
@@ -37,7 +37,7 @@ class TRPO(RolloutOptions, NaturalOptions, NetworkOptions):
 
     target: ClassVar[str] = "conventional-continuing"
 
-    rollout_steps: int = option(128, COUNT)
+    rollout_steps: int = option(128, COUNT, OneOf((64, 128, 256, 512)))
     """Steps of each copy between two updates. An episode may go on in the next rollout."""
     backtracks: int = option(10, COUNT)
     """Lengths of the step that are tried, each half of the one before."""

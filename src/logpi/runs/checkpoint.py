@@ -35,7 +35,9 @@ class Counters:
     """How far a run has come. `recent` holds [mean return, mean length, episodes] of the latest
     batches, `faults` counts those of environments after which it went on, `lost` the workers that
     others have replaced. `row_at` is the step of the last row of metrics, `row_sums` holds [sum,
-    count] of each metric since then.
+    count] of each metric since then. `evaluated_at` is the step of the last evaluation on the way,
+    `best` the lower end of the interval and the step of the best of them, `has_reached` whether the
+    run has reached the return at which it stops.
     """
 
     steps: int = 0
@@ -47,6 +49,9 @@ class Counters:
     lost: int = 0
     row_at: int = 0
     row_sums: dict[str, list[float]] = field(default_factory=dict)
+    evaluated_at: int = 0
+    best: list[float] = field(default_factory=list)
+    has_reached: bool = False
 
     def recent_means(self) -> tuple[float, float]:
         """Mean return and mean length of the recent episodes; NaN before any has ended."""
@@ -139,8 +144,12 @@ def _read_counters(archive: zipfile.ZipFile) -> Counters:
     fields = json.loads(array.tobytes())
     if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
         raise DamagedCheckpoint("its counters have other names")
-    counts = [fields[name] for name in ("steps", "episodes", "updates", "faults", "lost", "row_at")]
+    names = ("steps", "episodes", "updates", "faults", "lost", "row_at", "evaluated_at")
+    counts = [fields[name] for name in names]
     valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
+    valid &= fields["has_reached"] in (True, False)
+    best = fields["best"]
+    valid &= isinstance(best, list) and len(best) in (0, 2) and all(map(_is_finite, best))
     valid &= isinstance(fields["recent"], list) and all(map(_is_recent, fields["recent"]))
     valid &= isinstance(fields["row_sums"], dict) and all(map(_is_sum, fields["row_sums"].values()))
     if not valid or not _is_finite(fields["seconds"]):

@@ -31,6 +31,20 @@ EPISODES = 100
 SHARE = 0.3
 
 
+def mean_interval(values: Float[ndarray, " number"]) -> tuple[float, float]:
+    """95 % confidence interval of the mean of some numbers, Student's t; infinite for a single
+    one.
+    """
+    from scipy.special import stdtrit
+
+    count = len(values)
+    if count < 2:
+        return -math.inf, math.inf
+    mean = float(values.mean())
+    half = float(stdtrit(count - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(count)
+    return mean - half, mean + half
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The plain (undiscounted) returns [D0.2] and lengths of whole episodes."""
@@ -46,13 +60,7 @@ class Evaluation:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of the mean, Student's t; infinite for a single episode."""
-        from scipy.special import stdtrit
-
-        count = len(self.returns)
-        if count < 2:
-            return -np.inf, np.inf
-        half = float(stdtrit(count - 1, 0.975)) * float(self.returns.std(ddof=1)) / np.sqrt(count)
-        return self.mean - half, self.mean + half
+        return mean_interval(self.returns)
 
     def to_json(self) -> dict[str, Any]:
         """`mean`, `interval`, `episodes`, `returns`, `lengths`."""

@@ -17,9 +17,10 @@ from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
+from logpi.core.checks import is_real
 from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters, DamagedCheckpoint, load_checkpoint, save_checkpoint
-from logpi.runs.evaluation import FinalEvaluation
+from logpi.runs.evaluation import Evaluation, FinalEvaluation
 from logpi.runs.files import PARTIAL, read_json, write_whole
 from logpi.runs.machine import describe_machine
 from logpi.runs.settings import Settings
@@ -30,7 +31,11 @@ Tree = TypeVar("Tree")
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
 WRITER = ".writer.json"
+# Seconds for which somebody may hold a folder who only looks whether it is being written.
+LOOKING = 0.5
 EVALUATION = "evaluation.json"
+BEST = "best.npz"
+BEST_EVALUATION = "best.json"
 
 
 @contextmanager
@@ -218,7 +223,7 @@ class RunFolder:
             checkpoints.mkdir(exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=LOOKING)
             except Timeout:
                 raise LogpiError(f"{self.path} is being written by {self._writer()}") from None
         try:
@@ -238,6 +243,18 @@ class RunFolder:
             with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=seconds):
                 pass
 
+    def writer(self) -> str | None:
+        """Which process writes here now, if one does."""
+        if not (self.path / ".lock").exists():
+            return None
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return None
+        except Timeout:
+            return self._writer()
+        except OSError:  # a folder that this user may only read
+            return None
+
     def _writer(self) -> str:
         """Which process holds the folder."""
         try:
@@ -256,9 +273,22 @@ class RunFolder:
             pass
         return None
 
-    def save_evaluation(self, steps: int, evaluation: FinalEvaluation) -> None:
-        """What the policy is worth after so many steps."""
-        self.write_json(EVALUATION, {"steps": steps, **evaluation.to_json()})
+    def save_evaluation(
+        self, steps: int, evaluation: FinalEvaluation, threshold: float | None
+    ) -> None:
+        """What the policy is worth after so many steps; `threshold` is the return that the
+        environment calls solved.
+        """
+        fields = {"steps": steps, "threshold": threshold, **evaluation.to_json()}
+        self.write_json(EVALUATION, fields)
+
+    def threshold(self) -> float | None:
+        """The return that the environment calls solved, if a finished run has been told one."""
+        try:
+            found = read_json(self.path / EVALUATION)["threshold"]
+        except (LogpiError, LookupError, TypeError):
+            return None
+        return float(found) if is_real(found) else None
 
     def write_json(self, name: str, value: object) -> None:
         """A JSON file, replaced as a whole."""
@@ -299,6 +329,26 @@ class RunFolder:
             for old in self.checkpoints()[CHECKPOINTS_KEPT:]:
                 old.unlink()
         return path
+
+    def save_best(self, learner: object, counters: Counters, evaluation: Evaluation) -> None:
+        """The learner whose policy is the best so far, and what it is worth."""
+        path = self.path / BEST
+        with _file_errors(f"write {path}"):
+            save_checkpoint(path, learner, counters)
+        self.write_json(BEST_EVALUATION, {"steps": counters.steps, **evaluation.to_json()})
+
+    def load_best(self, like: Tree) -> Tree:
+        """The learner that `save_best` has saved last.
+
+        **Raises:** `LogpiError` where there is none, or it is damaged.
+        """
+        path = self.path / BEST
+        if not path.exists():
+            raise LogpiError(f"{self.path} has not been evaluated yet: it has no {BEST}")
+        try:
+            return load_checkpoint(path, like)[0]
+        except DamagedCheckpoint as error:
+            raise LogpiError(f"{path} is damaged ({error})") from None
 
     def load(self, like: Tree) -> tuple[Tree, Counters, list[str]]:
         """The newest whole checkpoint, and a warning for each damaged one that was passed over.

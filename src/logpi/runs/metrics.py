@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from logpi.core.errors import LogpiError
 from logpi.runs.checkpoint import Counters
+from logpi.runs.evaluation import Evaluation
 from logpi.runs.files import LARGEST_TABLE, require_plain_file, write_whole
 
 # A row stands for this part of the budget, or for fewer steps where that is very long: a row
@@ -25,6 +26,13 @@ PART_PER_ROW = 100
 STEPS = "time/total_timesteps"
 RETURN = "rollout/ep_rew_mean"
 LENGTH = "rollout/ep_len_mean"
+# Mean return of an evaluation, the ends of its interval, and the mean length; NaN in other rows.
+EVALUATED = (
+    "eval/mean_reward",
+    "eval/mean_reward_low",
+    "eval/mean_reward_high",
+    "eval/mean_ep_length",
+)
 # The means over episodes are taken over the latest batches that hold at least so many.
 WINDOW = 100
 
@@ -73,9 +81,9 @@ def steps_to_next_row(made: int, budget: int) -> int:
     return min(max(1, budget // ROWS_PER_RUN), longest)
 
 
-def make_row(counters: Counters) -> dict[str, float | int]:
-    """The counters, the means over the recent episodes, and the means over the updates since the
-    last row, by their tags.
+def make_row(counters: Counters, evaluation: Evaluation | None = None) -> dict[str, float | int]:
+    """The counters, the means over the recent episodes, the evaluation if there is one, and the
+    means over the updates since the last row, by their tags.
     """
 
     def mean(name: str) -> float:
@@ -83,6 +91,11 @@ def make_row(counters: Counters) -> dict[str, float | int]:
         return total / count
 
     episode_return, episode_length = counters.recent_means()
+    evaluated = dict.fromkeys(EVALUATED, math.nan)
+    if evaluation is not None:
+        low, high = evaluation.interval
+        values = (evaluation.mean, low, high, float(evaluation.lengths.mean()))
+        evaluated = dict(zip(EVALUATED, values, strict=True))
     return {
         STEPS: counters.steps,
         "time/episodes": counters.episodes,
@@ -93,6 +106,7 @@ def make_row(counters: Counters) -> dict[str, float | int]:
         "time/fps": counters.steps / max(counters.seconds, 1e-9),
         RETURN: episode_return,
         LENGTH: episode_length,
+        **evaluated,
         "train/policy_gradient_loss": -mean("surrogate"),
         "train/value_loss": mean("value_loss"),
         "train/entropy_loss": -mean("entropy"),
@@ -103,6 +117,10 @@ def make_row(counters: Counters) -> dict[str, float | int]:
         "train/learning_rate": mean("learning_rate"),
         "train/n_updates": counters.updates,
     }
+
+
+# The columns of metrics.csv.
+COLUMNS = tuple(make_row(Counters()))
 
 
 class CsvTracker:
@@ -116,11 +134,11 @@ class CsvTracker:
         write_whole(path, lambda file: file.write(text.getvalue().encode()))
         self._file = open(path, "a", newline="")
         if kept:
-            self._writer = csv.DictWriter(self._file, kept[0])
+            self._writer = csv.DictWriter(self._file, kept[0], extrasaction="ignore")
 
     def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
         if self._writer is None:
-            self._writer = csv.DictWriter(self._file, list(metrics))
+            self._writer = csv.DictWriter(self._file, COLUMNS, extrasaction="ignore")
             self._writer.writeheader()
         self._writer.writerow(metrics)
         self._file.flush()
@@ -192,6 +210,23 @@ class TensorBoardTracker:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class WandbTracker:
+    """Rows for a run of Weights & Biases, or of what has its interface, such as Trackio.
+
+    `run` is what `wandb.init(...)` or `trackio.init(...)` gives.
+    """
+
+    def __init__(self, run: Any):
+        self._run = run
+
+    def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
+        known = {tag: value for tag, value in metrics.items() if not math.isnan(value)}
+        self._run.log(known, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -15,6 +15,9 @@ from logpi.runs.evaluation import Evaluation, FinalEvaluation
 from logpi.runs.metrics import WINDOW
 from logpi.runs.settings import Settings
 
+# Seconds after which a run says something, wherever it stands.
+LONGEST_SILENCE = 30.0
+
 
 @runtime_checkable
 class Reporter(Protocol):
@@ -26,6 +29,10 @@ class Reporter(Protocol):
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
         """After every call of the training program."""
+        ...
+
+    def evaluated(self, counters: Counters, evaluation: Evaluation) -> None:
+        """The policy was evaluated on the way."""
         ...
 
     def evaluating(self) -> None:
@@ -54,6 +61,7 @@ class SilentReporter:
     def progress(
         self, settings: Settings, counters: Counters, update: dict[str, float]
     ) -> None: ...
+    def evaluated(self, counters: Counters, evaluation: Evaluation) -> None: ...
     def evaluating(self) -> None: ...
     def finish(
         self, folder: Path, counters: Counters, evaluation: FinalEvaluation, threshold: float | None
@@ -65,15 +73,20 @@ class SilentReporter:
 
 
 class LineReporter(SilentReporter):
-    """Ten lines a run, and the summary: for logs and pipes."""
+    """Ten lines a run and one every half minute, evaluations, and the summary: for logs and
+    pipes.
+    """
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
+        self._said = self._began
+        self._resumed_at = 0
         self._tenth = 0
         self._directory = Path.cwd()
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         self._tenth = 10 * counters.steps // settings.steps
+        self._resumed_at = counters.steps
         resumed = f", resumed at step {counters.steps:,}" if counters.steps else ""
         algorithm = name_of_method(settings.algorithm)
         what = f"{settings.environment} {algorithm} seed {settings.seed}, {settings.steps:,} steps"
@@ -81,9 +94,21 @@ class LineReporter(SilentReporter):
 
     def progress(self, settings: Settings, counters: Counters, update: dict[str, float]) -> None:
         tenth = 10 * counters.steps // settings.steps
-        if tenth > self._tenth:
+        now = time.perf_counter()
+        if tenth > self._tenth or now - self._said > LONGEST_SILENCE:
             self._tenth = tenth
-            say(_state(counters))
+            self._said = now
+            say(f"{_state(counters)}{self._time_left(settings, counters, now)}")
+
+    def _time_left(self, settings: Settings, counters: Counters, now: float) -> str:
+        """How long the rest takes, if it goes on like this."""
+        left = settings.steps - counters.steps
+        seconds = (now - self._began) * left / (counters.steps - self._resumed_at)
+        return f"; {_duration(seconds)} left" if left > 0 else ""
+
+    def evaluated(self, counters: Counters, evaluation: Evaluation) -> None:
+        count = len(evaluation.returns)
+        say(f"step {counters.steps:,}, evaluated: {evaluation} over {count} fresh episodes")
 
     def stopped(self, folder: Path, saved: int | None) -> None:
         if saved is None:
@@ -107,6 +132,9 @@ class LineReporter(SilentReporter):
         if counters.lost:
             say(f"lost     {counters.lost} workers, which others have replaced")
         named = self._named(folder)
+        if counters.best and counters.best[1] < counters.steps:
+            low, step = counters.best
+            say(f"best     step {step:,.0f}, at least {low:.1f}: logpi evaluate {named} --best")
         say(f"run      {named}")
         say(f"next     logpi evaluate {named}")
         say(f"         logpi plot {named}")
@@ -130,6 +158,15 @@ def _against(threshold: float | None, evaluation: Evaluation) -> str:
         return ""
     reached = "reaches" if evaluation.mean >= threshold else "below"
     return f"; {reached} {threshold:g}"
+
+
+def _duration(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _short(steps: int) -> str:
@@ -163,6 +200,7 @@ class BarReporter(LineReporter):
             transient=True,
         )
         self._task = self._progress.add_task("compiling")
+        self._evaluated = ""
 
     def start(self, settings: Settings, folder: Path, counters: Counters) -> None:
         super().start(settings, folder, counters)
@@ -174,9 +212,13 @@ class BarReporter(LineReporter):
         episode_return, _ = counters.recent_means()
         speed = counters.steps / max(counters.seconds, 1e-9)
         text = f"episodes {counters.episodes:,}  return {episode_return:.1f}  {speed:,.0f} steps/s"
+        text += self._evaluated
         self._progress.update(
             self._task, completed=min(counters.steps, settings.steps), description=text
         )
+
+    def evaluated(self, counters: Counters, evaluation: Evaluation) -> None:
+        self._evaluated = f"  evaluated {evaluation}"
 
     def evaluating(self) -> None:
         self._progress.update(self._task, description="evaluating")

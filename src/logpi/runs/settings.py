@@ -5,6 +5,7 @@ records.
 import dataclasses
 import difflib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ from logpi.methods.reinforce import Reinforce
 from logpi.sampling.seam import SHARE_SIZE, OnFault, Ray, Rollouts
 
 RolloutsName: TypeAlias = Literal["local", "ray"]
+# The return at which a run stops; "solved": the one that the environment calls solved.
+StopAt: TypeAlias = float | Literal["solved"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Settings:
     mixed_hardware: bool = False
     devices: int | None = None
     checkpoint_every: int | None = None
+    evaluate_every: int | None = None
+    stop_at: StopAt | None = None
     step_limit: float | None = 300.0
     on_fault: OnFault = "stop"
 
@@ -65,12 +70,16 @@ class Settings:
         object.__setattr__(self, "steps", step_count(self.steps))
         require_seed(self.seed)
         least_of = {"max_episode_steps": 1, "workers": 0, "devices": 1, "checkpoint_every": 1}
+        least_of["evaluate_every"] = 0
         for name, least in least_of.items():
             value = getattr(self, name)
             valid = value is None or (is_whole(value) and value >= least)
             require(valid, name, f"a whole number >= {least}", value)
         valid = is_whole(self.share_size) and self.share_size >= 1
         require(valid, "share_size", "a whole number >= 1", self.share_size)
+        stop_at = self.stop_at
+        known = stop_at in (None, "solved") or (is_real(stop_at) and math.isfinite(stop_at))
+        require(known, "stop_at", "a return, or solved", stop_at)
         limit = self.step_limit
         in_range = limit is None or (is_real(limit) and 0 < limit < 1e6)
         require(in_range, "step_limit", "a number of seconds, or none", limit)

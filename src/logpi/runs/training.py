@@ -1,6 +1,7 @@
 """Training in Python: `train` starts a run, `resume` goes on with one, `load` gives its policy."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,15 +21,18 @@ from logpi.methods.learner import Learner, start_from
 from logpi.methods.method import Method
 from logpi.methods.reinforce import Reinforce
 from logpi.networks.policy import Policy
+from logpi.runs.callbacks import Callback
 from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
 from logpi.runs.joined import folder_of_process
-from logpi.runs.loop import Run, finished_run, run
+from logpi.runs.loop import Observers, Run, finished_run, run
+from logpi.runs.metrics import Tracker
 from logpi.runs.report import Reporter, SilentReporter
-from logpi.runs.settings import Settings
+from logpi.runs.settings import Settings, StopAt
 from logpi.sampling.seam import SHARE_SIZE, OnFault, Ray, Sampler
 
 Exist = Literal["refuse", "resume"]
+Which = Literal["latest", "best"]
 # Settings of a run that may be others when it is continued.
 MAY_CHANGE = (
     "steps",
@@ -38,6 +42,8 @@ MAY_CHANGE = (
     "mixed_hardware",
     "devices",
     "checkpoint_every",
+    "evaluate_every",
+    "stop_at",
     "step_limit",
     "on_fault",
 )
@@ -57,9 +63,13 @@ def train(
     mixed_hardware: bool = False,
     devices: int | None = None,
     checkpoint_every: int | None = None,
+    evaluate_every: int | None = None,
+    stop_at: StopAt | None = None,
     step_limit: float | None = 300.0,
     on_fault: OnFault = "stop",
     exist: Exist = "refuse",
+    callbacks: Sequence[Callback] = (),
+    trackers: Sequence[Tracker] = (),
     reporter: Reporter | None = None,
 ) -> Run:
     """Train a policy; stops after the batch with which `steps` environment steps are reached.
@@ -73,6 +83,12 @@ def train(
     as pay. The policy does not depend on that, unless `mixed_hardware` lets machines take part that
     compute with other last bits. Copies of a compiled environment are divided among so many
     `devices` of JAX.
+
+    On the way the policy is evaluated, in copies of its own: after every `evaluate_every` steps, by
+    default up to 20 times in a twentieth of the run's time; 0: never. The best policy is kept
+    beside the latest. The run ends early when the return reaches `stop_at`, a number or "solved".
+    The lower end of an interval of 95 % decides both. `callbacks` are called on the way, and rows
+    of metrics go to `trackers` too.
 
     An environment has failed when it raises, breaks its declaration, or takes longer than
     `step_limit` seconds for a reset or a step of all copies; `on_fault` says whether the run then
@@ -96,18 +112,21 @@ def train(
         mixed_hardware=mixed_hardware,
         devices=devices,
         checkpoint_every=checkpoint_every,
+        evaluate_every=evaluate_every,
+        stop_at=stop_at,
         step_limit=step_limit,
         on_fault=on_fault,
     )
-    return train_as(settings, made, None if out is None else Path(out), exist, reporter)
+    observers = Observers(reporter or SilentReporter(), callbacks, trackers)
+    return train_as(settings, made, None if out is None else Path(out), exist, observers)
 
 
 def train_as(
     settings: Settings,
     made: HostEnvironment | CompiledEnvironment,
     out: Path | None,
-    exist: Exist = "refuse",
-    reporter: Reporter | None = None,
+    exist: Exist,
+    observers: Observers,
 ) -> Run:
     """What `train` does, with settings that are together and an environment that is made.
 
@@ -116,18 +135,17 @@ def train_as(
     require(exist in get_args(Exist), "exist", " or ".join(get_args(Exist)), exist)
     may_exist = exist == "resume"
     require(out is not None or not may_exist, "out", "the folder of the run that may exist", out)
-    reporter = reporter or SilentReporter()
     with folder_of_process(out) as path:
         if may_exist and path is not None and (path / "config.json").is_file():
-            return _continue(path, settings, made, reporter)
-        return _begin(path, settings, made, reporter)
+            return _continue(path, settings, made, observers)
+        return _begin(path, settings, made, observers)
 
 
 def _begin(
     path: Path | None,
     settings: Settings,
     made: HostEnvironment | CompiledEnvironment,
-    reporter: Reporter,
+    observers: Observers,
 ) -> Run:
     """A run from its first batch."""
     method = settings.algorithm
@@ -138,14 +156,14 @@ def _begin(
     def start(sampler: Sampler) -> tuple[Learner, Counters]:
         return sampler.begin(method, learner), Counters()
 
-    return run(folder, settings, made, start, reporter)
+    return run(folder, settings, made, start, observers)
 
 
 def _continue(
     path: Path,
     settings: Settings,
     made: HostEnvironment | CompiledEnvironment,
-    reporter: Reporter,
+    observers: Observers,
 ) -> Run:
     """The run in a folder to its end, if it is the one that is asked for.
 
@@ -163,10 +181,10 @@ def _continue(
     if found.checkpoints():
         learner, counters, _ = found.load(_stored_learner(found))
         evaluation = found.evaluation(counters.steps)
-        if evaluation is not None and counters.steps >= settings.steps:
-            reporter.finish(found.path, counters, evaluation, made.spec.reward_threshold)
+        if evaluation is not None and _has_ended(counters, settings):
+            observers.reporter.finish(found.path, counters, evaluation, made.spec.reward_threshold)
             return finished_run(found, learner, counters, evaluation)
-    return _go_on(found, settings, made, {}, reporter)
+    return _go_on(found, settings, made, {}, observers)
 
 
 def _first_learner(method: Method, spec: EnvironmentSpec, seed: int) -> Learner:
@@ -185,6 +203,8 @@ def resume(
     steps: int | float | None = None,
     environment: EnvironmentLike | None = None,
     trust: bool = False,
+    callbacks: Sequence[Callback] = (),
+    trackers: Sequence[Tracker] = (),
     reporter: Reporter | None = None,
 ) -> Run:
     """Continue a run from its newest whole checkpoint, to the same parameters as if it had never
@@ -207,7 +227,8 @@ def resume(
         moved: dict[str, object] = {}
         if isinstance(environment, str):
             moved["environment"] = environment
-        return _go_on(found, settings, made, moved, reporter or SilentReporter())
+        observers = Observers(reporter or SilentReporter(), callbacks, trackers)
+        return _go_on(found, settings, made, moved, observers)
 
 
 def _go_on(
@@ -215,7 +236,7 @@ def _go_on(
     settings: Settings,
     made: HostEnvironment | CompiledEnvironment,
     moved: dict[str, object],
-    reporter: Reporter,
+    observers: Observers,
 ) -> Run:
     """Continue a run with settings of which those in `MAY_CHANGE` may be others than before.
 
@@ -238,18 +259,25 @@ def _go_on(
         if is_saved:
             learner, counters, warnings = found.load(learner)
             for warning in warnings:
-                reporter.warn(warning)
+                observers.reporter.warn(warning)
         is_other_budget = settings.steps != found.settings.steps
         is_done = is_other_budget or found.evaluation(counters.steps) is not None
-        if counters.steps >= settings.steps and is_done:
+        if _has_ended(counters, settings) and is_done:
             so_far = f"{counters.steps} of {settings.steps} steps"
+            if counters.has_reached:
+                so_far += f", and reached the return at which it stops, {settings.stop_at}"
             raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
         changed = {name: getattr(settings, name) for name in MAY_CHANGE} | moved
         for difference in found.begin_session(counters.steps, changed):
-            reporter.warn(f"{difference}: the last bits of the parameters may be others")
+            observers.reporter.warn(f"{difference}: the last bits of the parameters may be others")
         return learner, counters
 
-    return run(found, settings, made, start, reporter)
+    return run(found, settings, made, start, observers)
+
+
+def _has_ended(counters: Counters, settings: Settings) -> bool:
+    """Whether there is nothing left to learn."""
+    return counters.steps >= settings.steps or counters.has_reached
 
 
 def _opened(folder: str | Path, trust: bool) -> RunFolder:
@@ -264,9 +292,10 @@ def _opened(folder: str | Path, trust: bool) -> RunFolder:
     return found
 
 
-def load(folder: str | Path, *, trust: bool = False) -> Policy:
+def load(folder: str | Path, *, which: Which = "latest", trust: bool = False) -> Policy:
     """The policy of a run, from its newest whole checkpoint; the environment is not made.
 
+    `which="best"` gives the policy that was best in the evaluations on the way.
     `trust` agrees to import the files that the run names, if somebody else has made it. Says on
     standard error where a newer checkpoint is damaged.
 
@@ -274,7 +303,11 @@ def load(folder: str | Path, *, trust: bool = False) -> Policy:
     somebody else.
     """
     found = _opened(folder, trust)
-    learner, _, warnings = found.load(_stored_learner(found))
+    require(which in get_args(Which), "which", " or ".join(get_args(Which)), which)
+    like = _stored_learner(found)
+    if which == "best":
+        return found.load_best(like).policy.on_host()
+    learner, _, warnings = found.load(like)
     for warning in warnings:
         SilentReporter().warn(warning)
     return learner.policy.on_host()

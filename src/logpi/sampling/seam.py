@@ -105,12 +105,18 @@ class Sampler(Protocol):
     """Episodes of an environment under a policy."""
 
     def evaluate(
-        self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
+        self,
+        policy: Policy,
+        episodes: int,
+        deterministic: bool,
+        most_steps: int | None = None,
+        beside: bool = False,
     ) -> Episodes:
         """Fresh episodes, from seeds that training never uses.
 
         `most_steps` bounds their steps where Python steps the environment: fewer episodes are then
-        played, but at least two.
+        played, but at least two. Those that are played `beside` training have copies of their own:
+        training goes on as if they had not been.
         """
         ...
 

@@ -28,7 +28,7 @@ from logpi.sampling.validity import NOTHING_WRONG, first_not_finite, require_fin
 # Updates whose metrics one call of the compiled program can hold.
 UPDATES_PER_CALL = 64
 # Episodes that are evaluated at once, always as many: how many there are decides which they are.
-EVALUATED_AT_ONCE = 100
+EVALUATED_AT_ONCE = 10
 # The batch before the first one, whose key starts the streams.
 BEFORE = -1
 
@@ -61,31 +61,32 @@ class CompiledSampler:
         self._seed = seed
         self._interrupted = interrupted
         self._devices = Devices(devices, count)
-        self._evaluation = jax.jit(self._evaluate_batch, static_argnums=3)
+        self._evaluation = jax.jit(self._evaluate_batch)
 
     def close(self) -> None:
         pass
 
     def evaluate(
-        self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
+        self,
+        policy: Policy,
+        episodes: int,
+        deterministic: bool,
+        most_steps: int | None = None,
+        beside: bool = False,
     ) -> Episodes:
         batches = range(-(-episodes // EVALUATED_AT_ONCE))
-        if most_steps is None:
-            count = EVALUATED_AT_ONCE
-        else:
-            count = min(EVALUATED_AT_ONCE, episodes)
-        drawn = jnp.asarray(not deterministic)
-        played = [self._evaluation(policy, np.int32(n), drawn, count) for n in batches]
+        drawn = np.bool_(not deterministic)
+        played = [self._evaluation(policy, np.int32(n), drawn) for n in batches]
         returns = np.concatenate([np.asarray(return_) for return_, _ in played])
         lengths = np.concatenate([np.asarray(length) for _, length in played])
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
 
     def _evaluate_batch(
-        self, policy: Policy, batch: Int[Array, ""], drawn: Bool[Array, ""], count: int
+        self, policy: Policy, batch: Int[Array, ""], drawn: Bool[Array, ""]
     ) -> tuple[Float[Array, " episode"], Int[Array, " episode"]]:
-        """Returns and lengths of `count` episodes."""
+        """Returns and lengths of some episodes."""
         key = batch_key(jnp.uint32(self._seed), Stream.EVALUATION, batch)
-        played = sample_episodes(self._environment, policy, key, count, drawn)
+        played = sample_episodes(self._environment, policy, key, EVALUATED_AT_ONCE, drawn)
         return jnp.sum(played.reward, axis=0), jnp.sum(played.mask, axis=0)
 
     def begin(self, method: Method, learner: Learner) -> Learner:

@@ -101,14 +101,17 @@ class Places:
             return trajectory, None
         return trajectory, unfinished.after(standings, trajectory)
 
-    def evaluate(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
-        """The episodes of these numbers, at most one a copy.
+    def evaluate(
+        self, policy: Policy, numbers: range, deterministic: bool, beside: bool
+    ) -> Episodes:
+        """The episodes of these numbers, at most one a copy; `beside` training, or in its copies.
 
         **Raises:** as `restore`.
         """
+        method = "evaluate_beside" if beside else "evaluate"
 
         def request(place: Place) -> Request:
-            return Request("evaluate", policy, (numbers[place.shares.columns], deterministic))
+            return Request(method, policy, (numbers[place.shares.columns], deterministic))
 
         busy = [place for place in self._places if numbers[place.shares.columns]]
         played: list[Episodes] = self._all(busy, request, before=None)

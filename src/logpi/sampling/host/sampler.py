@@ -86,6 +86,7 @@ class HostSampler:
             raise
         self._blas = threadpool_limits(1, "blas")  # its threads would hinder more than they help
         self._coming: Places | None = None
+        self._stands = False  # whether all copies are where the next batch begins
         parts = min(usable_cores(), len(self._shares.numbers))
         self._choice: Choice | None = None
         self._is_window_over = False
@@ -102,20 +103,28 @@ class HostSampler:
             self._cluster.close()
 
     def evaluate(
-        self, policy: Policy, episodes: int, deterministic: bool, most_steps: int | None = None
+        self,
+        policy: Policy,
+        episodes: int,
+        deterministic: bool,
+        most_steps: int | None = None,
+        beside: bool = False,
     ) -> Episodes:
         returns = np.zeros(0)
         lengths = np.zeros(0, int)
         faults = 0
+        lost = self._places.lost
         while True:
             first = len(lengths)
             affordable = _affordable(lengths, most_steps)
             started = min(self._shares.count, episodes - first, affordable)
             if started < 1:
+                if self._places.lost > lost:
+                    self._stands = False  # copies of a new place have not begun
                 return Episodes(returns, lengths)
             numbers = range(first, first + started)
             try:
-                played = self._places.evaluate(policy, numbers, deterministic)
+                played = self._places.evaluate(policy, numbers, deterministic, beside)
             except EnvironmentFault as fault:
                 faults += 1
                 self._recover(fault, faults, "new copies play its episodes again")
@@ -138,12 +147,12 @@ class HostSampler:
         shapes = trajectory_shapes(learner.policy, seen, time, has_paid=rows is not None)
         _require_memory(shapes)
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
-        stand = False
+        self._stands = False
         left = budget - _steps_made(learner)
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
-            nonlocal stand, left
-            if stand and (self._is_window_over or self._coming is not None):
+            nonlocal left
+            if self._stands and (self._is_window_over or self._coming is not None):
                 self._is_window_over = False
                 self._reconsider(learner, rows, left)
             begun = perf_counter()
@@ -153,9 +162,9 @@ class HostSampler:
                 policy = learner.policy
                 under_way = learner.environment
                 try:
-                    if not stand:
+                    if not self._stands:
                         self._places.restore(policy, under_way, rows)
-                        stand = True
+                        self._stands = True
                     trajectory, unfinished = self._places.sample(
                         policy, under_way, int(learner.batch), rows, time
                     )
@@ -163,7 +172,6 @@ class HostSampler:
                 except EnvironmentFault as fault:
                     faults += 1
                     self._recover(fault, faults, _REMEDIES[self._faults.on_fault])
-                    stand = False
                     if self._faults.on_fault == "skip":
                         learner = _skip_batch(learner, rows)
             sampled = perf_counter()
@@ -223,6 +231,7 @@ class HostSampler:
         self._faults.tell(f"{fault}; {then}")
         self._places.close()
         self._places = self._open(self._workers)
+        self._stands = False
 
     def _reconsider(self, learner: Learner, rows: int | None, left: int) -> None:
         """Start workers where they may pay, take them when they are ready, and give them up where

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import PyTree
 from numpy import ndarray
 
+from logpi.environments.host.group import Group
 from logpi.environments.host.local import make_group
 from logpi.environments.spec import HostEnvironment
 from logpi.networks.policy import Policy
@@ -25,6 +26,7 @@ class Stage:
         seed: int,
         interrupted: Callable[[], bool],
     ):
+        self._environment = environment
         self._spec = environment.spec
         self._shares = shares
         self._seed = seed
@@ -32,6 +34,7 @@ class Stage:
         self._group = make_group(environment, shares.count)
         self._episodes = HostEpisodes(self._spec, self._group, shares, seed, interrupted)
         self._player: Player = self._episodes
+        self._beside: Group | None = None
 
     def restore(self, policy: Policy, unfinished: PyTree, rows: int | None) -> None:
         """Bring the copies to where they stand before a batch of so many rows."""
@@ -55,6 +58,21 @@ class Stage:
         """The episodes of these numbers, from seeds that training never uses."""
         return self._episodes.evaluate(policy, numbers, deterministic)
 
+    def evaluate_beside(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
+        """As `evaluate`, in copies of their own: those that train stay where they stand."""
+        count = len(numbers)
+        if self._beside is not None and len(self._beside.reward) < count:
+            self._beside.close()
+            self._beside = None
+        if self._beside is None:
+            self._beside = make_group(self._environment, count)
+        first = self._shares.copies.start
+        shares = Shares(range(first, first + len(self._beside.reward)), self._shares.size)
+        episodes = HostEpisodes(self._spec, self._beside, shares, self._seed, self._interrupted)
+        return episodes.evaluate(policy, numbers, deterministic)
+
     def close(self) -> None:
         """Release the environments."""
         self._group.close()
+        if self._beside is not None:
+            self._beside.close()

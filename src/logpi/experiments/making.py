@@ -1,0 +1,54 @@
+"""Where the runs of an experiment are made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from logpi.core.checks import is_whole, require
+from logpi.core.machine import usable_cores
+from logpi.environments.registry import EnvironmentLike, make_environment
+from logpi.experiments.on_ray import run_on_ray
+from logpi.experiments.processes import Done, run_in_processes
+from logpi.experiments.task import Task
+from logpi.runs.evaluation import FinalEvaluation
+from logpi.runs.folder import RunFolder
+from logpi.runs.settings import Settings
+from logpi.sampling.seam import Ray
+
+
+class Makers:
+    """So many processes of this machine, by default one a processor, or a cluster of Ray.
+
+    **Raises:** `LogpiError` for a number that is none.
+    """
+
+    def __init__(self, processes: int | None, on: Ray | None):
+        valid = processes is None or (is_whole(processes) and processes >= 1)
+        require(valid, "processes", "a whole number >= 1", processes)
+        self.count = processes or usable_cores()
+        self._on = on
+
+    def make(self, tasks: Sequence[Task], done: Done) -> None:
+        """Make the runs of all tasks; `done` hears of each, and why it has failed.
+
+        **Raises:** `LogpiError` where there is no cluster; `KeyboardInterrupt`, after the runs
+        under way have been saved.
+        """
+        if self._on is not None:
+            run_on_ray(tasks, self._on, done)
+        else:
+            run_in_processes(tasks, self.count, done)
+
+
+def require_trainable(environment: EnvironmentLike, settings: Settings) -> None:
+    """Refuse an environment that cannot be made, or settings that it cannot be learned with.
+
+    **Raises:** `LogpiError`.
+    """
+    made = make_environment(environment, settings.max_episode_steps)
+    settings.algorithm.require_usable(settings.algorithm.make_learner(made.spec, settings.seed))
+
+
+def evaluation_of(folder: Path) -> FinalEvaluation | None:
+    """What the policy of a finished run is worth."""
+    found = RunFolder.open(folder)
+    return found.evaluation(found.saved_steps() or 0)
