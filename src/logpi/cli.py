@@ -134,7 +134,28 @@ class Train(Training):
 
 
 @dataclass
-class Sweep(Training):
+class Experiment(Training):
+    """What `sweep` and `tune` have in common."""
+
+    processes: int | None = None
+    """Runs side by side on this machine; by default one a processor."""
+    on: Literal["local", "ray"] = "local"
+    """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
+
+    def makers(self) -> Any:
+        """What makes the runs."""
+        from logpi.experiments.making import Makers
+        from logpi.sampling.seam import Ray
+
+        if self.workers is None:
+            self.workers = 0  # the other processors have runs of their own
+        if self.on == "ray":
+            return Makers(self.processes, Ray(self.ray_address))
+        return Makers(self.processes, None)
+
+
+@dataclass
+class Sweep(Experiment):
     """Train with many seeds and settings, a run folder each, side by side on all processors.
 
     ENVIRONMENT and the options of the algorithm are those of `logpi train`. A sweep that was
@@ -149,25 +170,18 @@ class Sweep(Training):
     times, and every combination is then trained."""
     out: Path | None = None
     """The folder of the run folders; by default sweeps/ENVIRONMENT_N."""
-    processes: int | None = None
-    """Runs side by side on this machine; by default one a processor."""
-    on: Literal["local", "ray"] = "local"
-    """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
 
     def run(self) -> int:
-        from logpi.experiments.making import Makers
         from logpi.experiments.sweep import LineSweepReporter, parse_seeds, parse_values, sweep_as
-        from logpi.sampling.seam import Ray
 
-        if self.workers is None:
-            self.workers = 0  # the other processors have runs of their own
+        makers = self.makers()
         swept = sweep_as(
             self.settings(),
             self.environment,
             parse_seeds(self.seeds),
             parse_values(self.set),
             self.out,
-            Makers(self.processes, Ray(self.ray_address) if self.on == "ray" else None),
+            makers,
             LineSweepReporter(),
         )
         failed = [run for run in swept.runs if run.failure is not None]
@@ -175,7 +189,7 @@ class Sweep(Training):
 
 
 @dataclass
-class Tune(Training):
+class Tune(Experiment):
     """Search for better settings, and run the best again on fresh seeds beside the defaults.
 
     ENVIRONMENT and the options of the algorithm are those of `logpi train`. A trial has several
@@ -194,27 +208,23 @@ class Tune(Training):
     """What is proposed follows from it."""
     out: Path | None = None
     """The folder of the search; by default tunings/ENVIRONMENT_N."""
-    processes: int | None = None
-    """Runs side by side on this machine; by default one a processor."""
-    on: Literal["local", "ray"] = "local"
-    """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
 
     def run(self) -> None:
-        from logpi.experiments.making import Makers
         from logpi.experiments.tuning import LineTuningReporter, read_space, tune_as
-        from logpi.sampling.seam import Ray
 
-        if self.workers is None:
-            self.workers = 0  # the other processors have runs of their own
+        makers = self.makers()
+        space = None
+        if self.space is not None:
+            space = read_space(self.space)
         found = tune_as(
             self.settings(),
             self.environment,
-            None if self.space is None else read_space(self.space),
+            space,
             self.trials,
             self.confirm,
             self.search_seed,
             self.out,
-            Makers(self.processes, Ray(self.ray_address) if self.on == "ray" else None),
+            makers,
             LineTuningReporter(),
         )
         print(found)

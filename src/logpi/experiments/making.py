@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from logpi.core.checks import is_whole, require
+from logpi.core.checks import is_whole, require, step_count
 from logpi.core.machine import usable_cores
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.experiments.on_ray import run_on_ray
 from logpi.experiments.processes import Done, run_in_processes
 from logpi.experiments.task import Task
+from logpi.methods.method import Method
+from logpi.methods.reinforce import Reinforce
 from logpi.runs.evaluation import FinalEvaluation
-from logpi.runs.folder import RunFolder
+from logpi.runs.folder import RunFolder, as_file_name, new_folder
 from logpi.runs.settings import Settings
 from logpi.sampling.seam import Ray
 
@@ -39,6 +41,29 @@ class Makers:
             run_in_processes(tasks, self.count, done)
 
 
+def settings_of(
+    environment: EnvironmentLike, method: Method | None, steps: int | float
+) -> Settings:
+    """Settings of runs that have one processor each.
+
+    **Raises:** `LogpiError`.
+    """
+    name = environment
+    if not isinstance(name, str):
+        name = make_environment(environment).spec.name
+    return Settings(name, method or Reinforce(), steps=step_count(steps), workers=0)
+
+
+def folder_of(out: str | Path | None, kind: str, settings: Settings) -> Path:
+    """The folder of an experiment: `out`, or `KIND/ENV_N` with the first free N.
+
+    **Raises:** `LogpiError` where it cannot be made.
+    """
+    if out is not None:
+        return Path(out).absolute()
+    return new_folder(Path(kind), as_file_name(Path(settings.environment).name)).absolute()
+
+
 def require_trainable(environment: EnvironmentLike, settings: Settings) -> None:
     """Refuse an environment that cannot be made, or settings that it cannot be learned with.
 
@@ -49,6 +74,8 @@ def require_trainable(environment: EnvironmentLike, settings: Settings) -> None:
 
 
 def evaluation_of(folder: Path) -> FinalEvaluation | None:
-    """What the policy of a finished run is worth."""
+    """What the policy of a finished run is worth; None where there is no such run."""
+    if not folder.is_dir():
+        return None
     found = RunFolder.open(folder)
     return found.evaluation(found.saved_steps() or 0)

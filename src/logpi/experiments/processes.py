@@ -101,7 +101,9 @@ def _outcome(process: subprocess.Popen[bytes], packed: bytes) -> str:
     process.stderr.close()
     process.wait()
     _close_input(process)
-    return lines[-1] if lines else f"its process ended with exit status {process.returncode}"
+    if lines:
+        return lines[-1]
+    return f"its process ended with exit status {process.returncode}"
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:

@@ -6,16 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from logpi.core.checks import require, require_seed, step_count
+from logpi.core.checks import require, require_seed
 from logpi.core.errors import LogpiError
 from logpi.core.say import say
-from logpi.environments.registry import EnvironmentLike, make_environment
-from logpi.experiments.making import Makers, evaluation_of, require_trainable
+from logpi.environments.registry import EnvironmentLike
+from logpi.experiments.making import (
+    Makers,
+    evaluation_of,
+    folder_of,
+    require_trainable,
+    settings_of,
+)
 from logpi.experiments.task import Task
 from logpi.methods.method import Method
-from logpi.methods.reinforce import Reinforce
 from logpi.runs.evaluation import FinalEvaluation
-from logpi.runs.folder import as_file_name, new_folder
+from logpi.runs.folder import as_file_name
 from logpi.runs.settings import Settings, as_number
 from logpi.sampling.seam import Ray
 
@@ -101,11 +106,9 @@ def sweep(
     **Raises:** `LogpiError` for settings, environments and folders that cannot be used, before the
     first run; `KeyboardInterrupt` after Ctrl-C, when the runs under way have been saved.
     """
-    name = environment if isinstance(environment, str) else make_environment(environment).spec.name
-    base = Settings(name, algorithm or Reinforce(), steps=step_count(steps), workers=0)
-    path = None if out is None else Path(out)
+    base = settings_of(environment, algorithm, steps)
     makers = Makers(processes, on)
-    return sweep_as(base, environment, seeds, settings or {}, path, makers, reporter)
+    return sweep_as(base, environment, seeds, settings or {}, out, makers, reporter)
 
 
 def sweep_as(
@@ -113,7 +116,7 @@ def sweep_as(
     environment: EnvironmentLike,
     seeds: Iterable[int],
     values: Mapping[str, Sequence[object]],
-    out: Path | None,
+    out: str | Path | None,
     makers: Makers,
     reporter: SweepReporter | None = None,
 ) -> Sweep:
@@ -129,19 +132,17 @@ def sweep_as(
     variants = list(_variants(base, values))
     for _, settings in variants:
         require_trainable(environment, settings)
-    if out is None:
-        out = new_folder(Path("sweeps"), as_file_name(Path(base.environment).name))
-    out = out.absolute()
+    folder = folder_of(out, "sweeps", base)
     tasks = [
-        Task(replace(settings, seed=seed), environment, out / variant / f"seed_{seed}")
+        Task(replace(settings, seed=seed), environment, folder / variant / f"seed_{seed}")
         for variant, settings in variants
         for seed in chosen
     ]
     folders = [task.folder for task in tasks]
-    for number, folder in enumerate(folders):
-        if folder in folders[:number]:
-            raise LogpiError(f"two runs of the sweep are the same run: {folder.relative_to(out)}")
-    reporter.start(out, len(tasks))
+    for number, each in enumerate(folders):
+        if each in folders[:number]:
+            raise LogpiError(f"two runs of the sweep are the same run: {each.relative_to(folder)}")
+    reporter.start(folder, len(tasks))
     runs: dict[Path, SweptRun] = {}
 
     def done(task: Task, failure: str | None) -> None:
@@ -149,7 +150,7 @@ def sweep_as(
         reporter.finished(runs[task.folder], len(runs), len(tasks))
 
     makers.make(tasks, done)
-    return Sweep(out, tuple(runs[task.folder] for task in tasks))
+    return Sweep(folder, tuple(runs[task.folder] for task in tasks))
 
 
 def _variants(
@@ -181,7 +182,9 @@ def _as_word(value: Any) -> str:
 
 def _swept(task: Task, failure: str | None) -> SweptRun:
     """What has become of a task."""
-    evaluation = evaluation_of(task.folder) if failure is None else None
+    evaluation = None
+    if failure is None:
+        evaluation = evaluation_of(task.folder)
     return SweptRun(task.folder, task.settings, evaluation, failure)
 
 
@@ -212,10 +215,10 @@ def parse_values(texts: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, listed = text.partition("=")
         name = name.strip().replace("-", "_")
         try:
-            found = yaml.safe_load(f"[{listed}]") if equals else []
+            found = yaml.safe_load(f"[{listed}]")
         except yaml.YAMLError:
             found = []
-        if not found or name in values:
+        if not equals or not found or name in values:
             raise LogpiError(f"--set must be such as learning_rate=1e-3,3e-4, got {text!r}")
         values[name] = [as_number(value) for value in found]
     return values

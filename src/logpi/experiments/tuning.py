@@ -13,19 +13,23 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from logpi.core.checks import is_whole, require, step_count
+from logpi.core.checks import is_whole, require
 from logpi.core.errors import LogpiError
 from logpi.core.options import Between, OneOf, Search, searched
 from logpi.core.say import say
-from logpi.environments.registry import EnvironmentLike, make_environment
+from logpi.environments.registry import EnvironmentLike
 from logpi.experiments.comparison import Comparison, compare_groups
 from logpi.experiments.groups import Group, find_runs
-from logpi.experiments.making import Makers, evaluation_of, require_trainable
+from logpi.experiments.making import (
+    Makers,
+    evaluation_of,
+    folder_of,
+    require_trainable,
+    settings_of,
+)
 from logpi.experiments.task import Task
 from logpi.methods.method import Method
-from logpi.methods.reinforce import Reinforce
 from logpi.runs.evaluation import mean_interval
-from logpi.runs.folder import as_file_name, new_folder
 from logpi.runs.settings import Settings, as_number, read_settings
 from logpi.sampling.seam import Ray
 
@@ -112,7 +116,8 @@ class LineTuningReporter:
             end = f"{np.mean(trial.returns):.1f} after {len(trial.returns)} seeds, given up"
         else:
             end = f"{np.mean(trial.returns):.1f}, at least {trial.worth:.1f}"
-            end += ", the best so far" if trial.worth >= best else ""
+            if trial.worth >= best:
+                end += ", the best so far"
         say(f"trial {trial.number}: {end}: {values}")
 
     def confirming(self, runs: int) -> None:
@@ -143,11 +148,9 @@ def tune(
 
     **Raises:** `LogpiError` for what cannot be searched; `KeyboardInterrupt` after Ctrl-C.
     """
-    name = environment if isinstance(environment, str) else make_environment(environment).spec.name
-    base = Settings(name, algorithm or Reinforce(), steps=step_count(steps), workers=0)
-    path = None if out is None else Path(out)
+    base = settings_of(environment, algorithm, steps)
     makers = Makers(processes, on)
-    return tune_as(base, environment, space, trials, confirm, seed, path, makers, reporter)
+    return tune_as(base, environment, space, trials, confirm, seed, out, makers, reporter)
 
 
 def tune_as(
@@ -157,7 +160,7 @@ def tune_as(
     trials: int,
     confirm: int,
     seed: int,
-    out: Path | None,
+    out: str | Path | None,
     makers: Makers,
     reporter: TuningReporter | None = None,
 ) -> Tuning:
@@ -168,16 +171,15 @@ def tune_as(
     for what, count in (("trials", trials), ("confirm", confirm)):
         require(is_whole(count) and count >= 1, what, "a whole number >= 1", count)
     reporter = reporter or SilentTuningReporter()
-    space = searched(type(base.algorithm)) if space is None else space
+    if space is None:
+        space = searched(type(base.algorithm))
     for name, tried in space.items():
         for value in _corners(tried):
             _with(base, {name: value})
     require_trainable(environment, base)
-    if out is None:
-        out = new_folder(Path("tunings"), as_file_name(Path(base.environment).name))
-    out = out.absolute()
-    reporter.start(out, space, trials)
-    search = _Search(base.located(Path.cwd()), environment, space, seed, out, makers)
+    folder = folder_of(out, "tunings", base)
+    reporter.start(folder, space, trials)
+    search = _Search(base.located(Path.cwd()), environment, space, seed, folder, makers)
     found = search.go_on(trials, reporter)
     return _confirmed(search, found, confirm, reporter)
 
@@ -226,7 +228,10 @@ class _Search:
             if number < len(known) and known[number].state != states.RUNNING:
                 found.append(self._known(known[number]))
                 continue
-            settings = known[number].params if number < len(known) else self._ask(number)
+            if number < len(known):  # it was under way when the search was stopped
+                settings = known[number].params
+            else:
+                settings = self._ask(number)
             trial = self._try(number, self._decoded(settings), found)
             self._tell(trial)
             found.append(trial)
@@ -250,9 +255,9 @@ class _Search:
                 failures.append(failure)
 
         self._makers.make(tasks, done)
-        evaluations = [evaluation_of(task.folder) for task in tasks] if not failures else []
-        if failures or None in evaluations:
+        if failures:
             return None
+        evaluations = [evaluation_of(task.folder) for task in tasks]
         return tuple(each.most_probable.mean for each in evaluations if each is not None)
 
     def _try(self, number: int, settings: Mapping[str, Any], before: Sequence[Trial]) -> Trial:
@@ -302,8 +307,7 @@ class _Search:
         """A trial of the journal; what it has returned is in the folders of its runs."""
         returns = []
         for seed in (*FIRST_SEEDS, *MORE_SEEDS):
-            folder = self._folder(f"trial_{frozen.number}", seed)
-            evaluation = evaluation_of(folder) if folder.is_dir() else None
+            evaluation = evaluation_of(self._folder(f"trial_{frozen.number}", seed))
             if evaluation is not None:
                 returns.append(evaluation.most_probable.mean)
         is_given_up = frozen.state != self._optuna.trial.TrialState.COMPLETE

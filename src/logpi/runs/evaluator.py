@@ -34,8 +34,10 @@ class Evaluator:
                 )
         if settings.stop_at is not None and settings.evaluate_every == 0:
             raise LogpiError("--stop-at needs evaluations, --evaluate-every 0 makes none")
-        self.period = max(1, settings.steps // PER_RUN) if self._every is None else self._every
+        self.period = self._every
         """Environment steps between two evaluations; 0: there are none."""
+        if self.period is None:
+            self.period = max(1, settings.steps // PER_RUN)
 
     def is_due(self, counters: Counters, steps: int) -> bool:
         """Whether a run that has come from `counters` to so many steps is evaluated now.

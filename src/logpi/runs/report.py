@@ -103,8 +103,10 @@ class LineReporter(SilentReporter):
     def _time_left(self, settings: Settings, counters: Counters, now: float) -> str:
         """How long the rest takes, if it goes on like this."""
         left = settings.steps - counters.steps
+        if left <= 0:
+            return ""
         seconds = (now - self._began) * left / (counters.steps - self._resumed_at)
-        return f"; {_duration(seconds)} left" if left > 0 else ""
+        return f"; {_duration(seconds)} left"
 
     def evaluated(self, counters: Counters, evaluation: Evaluation) -> None:
         count = len(evaluation.returns)
