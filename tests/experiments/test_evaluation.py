@@ -150,6 +150,12 @@ def test_a_run_stops_where_it_is_told(tmp_path, stop_at, monkeypatch):
         "CartPole-v1", METHODS["reinforce"], out=run.folder, exist="resume", **options
     )
     assert again.steps == run.steps
+    if stop_at == 60.0:
+        more = options | {"stop_at": 80.0}
+        on = logpi.train(
+            "CartPole-v1", METHODS["reinforce"], out=run.folder, exist="resume", **more
+        )
+        assert on.steps > run.steps
 
 
 def count_with_threshold(count, expected):

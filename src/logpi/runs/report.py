@@ -129,6 +129,8 @@ class LineReporter(SilentReporter):
         if evaluation.differs:
             say(f"drawn    {_worth(evaluation.drawn)}, actions drawn from the policy")
         say(f"training {_state(counters)}; {speed:,.0f} steps/s, {wall:.1f} s in all")
+        if counters.has_reached:
+            say("stopped  an evaluation on the way has reached the return of --stop-at")
         if counters.faults:
             say(f"faults   {counters.faults} of the environment, after which it went on")
         if counters.lost:
@@ -140,7 +142,8 @@ class LineReporter(SilentReporter):
         say(f"run      {named}")
         say(f"next     logpi evaluate {named}")
         say(f"         logpi plot {named}")
-        say(f"         logpi resume {named} --steps {_short(2 * counters.steps)}")
+        if not counters.has_reached:
+            say(f"         logpi resume {named} --steps {_short(2 * counters.steps)}")
 
     def _named(self, folder: Path) -> str:
         """The folder as a word of a command that is given where this one was."""

@@ -180,6 +180,7 @@ def _continue(
         found.trust()  # it is the code that was named just now
     if found.checkpoints():
         learner, counters, _ = found.load(_stored_learner(found))
+        counters.has_reached &= settings.stop_at == found.settings.stop_at
         evaluation = found.evaluation(counters.steps)
         if evaluation is not None and _has_ended(counters, settings):
             observers.reporter.finish(found.path, counters, evaluation, made.spec.reward_threshold)
@@ -260,6 +261,7 @@ def _go_on(
             learner, counters, warnings = found.load(learner)
             for warning in warnings:
                 observers.reporter.warn(warning)
+        counters.has_reached &= settings.stop_at == found.settings.stop_at
         is_other_budget = settings.steps != found.settings.steps
         is_done = is_other_budget or found.evaluation(counters.steps) is not None
         if _has_ended(counters, settings) and is_done:
