@@ -11,9 +11,9 @@ import argparse
 import os
 import sys
 import tempfile
-import threading
 import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +28,27 @@ BETWEEN = (3.0, 8.0)  # seconds between two losses
 ABSENCE = 3.0  # seconds until another machine comes
 
 
-class MachineLosses:
-    """Takes `count` machines away, one after another, by a thread beside the sweep."""
+def lose_machines(cluster: Any, count: int, seed: int, swept: Future[logpi.Sweep]) -> int:
+    """Take `count` machines away, one after another, while a sweep is made; how many it were.
 
-    def __init__(self, cluster: Any, count: int, seed: int):
-        self._cluster = cluster
-        self._count = count
-        self._random = np.random.default_rng(seed)
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._make)
-        self.made = 0
+    Ray starts raylets in the main thread alone.
+    """
+    random = np.random.default_rng(seed)
+    for made in range(count):
+        if is_over(swept, random.uniform(*BETWEEN)):
+            return made
+        machines = sorted(cluster.worker_nodes, key=str)
+        machine = machines[random.integers(len(machines))]
+        cluster.remove_node(machine, allow_graceful=False)
+        print(f"{time.strftime('%X')} machine {made + 1} is gone", flush=True)
+        if not is_over(swept, ABSENCE):
+            cluster.add_node(num_cpus=1)
+    return count
 
-    def __enter__(self) -> "MachineLosses":
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _make(self) -> None:
-        while self.made < self._count:
-            if self._is_over.wait(self._random.uniform(*BETWEEN)):
-                return
-            machines = sorted(self._cluster.worker_nodes, key=str)
-            machine = machines[self._random.integers(len(machines))]
-            self._cluster.remove_node(machine, allow_graceful=False)
-            self.made += 1
-            print(f"{time.strftime('%X')} machine {self.made} is gone", flush=True)
-            if self._is_over.wait(ABSENCE):
-                return
-            self._cluster.add_node(num_cpus=1)
+def is_over(swept: Future[logpi.Sweep], seconds: float) -> bool:
+    """Whether a sweep comes to its end within so many seconds."""
+    return bool(wait([swept], seconds).done)
 
 
 def main() -> int:
@@ -75,8 +65,12 @@ def main() -> int:
         with cluster_of_raylets() as cluster:
             for _ in range(RAYLETS):
                 cluster.add_node(num_cpus=1)
-            with MachineLosses(cluster, arguments.losses, arguments.seed) as losses:
-                swept = logpi.sweep("CartPole-v1", METHOD, out="ray", on=logpi.Ray(), **options)
+            with ThreadPoolExecutor(1) as pool:
+                coming = pool.submit(
+                    logpi.sweep, "CartPole-v1", METHOD, out="ray", on=logpi.Ray(), **options
+                )
+                lost = lose_machines(cluster, arguments.losses, arguments.seed, coming)
+                swept = coming.result()
         alone = logpi.sweep("CartPole-v1", METHOD, out="local", **options)
         equal = 0
         for one, other in zip(swept.runs, alone.runs, strict=True):
@@ -88,7 +82,7 @@ def main() -> int:
             equal += first.keys() == second.keys() and all(
                 np.array_equal(first[name], second[name]) for name in first
             )
-    print(f"seed {arguments.seed}: {losses.made} machines lost; {equal} of {len(swept.runs)} equal")
+    print(f"seed {arguments.seed}: {lost} machines lost; {equal} of {len(swept.runs)} equal")
     return int(equal < len(swept.runs))
 
 
