@@ -47,8 +47,9 @@ from logpi.sampling.seam import SHARE_SIZE, Ray
 
 NETWORK = 1.25e9  # bytes a second: 10 Gbit/s
 MACHINES = (1, 10, 100, 1000)
-LEARNED = 20  # batches before the first that is measured
-MEASURED = 40
+LEARNED = 10  # batches before the first that is measured
+MEASURED = 30
+UPDATES = 5  # of those
 SIMULATED = 200
 ACTORS = 4
 
@@ -84,7 +85,7 @@ TASKS: Mapping[str, Task] = {
     "CartPole-v1": Task("CartPole-v1", logpi.Reinforce, {}, 8),
     "HalfCheetah-v5": Task("HalfCheetah-v5", logpi.PPO, {"rollout_steps": 256}, 8),
     "Pong": Task("ALE/Pong-v5", logpi.PPO, {"rollout_steps": 64, "epochs": 3}, 4),
-    "10 ms a step": Task("slow.py:Slow", logpi.PPO, {"rollout_steps": 64}, 4),
+    "10 ms a step": Task("slow.py:Slow", logpi.PPO, {"rollout_steps": 32, "minibatches": 4}, 4),
 }
 
 
@@ -120,7 +121,7 @@ def never() -> bool:
 def measure(task: Task) -> Costs:
     """The costs of a task on this machine; the update of one and of four machines' batches."""
     one = play(task, 1, MEASURED)
-    four = play(task, 4, 5)
+    four = play(task, 4, UPDATES)
     slope = max(0.0, (four.update - one.update) / (four.steps - one.steps))
     leaves = jax.tree.leaves(one.policy.on_host())
     return Costs(
@@ -163,10 +164,11 @@ def play(task: Task, machines: int, batches: int) -> Played:
         begun = time.perf_counter()
         trajectory, under_way = places.sample(learner.policy, under_way, batch, rows, length)
         plays.append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        updated, metrics = program(learner, trajectory)
-        updates.append(time.perf_counter() - begun)
-        steps.append(metrics["steps"])
+        steps.append(int(trajectory.mask.sum()))
+        if batch < learned + UPDATES:
+            begun = time.perf_counter()
+            updated, _ = program(learner, trajectory)
+            updates.append(time.perf_counter() - begun)
         if batch < learned:
             learner = updated
     places.close()
