@@ -169,8 +169,8 @@ def play(task: Task, machines: int, batches: int) -> Played:
             begun = time.perf_counter()
             updated, _ = program(learner, trajectory)
             updates.append(time.perf_counter() - begun)
-        if batch < learned:
-            learner = updated
+            if batch < learned:
+                learner = updated
     places.close()
     bytes_of_row = sum(x.nbytes for x in jax.tree.leaves(trajectory)) / trajectory.mask.size
     return Played(

@@ -147,7 +147,7 @@ MUTANTS = [
     Mutant("runs/folder.py", "reverse=True", "reverse=False", RUNS),
     Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RELIABILITY),
     # evaluations on the way, callbacks
-    Mutant("runs/evaluator.py", "low >= float(self._stop_at)", "evaluation.mean >= float(self._stop_at)", EVALUATION),
+    Mutant("runs/evaluator.py", "low >= self._stop_at", "evaluation.mean >= self._stop_at", EVALUATION),
     Mutant("runs/evaluator.py", "low > counters.best[0]", "evaluation.mean > counters.best[0]", EVALUATION),
     Mutant("runs/evaluator.py", "counters.evaluated_at = counters.steps", "pass", EVALUATION),
     Mutant("runs/evaluator.py", "EPISODES * length <= SHARE", "length <= SHARE", EVALUATION),

@@ -218,6 +218,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path, options, message):
 def test_an_environment_without_a_threshold_is_not_solved(tmp_path):
     with pytest.raises(LogpiError, match="does not say when it is solved"):
         logpi.train("Pendulum-v1", METHODS["a2c"], steps=99, stop_at="solved", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_evaluations_has_no_best(tmp_path):

@@ -14,26 +14,34 @@ EPISODES = 10
 SHARE = 0.05
 
 
+def return_to_reach(settings: Settings, spec: EnvironmentSpec) -> float | None:
+    """The return at which a run stops, if there is one.
+
+    **Raises:** `LogpiError` where the run shall stop when the environment is solved, and it does
+    not say what that means; or where no evaluation could tell.
+    """
+    if settings.stop_at is None:
+        return None
+    if settings.evaluate_every == 0:
+        raise LogpiError("--stop-at needs evaluations, --evaluate-every 0 makes none")
+    if settings.stop_at != "solved":
+        return settings.stop_at
+    if spec.reward_threshold is None:
+        raise LogpiError(f"{spec.name} does not say when it is solved: give --stop-at a return")
+    return spec.reward_threshold
+
+
 class Evaluator:
     """Says when an evaluation is due, makes it, and judges by the lower end of its interval: luck
     chooses no policy and stops no run.
 
-    **Raises:** `LogpiError` where the run shall stop when the environment is solved, and it does
-    not say what that means.
+    **Raises:** `LogpiError`, as `return_to_reach`.
     """
 
     def __init__(self, settings: Settings, spec: EnvironmentSpec, sampler: Sampler):
         self._sampler = sampler
         self._every = settings.evaluate_every
-        self._stop_at = settings.stop_at
-        if settings.stop_at == "solved":
-            self._stop_at = spec.reward_threshold
-            if spec.reward_threshold is None:
-                raise LogpiError(
-                    f"{spec.name} does not say when it is solved: give --stop-at a return"
-                )
-        if settings.stop_at is not None and settings.evaluate_every == 0:
-            raise LogpiError("--stop-at needs evaluations, --evaluate-every 0 makes none")
+        self._stop_at = return_to_reach(settings, spec)
         self.period = self._every
         """Environment steps between two evaluations; 0: there are none."""
         if self.period is None:
@@ -59,7 +67,7 @@ class Evaluator:
         """Count an evaluation after the steps of `counters`; whether it is the best so far."""
         low, _ = evaluation.interval
         counters.evaluated_at = counters.steps
-        counters.has_reached = self._stop_at is not None and low >= float(self._stop_at)
+        counters.has_reached = self._stop_at is not None and low >= self._stop_at
         is_best = not counters.best or low > counters.best[0]
         if is_best:
             counters.best = [low, float(counters.steps)]

@@ -23,6 +23,7 @@ from logpi.methods.reinforce import Reinforce
 from logpi.networks.policy import Policy
 from logpi.runs.callbacks import Callback
 from logpi.runs.checkpoint import Counters
+from logpi.runs.evaluator import return_to_reach
 from logpi.runs.folder import RunFolder
 from logpi.runs.joined import folder_of_process
 from logpi.runs.loop import Observers, Run, finished_run, run
@@ -133,6 +134,7 @@ def train_as(
     **Raises:** `LogpiError` for a folder that cannot be used, and settings that do not fit.
     """
     require(exist in get_args(Exist), "exist", " or ".join(get_args(Exist)), exist)
+    return_to_reach(settings, made.spec)
     may_exist = exist == "resume"
     require(out is not None or not may_exist, "out", "the folder of the run that may exist", out)
     with folder_of_process(out) as path:
