@@ -15,8 +15,8 @@ from scipy import stats
 RESAMPLES = 10_000
 _SEED = 0
 LEVEL = 0.05
-# Pairs below which no arrangement of signs is as rare as `LEVEL`: 2 / 2^5 > 0.05.
-FEWEST_PAIRS = 6
+# Pairs below which their signs decide too little: 2 / 2^8 = 0.008 is the least p of eight.
+FEWEST_PAIRS = 8
 
 
 # One number for each row of a batch of samples, or the number of a single sample.
