@@ -497,7 +497,13 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     (tmp_path / "one_episode.py").write_text(
         "def loss(log_prob, reward):\n    return -log_prob.mean() * reward.sum()\n"
     )
-    short = {"LunarLander-v3": "CartPole-v1", "5e6": "1000", "1e7": "2000", "1e6": "3000"}
+    short = {
+        "LunarLander-v3": "CartPole-v1",
+        "5e6": "1000",
+        "1e7": "2000",
+        "1e6": "3000",
+        "0..9": "0,1",
+    }
     assert set(short) <= {word for words in commands for word in words}
     for words in commands:
         cut = (
@@ -521,13 +527,15 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
             options[3] = 5
         logpi("train", "CartPole-v1", *options)
     (tmp_path / "space.yaml").write_text("learning_rate: {low: 1e-4, high: 1e-2}\nepochs: [4, 10]")
-    short = {"1e6": "3000", "3e4": "500", "2e4": "500", "50": "2"}
+    short = {"1e6": "3000", "3e4": "500", "2e4": "500", "5e4": "300", "50": "1", "0..4": "0,1"}
     for command in commands:
         words = [short.get(word, word) for word in shlex.split(command)[1:]]
         if words[0] == "train" and "--steps" not in words:
             words += ["--steps", "1000"]
         if words[0] == "tune":
-            words += ["--steps", "300", "--confirm", "2", "--trials", "2"]
+            words += ["--confirm", "2"]
+            if "--trials" not in words:
+                words += ["--trials", "1", "--steps", "300"]
         logpi(*words, timeout=600)
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
