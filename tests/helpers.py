@@ -11,6 +11,7 @@ from logpi.core.trajectory import Trajectory
 from logpi.methods.update import update
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import Policy, make_policy
+from logpi.runs.folder import RunFolder
 from logpi.theory.mdp import FiniteMDP, RewardLaw
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
@@ -139,3 +140,14 @@ def random_trajectory(random, time=7, env=4, discrete=True):
         step=jnp.broadcast_to(jnp.asarray(step), mask.shape),
         memory=jnp.zeros((env, 0)),
     )
+
+
+def learned(folder):
+    """All arrays of a run's last checkpoint, but for the counters, which hold seconds."""
+    found = dict(np.load(RunFolder.open(folder).checkpoints()[0]))
+    del found["counters"]
+    return found
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)

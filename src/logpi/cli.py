@@ -52,7 +52,7 @@ StepsOrNone = Annotated[int, _reads_steps(_parse_steps_or_none)]
 
 @dataclass
 class Training:
-    """What `train` and `sweep` have in common."""
+    """What the commands that train have in common."""
 
     environment: tyro.conf.Positional[str]
     algorithm: str = "reinforce"
@@ -497,7 +497,7 @@ def _reporter() -> Any:
 
 
 def _training_command(kind: type[Training], arguments: Sequence[str]) -> tuple[type, Training]:
-    """`train` or `sweep` with the options of the algorithm that the arguments name, and its
+    """A command that trains, with the options of the algorithm that the arguments name, and its
     defaults.
     """
     from logpi.methods.registry import METHODS, name_of_method

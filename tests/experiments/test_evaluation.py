@@ -5,6 +5,7 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import learned, same
 
 import logpi
 from logpi import A2C, LogpiError, Reinforce
@@ -12,7 +13,6 @@ from logpi.cli import main
 from logpi.environments.registry import make_environment
 from logpi.runs.checkpoint import Counters
 from logpi.runs.evaluator import Evaluator
-from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import EVALUATED, STEPS, read_metrics
 from logpi.runs.settings import Settings
 
@@ -20,17 +20,6 @@ METHODS = {
     "reinforce": Reinforce(hidden=(8,), episodes=8, baseline="none", learning_rate=0.02),
     "a2c": A2C(hidden=(8,), environments=8, rollout_steps=16, learning_rate=0.01),
 }
-
-
-def learned(folder):
-    """The arrays of the last checkpoint."""
-    found = dict(np.load(RunFolder.open(folder).checkpoints()[0]))
-    del found["counters"]
-    return found
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
 def evaluations(folder):

@@ -11,6 +11,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import learned, same
 
 import logpi
 from logpi import LogpiError, Reinforce
@@ -34,16 +35,6 @@ class Fails(gym.Wrapper):
             raise ValueError("it is broken")
         return super().step(action)
 """
-
-
-def arrays(folder):
-    found = dict(np.load(RunFolder.open(folder).checkpoints()[0]))
-    del found["counters"]
-    return found
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
 class Own(gym.Wrapper):
@@ -80,8 +71,8 @@ def test_every_run_is_the_one_that_it_is_alone(tmp_path):
         assert run.failure is None
         assert run.evaluation is not None
         assert np.array_equal(run.evaluation.most_probable.returns, alone.evaluation.returns)
-        assert same(arrays(run.folder), arrays(alone.folder))
-    ends = [arrays(run.folder) for run in swept.runs]
+        assert same(learned(run.folder), learned(alone.folder))
+    ends = [learned(run.folder) for run in swept.runs]
     assert not same(ends[0], ends[1])
     assert not same(ends[0], ends[2])
 
@@ -135,7 +126,7 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path):
     done = subprocess.run(command(killed), capture_output=True, text=True, check=True)
     assert "3 of 3" in done.stdout
     for seed in range(3):
-        assert same(arrays(whole / f"seed_{seed}"), arrays(killed / f"seed_{seed}"))
+        assert same(learned(whole / f"seed_{seed}"), learned(killed / f"seed_{seed}"))
     sessions = [RunFolder.open(killed / f"seed_{seed}").sessions for seed in range(3)]
     assert max(len(each) for each in sessions) > 1
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import learned
 
 import logpi
 from logpi import LogpiError, Reinforce
@@ -53,12 +54,6 @@ class Rows(list):
 
     def close(self):
         self.is_closed = True
-
-
-def learned(folder):
-    found = dict(np.load(RunFolder.open(folder).checkpoints()[0]))
-    del found["counters"]
-    return found
 
 
 @pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
@@ -52,10 +53,6 @@ def checkpoint(run):
     found = dict(np.load(RunFolder.open(run.folder).checkpoints()[0]))
     counters = json.loads(found.pop("counters").tobytes())
     return found, counters
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
 def on_cluster(environment, method, actors, out, **options):

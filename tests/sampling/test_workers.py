@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import learned, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
@@ -58,17 +59,6 @@ class Both(gym.Env):
 """
 
 
-def arrays(run):
-    """All arrays of the last checkpoint, but for the counters, which hold seconds."""
-    found = dict(np.load(RunFolder.open(run.folder).checkpoints()[0]))
-    del found["counters"]
-    return found
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
-
-
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """An environment of Dict actions, in a file."""
@@ -107,15 +97,15 @@ def test_a_run_is_the_same_wherever_it_is_played(own, environment, method):
         )
         for workers in (0, 1, 2)
     }
-    alone = arrays(runs[0])
-    assert same(alone, arrays(runs[1]))
-    assert same(alone, arrays(runs[2]))
+    alone = learned(runs[0].folder)
+    assert same(alone, learned(runs[1].folder))
+    assert same(alone, learned(runs[2].folder))
     for workers in (1, 2):
         returns = runs[workers].drawn_evaluation.returns
         assert np.array_equal(returns, runs[0].drawn_evaluation.returns)
     if method == "reinforce":
         other = logpi.train(name, METHODS[method], steps=steps, seed=5, share_size=3, out="other")
-        assert not same(alone, arrays(other))
+        assert not same(alone, learned(other.folder))
 
 
 def test_shares_are_split_without_a_remainder():
@@ -187,7 +177,7 @@ def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method,
     assert not Path("died").exists()
     run = logpi.train("dies.py:Dies", METHODS[method], out="run", workers=2, **options)
     assert Path("died").exists()
-    assert same(arrays(alone), arrays(run))
+    assert same(learned(alone.folder), learned(run.folder))
     told = capfd.readouterr().err
     assert message in told
     assert "their part of the batch is played again" in told
@@ -223,7 +213,7 @@ def test_a_factory_travels_to_workers(tmp_path):
         logpi.train(Long, METHODS["a2c"], steps=500, workers=workers, out=tmp_path / str(workers))
         for workers in (0, 1)
     ]
-    assert same(arrays(runs[0]), arrays(runs[1]))
+    assert same(learned(runs[0].folder), learned(runs[1].folder))
 
     lock = threading.Lock()  # no process can send it
 
@@ -248,8 +238,8 @@ def test_a_network_of_the_user_travels_to_workers(tmp_path, monkeypatch):
         logpi.train("CartPole-v1", method, steps=500, workers=workers, out=f"run{workers}")
         for workers in (0, 1, 2)
     ]
-    assert same(arrays(runs[0]), arrays(runs[1]))
-    assert same(arrays(runs[0]), arrays(runs[2]))
+    assert same(learned(runs[0].folder), learned(runs[1].folder))
+    assert same(learned(runs[0].folder), learned(runs[2].folder))
 
 
 def test_a_worker_that_computes_otherwise_is_refused(tmp_path, monkeypatch):

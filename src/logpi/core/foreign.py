@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+import cloudpickle
+
+from logpi.core.errors import LogpiError
+
 
 def describe(error: BaseException) -> str:
     """An exception in one line: its kind and its message, of which 300 characters are shown."""
@@ -16,6 +20,18 @@ def describe(error: BaseException) -> str:
     if text:
         return f"{kind}: {one_line(text)}"
     return kind
+
+
+def pack(thing: object, name: str, remedy: str) -> bytes:
+    """A thing as bytes that `pickle.loads` reads in another process, with what it refers to.
+
+    **Raises:** `LogpiError` where that cannot travel; `name` says what it is, `remedy` what helps.
+    """
+    try:
+        return cloudpickle.dumps(thing)
+    except Exception as error:
+        what = f"{name} cannot be sent to another process: {describe(error)}"
+        raise LogpiError(f"{what}; {remedy}") from error
 
 
 def one_line(text: str) -> str:

@@ -4,6 +4,7 @@ run.
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -15,6 +16,15 @@ def say(text: str) -> None:
 def say_aside(text: str) -> None:
     """A line on standard error, if that can be written."""
     _write(sys.stderr, text)
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def silence(stream: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from logpi.core.errors import LogpiError
+from logpi.core.say import in_columns
 from logpi.experiments.groups import Group, find_groups
 from logpi.experiments.statistics import (
     LEVEL,
@@ -79,9 +80,8 @@ class Difference:
         return self.p < LEVEL
 
     def __str__(self) -> str:
-        better, worse = (self.ours, self.theirs)
-        if self.ours.values.mean() < self.theirs.values.mean():
-            better, worse = (self.theirs, self.ours)
+        better = max(self.ours, self.theirs, key=lambda scores: scores.values.mean())
+        worse = self.theirs if better is self.ours else self.ours
         how = "paired by seed" if self.test.is_paired else "seeds permuted"
         chance = f"p = {self.p:.2g}, {how}"
         if self.is_real:
@@ -119,13 +119,8 @@ class Comparison:
             count = str(len(each.scores.by_seed))
             estimates = (str(each.mean), str(each.median), str(each.iqm))
             rows.append((each.scores.name, count, *estimates))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
         head = f"{environment}: return of each seed's last evaluation, 95 % intervals over seeds"
-        return "\n".join([head, *lines, *map(str, self.differences[environment])])
+        return "\n".join([head, *in_columns(rows), *map(str, self.differences[environment])])
 
     def to_json(self) -> dict[str, Any]:
         """By environment: `groups` with scores, estimates and profile, and `differences`."""
@@ -189,7 +184,7 @@ def _scores(group: Group, environment: str) -> Scores:
     by_seed: dict[int, float] = {}
     for run in group.runs:
         settings = run.settings
-        evaluation = run.evaluation(run.saved_steps() or 0)
+        evaluation = run.last_evaluation()
         if settings.environment != environment or evaluation is None:
             continue
         if settings.seed in by_seed:

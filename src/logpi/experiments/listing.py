@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from logpi.core.errors import LogpiError
+from logpi.core.say import in_columns
 from logpi.experiments.groups import find_runs
 from logpi.methods.registry import name_of_method
 from logpi.runs.evaluation import Evaluation
@@ -28,8 +29,7 @@ class RunState:
     def of(run: RunFolder) -> "RunState":
         """What the files of a run say."""
         settings = run.settings
-        steps = run.saved_steps() or 0
-        found = run.evaluation(steps)
+        found = run.last_evaluation()
         writer = run.writer()
         if writer is not None:
             state = f"running, {writer}"
@@ -42,7 +42,7 @@ class RunState:
             environment=settings.environment,
             algorithm=name_of_method(settings.algorithm),
             seed=settings.seed,
-            steps=steps,
+            steps=run.saved_steps() or 0,
             budget=settings.steps,
             evaluation=None if found is None else found.most_probable,
             state=state,
@@ -90,8 +90,4 @@ def as_table(states: Iterable[RunState]) -> str:
                 each.state,
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(in_columns(rows))

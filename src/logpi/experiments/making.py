@@ -12,7 +12,7 @@ from logpi.experiments.task import Task
 from logpi.methods.method import Method
 from logpi.methods.reinforce import Reinforce
 from logpi.runs.evaluation import FinalEvaluation
-from logpi.runs.folder import RunFolder, as_file_name, new_folder
+from logpi.runs.folder import RunFolder, new_folder
 from logpi.runs.settings import Settings
 from logpi.sampling.seam import Ray
 
@@ -61,7 +61,7 @@ def folder_of(out: str | Path | None, kind: str, settings: Settings) -> Path:
     """
     if out is not None:
         return Path(out).absolute()
-    return new_folder(Path(kind), as_file_name(Path(settings.environment).name)).absolute()
+    return new_folder(Path(kind), settings.environment).absolute()
 
 
 def require_trainable(environment: EnvironmentLike, settings: Settings) -> None:
@@ -77,5 +77,4 @@ def evaluation_of(folder: Path) -> FinalEvaluation | None:
     """What the policy of a finished run is worth; None where there is no such run."""
     if not folder.is_dir():
         return None
-    found = RunFolder.open(folder)
-    return found.evaluation(found.saved_steps() or 0)
+    return RunFolder.open(folder).last_evaluation()

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import stdtrit
 
 from logpi.core.errors import LogpiError
 from logpi.experiments.groups import Group, find_groups
+from logpi.runs.evaluation import half_width
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import EVALUATED, RETURN, STEPS, read_metrics
 
@@ -76,10 +76,9 @@ def _draw_interval(
     axes: Any, steps: Float[ndarray, " step"], returns: Float[ndarray, "run step"], color: Any
 ) -> None:
     """The 95 % interval of the mean over several runs, Student's t."""
-    count = len(returns)
-    if count < 2:
+    if len(returns) < 2:
         return
-    half = stdtrit(count - 1, 0.975) * returns.std(axis=0, ddof=1) / np.sqrt(count)
+    half = half_width(returns.T)
     middle = returns.mean(axis=0)
     axes.fill_between(steps, middle - half, middle + half, color=color, alpha=0.2, linewidth=0)
 

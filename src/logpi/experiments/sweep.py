@@ -1,6 +1,7 @@
 """A sweep: the runs of several settings and seeds, each in its own folder."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,9 +139,8 @@ def sweep_as(
         for variant, settings in variants
         for seed in chosen
     ]
-    folders = [task.folder for task in tasks]
-    for number, each in enumerate(folders):
-        if each in folders[:number]:
+    for each, count in Counter(task.folder for task in tasks).items():
+        if count > 1:
             raise LogpiError(f"two runs of the sweep are the same run: {each.relative_to(folder)}")
     reporter.start(folder, len(tasks))
     runs: dict[Path, SweptRun] = {}

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import cloudpickle
-
 from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe
+from logpi.core.foreign import pack
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.runs.folder import RunFolder
 from logpi.runs.loop import Observers
@@ -45,11 +43,4 @@ class Task:
 
         **Raises:** `LogpiError` where the environment refers to what cannot travel.
         """
-        try:
-            return cloudpickle.dumps(self)
-        except Exception as error:
-            name = self.settings.environment
-            raise LogpiError(
-                f"{name} cannot be sent to another process: {describe(error)}; give an environment"
-                " by name"
-            ) from error
+        return pack(self, self.settings.environment, "give an environment by name")

@@ -399,10 +399,10 @@ def read_space(path: Path) -> dict[str, Search]:
             case list() if tried:
                 space[name] = OneOf(tuple(as_number(value) for value in tried))
             case {"low": low, "high": high, **rest} if not rest:
-                low, high = as_number(low), as_number(high)
-                valid = all(isinstance(end, int | float) for end in (low, high)) and 0 < low < high
+                ends = [as_number(low), as_number(high)]
+                valid = all(isinstance(end, int | float) for end in ends) and 0 < ends[0] < ends[1]
                 require(valid, f"{path}: {name}", "low and high, 0 < low < high", tried)
-                space[name] = Between(low, high)
+                space[name] = Between(*ends)
             case _:
                 expected = "a list of values, or low and high"
                 require(False, f"{path}: {name}", expected, tried)

@@ -35,14 +35,19 @@ def mean_interval(values: Float[ndarray, " number"]) -> tuple[float, float]:
     """95 % confidence interval of the mean of some numbers, Student's t; infinite for a single
     one.
     """
-    from scipy.special import stdtrit
-
-    count = len(values)
-    if count < 2:
+    if len(values) < 2:
         return -math.inf, math.inf
     mean = float(values.mean())
-    half = float(stdtrit(count - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(count)
+    half = float(half_width(values))
     return mean - half, mean + half
+
+
+def half_width(values: Float[ndarray, "*row number"]) -> Float[ndarray, "*row"] | float:
+    """How far the 95 % confidence interval of the mean of each row reaches, Student's t."""
+    from scipy.special import stdtrit
+
+    count = values.shape[-1]
+    return stdtrit(count - 1, 0.975) * values.std(axis=-1, ddof=1) / math.sqrt(count)
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,11 @@ def _file_errors(doing: str) -> Generator[None]:
         ) from error
 
 
-def new_folder(parent: Path, base: str) -> Path:
-    """`parent/base_N` with the first free N; another run that starts at the same time takes
+def new_folder(parent: Path, environment: str) -> Path:
+    """`parent/ENV_N` with the first free N; another run that starts at the same time takes
     another.
     """
+    base = as_file_name(Path(environment).name)
     numbers = itertools.count(1)
     with _file_errors(f"create a run folder in {parent}"):
         parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ class RunFolder:
         **Raises:** `LogpiError` where the folder exists or cannot be written.
         """
         if path is None:
-            path = new_folder(Path("runs"), as_file_name(Path(settings.environment).name))
+            path = new_folder(Path("runs"), settings.environment)
         elif path.exists() and not _is_blank(path):
             is_run = (path / "config.json").is_file()
             if is_run:
@@ -272,6 +273,10 @@ class RunFolder:
         except (LogpiError, LookupError, TypeError, ValueError, OverflowError):
             pass
         return None
+
+    def last_evaluation(self) -> FinalEvaluation | None:
+        """The evaluation of the run as it is saved, if it is finished."""
+        return self.evaluation(self.saved_steps() or 0)
 
     def save_evaluation(
         self, steps: int, evaluation: FinalEvaluation, threshold: float | None

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import cloudpickle
 import gymnasium as gym
 
-from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe
+from logpi.core.foreign import pack
 from logpi.environments.registry import make_host_environment
 from logpi.environments.spec import EnvironmentSpec, HostEnvironment
 from logpi.sampling.host.shares import Shares
@@ -40,13 +38,8 @@ class Role:
 
         **Raises:** `LogpiError` where it refers to what cannot travel.
         """
-        try:
-            return cloudpickle.dumps(self)
-        except Exception as error:
-            raise LogpiError(
-                f"{self.spec.name} cannot be sent to another process: {describe(error)}; give an"
-                " environment by name, or leave out --workers and --rollouts"
-            ) from error
+        remedy = "give an environment by name, or leave out --workers and --rollouts"
+        return pack(self, self.spec.name, remedy)
 
     def make_environment(self) -> HostEnvironment:
         """The environment, in the process that plays it."""
