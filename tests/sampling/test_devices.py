@@ -93,7 +93,7 @@ def test_devices_that_cannot_be_had_are_refused(tmp_path):
 
 
 JOINED = """
-import sys
+import sys, time
 import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 import logpi
@@ -103,6 +103,7 @@ METHODS = {
     "ppo": logpi.PPO(hidden=(8,), environments=16, rollout_steps=16, epochs=2, minibatches=2),
 }
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
+time.sleep(35 * int(sys.argv[2]))
 for name, method in METHODS.items():
     run = logpi.train(
         "gymnax:CartPole-v1", method, steps=600, seed=SEED, devices=4, out=name,
@@ -137,8 +138,9 @@ def joined(program, folder):
 
 @pytest.mark.slow
 def test_processes_that_are_joined_learn_what_one_learns(tmp_path):
-    """Two processes of two devices, and one of four: the same policy within rounding. The first
-    process writes the folder. Control: another seed is another policy.
+    """Two processes of two devices, and one of four: the same policy within rounding, though the
+    second begins 35 s late, more than JAX waits for by itself. The first process writes the folder.
+    Control: another seed is another policy.
     """
     here = tmp_path / "joined"
     here.mkdir()

@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -35,13 +36,24 @@ class Devices:
             raise LogpiError(
                 f"--devices {count} cannot share {copies} copies of the environment equally"
             )
-        if jax.process_count() > 1:
-            if count < len(found):
-                joined = f"{jax.process_count()} processes with {len(found)} devices are joined"
-                raise LogpiError(f"--devices {count}: {joined}, give --devices {len(found)}")
-            # they find each other now; each may then compile for as long as it takes
-            multihost_utils.sync_global_devices("copies")
+        if jax.process_count() > 1 and count < len(found):
+            joined = f"{jax.process_count()} processes with {len(found)} devices are joined"
+            raise LogpiError(f"--devices {count}: {joined}, give --devices {len(found)}")
         self._mesh = Mesh(found[:count], (_COPIES,))
+        if jax.process_count() > 1:
+            self._meet()
+
+    def _meet(self) -> None:
+        """Joins the devices of all processes, as soon as the last process is here.
+
+        JAX joins devices at the first sum over them, and gives up where a process is 30 s late.
+        Here each waits for all before that sum, and may then compile for as long as it takes.
+        """
+        with multihost_utils.live_devices(jax.devices()):
+            here = np.zeros(len(jax.local_devices()), np.int32)
+            by_copy = jax.make_array_from_process_local_data(self._by_copy, here)
+            jax.jit(jnp.sum)(by_copy).block_until_ready()
+            self.agree(0)
 
     def place(self, learner: Learner) -> Learner:
         """The learner where its program wants it."""
