@@ -1,5 +1,7 @@
 """What several layers of tests share."""
 
+from pathlib import Path
+
 import equinox as eqx
 import gymnasium as gym
 import jax
@@ -144,7 +146,7 @@ def random_trajectory(random, time=7, env=4, discrete=True):
 
 def learned(folder):
     """All arrays of a run's last checkpoint, but for the counters, which hold seconds."""
-    found = dict(np.load(RunFolder.open(folder).checkpoints()[0]))
+    found = dict(np.load(RunFolder.open(Path(folder)).checkpoints()[0]))
     del found["counters"]
     return found
 

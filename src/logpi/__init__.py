@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from logpi.methods.reinforce import Reinforce as Reinforce
     from logpi.methods.trust_region import TRPO as TRPO
     from logpi.runs.callbacks import Callback as Callback, Progress as Progress
-    from logpi.runs.evaluation import Evaluation as Evaluation, evaluate as evaluate
+    from logpi.runs.evaluation import Evaluation as Evaluation
     from logpi.runs.loop import Run as Run
     from logpi.runs.metrics import Tracker as Tracker, WandbTracker as WandbTracker
-    from logpi.runs.training import load as load, resume as resume, train as train
+    from logpi.runs.trained import evaluate as evaluate, load as load
+    from logpi.runs.training import resume as resume, train as train
     from logpi.sampling.seam import Ray as Ray
     from logpi.theory.exact import (
         exact_gradient as exact_gradient,
@@ -61,7 +62,7 @@ _MODULES = {
     "Tracker": "runs.metrics",
     "WandbTracker": "runs.metrics",
     "Evaluation": "runs.evaluation",
-    "evaluate": "runs.evaluation",
+    "evaluate": "runs.trained",
     "FiniteMDP": "theory.mdp",
     "exact_gradient": "theory.exact",
     "exact_objective": "theory.exact",
@@ -70,7 +71,7 @@ _MODULES = {
     "plot": "experiments.plotting",
     "Ray": "sampling.seam",
     "Run": "runs.loop",
-    "load": "runs.training",
+    "load": "runs.trained",
     "resume": "runs.training",
     "sweep": "experiments.sweep",
     "train": "runs.training",

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -46,6 +46,26 @@ def _reads_steps(parse: Callable[[list[str]], int]) -> PrimitiveConstructorSpec[
     )
 
 
+def _parse_arguments(words: list[str]) -> dict[str, Any]:
+    from logpi.runs.settings import parse_value
+
+    pairs = [word.partition("=") for word in words]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ValueError(f"must be such as gravity=-5, got {' '.join(words)!r}")
+    return {name: parse_value(value) for name, _, value in pairs}
+
+
+# How the command line reads the arguments of an environment.
+EnvironmentArguments = Annotated[
+    Mapping[str, Any],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE",
+        instance_from_str=_parse_arguments,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{name}={json.dumps(x)}" for name, x in value.items()],
+    ),
+]
 Steps = Annotated[int, _reads_steps(_parse_steps)]
 StepsOrNone = Annotated[int, _reads_steps(_parse_steps_or_none)]
 
@@ -65,6 +85,11 @@ class Training:
     win."""
     max_episode_steps: int | None = None
     """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
+    env_kwargs: EnvironmentArguments = field(default_factory=dict)
+    """Arguments with which the environment is made, such as gravity=-5 enable_wind=true."""
+    wrapper: str | None = None
+    """FILE.py:NAME of a function from an environment to another, such as the class of a
+    wrapper."""
     workers: int | None = None
     """Processes that play beside this one, or actors of Ray. By default as many as make training
     faster, which is measured."""
@@ -128,7 +153,7 @@ class Train(Training):
         from logpi.runs.training import train_as
 
         settings = self.settings()
-        made = make_environment(self.environment, self.max_episode_steps)
+        made = make_environment(self.environment, settings.environment_options)
         exist = "resume" if self.resume_if_exists else "refuse"
         train_as(settings, made, self.out, exist, Observers(_reporter()))
 
@@ -270,6 +295,10 @@ class Evaluate:
     """Play the policy that was best in the evaluations on the way, not the latest."""
     env: str | None = None
     """Another environment than the run's, with the same spaces."""
+    env_kwargs: EnvironmentArguments | None = None
+    """Arguments with which the environment is made; by default the run's."""
+    wrapper: str | None = None
+    """FILE.py:NAME of a wrapper of the environment; by default the run's."""
     sampled: bool = False
     """Draw actions from the policy instead of taking the most probable one."""
     seed: int | None = None
@@ -280,19 +309,18 @@ class Evaluate:
     """Import the Python files that the run names, although somebody else has made it."""
 
     def run(self) -> None:
-        from logpi.runs.evaluation import evaluate
-        from logpi.runs.folder import RunFolder
-        from logpi.runs.training import load
+        from logpi.runs.trained import evaluate
 
-        settings = RunFolder.open(self.run_folder).settings
-        trusted = self.trust or _agrees(self.run_folder)
         result = evaluate(
-            load(self.run_folder, which="best" if self.best else "latest", trust=trusted),
-            self.env or settings.environment,
+            self.run_folder,
+            self.env,
             self.episodes,
+            which="best" if self.best else "latest",
             deterministic=not self.sampled,
-            seed=settings.seed if self.seed is None else self.seed,
-            max_episode_steps=settings.max_episode_steps,
+            seed=self.seed,
+            env_kwargs=self.env_kwargs,
+            wrapper=self.wrapper,
+            trust=self.trust or _agrees(self.run_folder),
         )
         if self.json:
             print(json.dumps(result.to_json()))
@@ -466,13 +494,19 @@ class Doctor:
     """Random actions to take."""
     max_episode_steps: int | None = None
     """Replace the environment's time limit."""
+    env_kwargs: EnvironmentArguments = field(default_factory=dict)
+    """Arguments with which the environment is made."""
+    wrapper: str | None = None
+    """FILE.py:NAME of a wrapper of the environment."""
     json: bool = False
     """Print the findings as JSON."""
 
     def run(self) -> int:
         from logpi.environments.doctor import examine, to_json
+        from logpi.environments.options import EnvironmentOptions
 
-        findings = examine(self.environment, self.steps, self.max_episode_steps)
+        options = EnvironmentOptions(self.max_episode_steps, self.env_kwargs, self.wrapper)
+        findings = examine(self.environment, self.steps, options)
         print(json.dumps(to_json(findings)) if self.json else "\n".join(map(str, findings)))
         return int(any(finding.status == "wrong" for finding in findings))
 

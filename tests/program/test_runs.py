@@ -156,6 +156,7 @@ def test_algorithms_and_seeds_that_are_none(tmp_path):
             " logpi.PPO()",
             "logpi.train('CartPole-v1', logpi.PPO)": "algorithm must be an options object",
             "logpi.evaluate(None, 'CartPole-v1', seed=1.5)": "seed must be a whole number",
+            "logpi.evaluate(None, 'CartPole-v1')": "policy must be a policy, a run or its folder",
         }
     )
     with pytest.raises(LogpiError, match="seed must be a whole number"):

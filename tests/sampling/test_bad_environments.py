@@ -14,6 +14,7 @@ from helpers import small_policy
 from logpi import LogpiError, Reinforce
 from logpi.core.randomness import Stream, batch_key
 from logpi.environments.host.local import LocalGroup
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.sampling.compiled.episodes import sample_episodes
@@ -144,7 +145,7 @@ def test_a_discrete_observation_outside_its_space_is_named():
         def step(self, action):
             return 3, 0.0, False, False, {}
 
-    environment = make_environment(Outside, max_episode_steps=5)
+    environment = make_environment(Outside, EnvironmentOptions(5))
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (4,), np.random.default_rng(0))
     group = LocalGroup(environment, 3)
@@ -249,14 +250,14 @@ def test_what_lies_beyond_an_end_is_not_learned_from():
 )
 def test_time_limits_that_cannot_be_replaced(source, limit, message):
     with pytest.raises(LogpiError, match=message):
-        make_environment(source, limit)
-    assert make_environment(source, 1000).spec.max_episode_steps == 1000
+        make_environment(source, EnvironmentOptions(limit))
+    assert make_environment(source, EnvironmentOptions(1000)).spec.max_episode_steps == 1000
 
 
 @pytest.mark.parametrize("source", ["ALE/Pong-v5", "CartPole-v1", "gymnax:CartPole-v1"])
 def test_a_time_limit_is_one_of_steps(source):
     """Not of frames, of which Atari has four a step."""
-    environment = make_environment(source, 7)
+    environment = make_environment(source, EnvironmentOptions(7))
     assert environment.spec.max_episode_steps == 7
     if isinstance(environment, CompiledEnvironment):
         (state, _), key = environment.reset(jax.random.key(0)), jax.random.key(1)

@@ -12,6 +12,7 @@ from logpi import LogpiError
 from logpi.environments.doctor import examine
 from logpi.environments.host.group import EnvironmentFailure
 from logpi.environments.host.local import LocalGroup
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.environments.spec import HostEnvironment
 from logpi.runs.evaluation import require_fitting
@@ -49,7 +50,7 @@ def policy_for(spec, random, **options):
 )
 def test_a_time_limit_of_its_own_is_kept_and_can_be_replaced(factory):
     for asked, limit in ((None, 50), (7, 7)):
-        environment = make_environment(factory, asked)
+        environment = make_environment(factory, EnvironmentOptions(asked))
         assert environment.spec.max_episode_steps == limit
         assert isinstance(environment, HostEnvironment)
         assert environment.make is not None

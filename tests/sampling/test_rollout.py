@@ -13,6 +13,7 @@ from scipy import stats
 
 from logpi.core.randomness import Stream, batch_key
 from logpi.environments.host.local import LocalGroup
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment, make_host_environment
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.host.episodes import HostEpisodes
@@ -51,7 +52,7 @@ def draw(request):
 
             sample = compiled
         else:
-            environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=mdp.horizon)
+            environment = make_environment(lambda: FiniteEnv(mdp), EnvironmentOptions(mdp.horizon))
             player = episodes(environment, COPIES, seed)
 
             def sample(b):
@@ -205,7 +206,7 @@ def test_some_copies_can_be_left_out():
 
 def test_zero_noise_takes_the_most_probable_action(random):
     mdp, logits = random_mdp(random), np.array([[3.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
-    environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=3)
+    environment = make_environment(lambda: FiniteEnv(mdp), EnvironmentOptions(3))
     player = episodes(environment, 50, 0)
     policy = tabular_policy(np.asarray(logits, np.float32))
     played = player.play(policy, Stream.EVALUATION, 0, no_noise(policy.head, 50), started=50)
@@ -229,7 +230,7 @@ class Continuous(gym.Env):
 
 @pytest.mark.parametrize("actions", ["normal", "tanh-normal"])
 def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(actions):
-    environment = make_environment(Continuous, max_episode_steps=30)
+    environment = make_environment(Continuous, EnvironmentOptions(30))
     spaces = environment.spec.observation_space, environment.spec.action_space
     policy = small_policy(*spaces, (8,), np.random.default_rng(0), actions=actions)
     batch = episodes(environment, 20, 0).sample(policy, 0)[0]

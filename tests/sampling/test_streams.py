@@ -11,6 +11,7 @@ from test_rollout import BATCHES, COPIES, LEVEL, p_value
 from logpi import A2C
 from logpi.core.randomness import Stream, batch_key
 from logpi.environments.host.local import LocalGroup
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.sampling.compiled.sampler import CompiledSampler
 from logpi.sampling.compiled.streams import sample_rollout
@@ -46,7 +47,7 @@ def stream(request):
             first, unfinished = draw(unfinished, keys[0])
             second, _ = draw(unfinished, keys[1])
         else:
-            environment = make_environment(lambda: FiniteEnv(mdp), max_episode_steps=mdp.horizon)
+            environment = make_environment(lambda: FiniteEnv(mdp), EnvironmentOptions(mdp.horizon))
             shares = Shares(range(COPIES), 4)
             group = LocalGroup(environment, COPIES)
             streams = HostStreams(environment.spec, group, shares, ROWS, seed, never)

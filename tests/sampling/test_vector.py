@@ -15,6 +15,7 @@ import logpi
 from logpi import A2C, LogpiError, Reinforce
 from logpi.core.trajectory import Trajectory
 from logpi.environments.host.local import make_group
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.estimators.returns import advantages
 from logpi.sampling.host.episodes import HostEpisodes
@@ -108,7 +109,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(
         LogpiError, match="has a time limit of its own, 500; use CartPole-v1 for another"
     ):
-        make_environment(NAME, max_episode_steps=100)
+        make_environment(NAME, EnvironmentOptions(100))
 
 
 def test_a_vector_environment_is_cut_by_itself_alone(monkeypatch):

@@ -18,6 +18,7 @@ from helpers import learned, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.networks.heads import CategoricalHead
 from logpi.runs.folder import RunFolder
@@ -329,7 +330,7 @@ def slow(tmp_path, monkeypatch):
         path = tmp_path / f"slow_{workers_too}_{remembers}.py"
         constants = f"WORKERS_TOO, TRAINING, REMEMBERS = {workers_too}, {os.getpid()}, {remembers}"
         path.write_text(f"{constants}\n{SLOW}")
-        return make_environment(f"{path}:Slow", max_episode_steps=30)
+        return make_environment(f"{path}:Slow", EnvironmentOptions(30))
 
     return make
 

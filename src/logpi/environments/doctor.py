@@ -14,6 +14,7 @@ from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe, exits_raised
 from logpi.core.quantities import BEYOND, LARGEST
 from logpi.environments.host.group import EnvironmentFailure, reset_answer, step_answer
+from logpi.environments.options import NO_OPTIONS, EnvironmentOptions
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
 from logpi.networks.options import NetworkOptions
@@ -119,14 +120,14 @@ def _compiled_copy(environment: CompiledEnvironment) -> Callable[[], Copy]:
 
 @exits_raised()
 def examine(
-    environment: EnvironmentLike, steps: int = 2000, max_episode_steps: int | None = None
+    environment: EnvironmentLike, steps: int = 2000, options: EnvironmentOptions = NO_OPTIONS
 ) -> list[Finding]:
     """Play random actions and compare what comes back with what was declared.
 
     **Raises:** `LogpiError` where the environment cannot be made, or fails while it is played.
     """
     require(is_whole(steps) and steps >= 1, "steps", "a whole number >= 1", steps)
-    made = make_environment(environment, max_episode_steps)
+    made = make_environment(environment, options)
     spec = made.spec
     copies = _copies(made)
     policy = make_policy(

@@ -3,9 +3,8 @@ FiniteMDP.
 """
 
 import contextlib
-import hashlib
-import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from logpi.core.checks import is_whole, require, shown
+from logpi.core.checks import shown
 from logpi.core.errors import LogpiError
-from logpi.core.foreign import describe, exits_raised, faults_ignored, one_line
+from logpi.core.foreign import exits_raised, faults_ignored, one_line
 from logpi.core.signals import CLOSING, at_most
 from logpi.core.user_files import is_file_source, load_from_file, name_of
+from logpi.environments.options import NO_OPTIONS, EnvironmentOptions, digest_of
 from logpi.environments.spec import (
     ATARI_LIMIT,
     UNDECLARED_LIMIT,
@@ -34,7 +34,7 @@ from logpi.theory.mdp import FiniteMDP
 from logpi.theory.processes import load_mdp
 
 EnvironmentLike: TypeAlias = (
-    str | FiniteMDP | CompiledEnvironment | HostEnvironment | Callable[[], gym.Env]
+    str | FiniteMDP | CompiledEnvironment | HostEnvironment | Callable[..., gym.Env]
 )
 
 # Packages whose environments Gymnasium knows once they are imported, by the beginning of their ids.
@@ -54,65 +54,58 @@ _EXTRAS = {
 
 
 def make_environment(
-    source: EnvironmentLike, max_episode_steps: int | None = None
+    source: EnvironmentLike, options: EnvironmentOptions = NO_OPTIONS
 ) -> HostEnvironment | CompiledEnvironment:
-    """The environment that `source` names or is.
+    """The environment that `source` names or is, with what is asked of it.
 
-    `max_episode_steps` replaces the time limit, except of a finite MDP and of what is made already.
-    A Gymnasium environment that declares none gets `UNDECLARED_LIMIT`.
+    A finite MDP and what is made already take no options. A Gymnasium environment that declares no
+    time limit gets `UNDECLARED_LIMIT`.
 
     **Raises:** `LogpiError` with the near names for an unknown one, the extra to install for a
-    missing package, and where a time limit cannot be replaced.
+    missing package, and where an option does not fit.
     """
-    limit = max_episode_steps
-    require(
-        limit is None or (is_whole(limit) and limit >= 1),
-        "max_episode_steps",
-        "a whole number >= 1",
-        limit,
-    )
     match source:
         case HostEnvironment() | CompiledEnvironment():
-            return _as_made(source, max_episode_steps)
+            return _as_made(source, options)
         case FiniteMDP():
-            return _finite(source, "finite-mdp", max_episode_steps)
+            return _finite(source, "finite-mdp", options)
         case str() if source.startswith("gymnax:"):
             from logpi.environments.compiled.gymnax import gymnax_environment
 
-            return gymnax_environment(source.removeprefix("gymnax:"), max_episode_steps)
+            return gymnax_environment(source.removeprefix("gymnax:"), options)
         case str() if source.startswith("brax:"):
             from logpi.environments.compiled.brax import brax_environment
 
-            return brax_environment(source.removeprefix("brax:"), max_episode_steps)
+            return brax_environment(source.removeprefix("brax:"), options)
         case str() if source.startswith("jumanji:"):
             from logpi.environments.compiled.jumanji import jumanji_environment
 
-            return jumanji_environment(source.removeprefix("jumanji:"), max_episode_steps)
+            return jumanji_environment(source.removeprefix("jumanji:"), options)
         case str() if source.startswith("envpool:"):
             from logpi.environments.host.pool import pool_environment
 
-            return pool_environment(source.removeprefix("envpool:"), max_episode_steps)
+            return pool_environment(source.removeprefix("envpool:"), options)
         case str() if source.startswith("vector:"):
-            return _vector(source.removeprefix("vector:"), max_episode_steps)
+            return _vector(source.removeprefix("vector:"), options)
         case str() if source.startswith("finite:"):
-            return _finite(load_mdp(source.removeprefix("finite:")), source, max_episode_steps)
+            return _finite(load_mdp(source.removeprefix("finite:")), source, options)
         case str() if is_file_source(source):
             made = load_from_file(source)
             if isinstance(made, FiniteMDP):
-                return _finite(made, source, max_episode_steps)
+                return _finite(made, source, options)
             if isinstance(made, CompiledEnvironment):
-                return _as_made(made, max_episode_steps)
-            return make_host_environment(source, max_episode_steps)
+                return _as_made(made, options)
+            return make_host_environment(source, options)
         case str():
-            return make_host_environment(source, max_episode_steps)
+            return make_host_environment(source, options)
         case _:
-            return make_host_environment(source, max_episode_steps)
+            return make_host_environment(source, options)
 
 
 def _as_made(
-    environment: HostEnvironment | CompiledEnvironment, max_episode_steps: int | None
+    environment: HostEnvironment | CompiledEnvironment, options: EnvironmentOptions
 ) -> HostEnvironment | CompiledEnvironment:
-    _keeps_its_limit(environment.spec.name, max_episode_steps, environment.spec.max_episode_steps)
+    options.require_none(environment.spec.name, environment.spec.max_episode_steps)
     if isinstance(environment, CompiledEnvironment):
         from logpi.environments.compiled.soundness import require_sound
 
@@ -120,80 +113,70 @@ def _as_made(
     return environment
 
 
-def _vector(name: str, max_episode_steps: int | None) -> HostEnvironment:
+def _vector(name: str, options: EnvironmentOptions) -> HostEnvironment:
     from logpi.environments.host.vector import vector_environment
 
     with contextlib.suppress(ModuleNotFoundError):
         _register_package(name)
-    return vector_environment(name, max_episode_steps)
+    return vector_environment(name, options)
 
 
-def _finite(mdp: FiniteMDP, name: str, max_episode_steps: int | None) -> CompiledEnvironment:
+def _finite(mdp: FiniteMDP, name: str, options: EnvironmentOptions) -> CompiledEnvironment:
     from logpi.environments.compiled.finite import finite_environment
 
-    _keeps_its_limit(name, max_episode_steps, mdp.horizon)
+    options.require_none(name, mdp.horizon)
     return finite_environment(mdp, name)
 
 
-def _keeps_its_limit(name: str, asked: int | None, own: int) -> None:
-    if asked is not None and asked != own:
-        raise LogpiError(
-            f"the time limit of {name} is part of it, {own} steps: --max-episode-steps cannot"
-            " replace it"
-        )
-
-
 def make_host_environment(
-    source: str | Callable[[], gym.Env], max_episode_steps: int | None
+    source: str | Callable[..., gym.Env], options: EnvironmentOptions
 ) -> HostEnvironment:
     """A Gymnasium environment by id, by `FILE:NAME`, or by a factory.
 
     **Raises:** `LogpiError` where it cannot be made.
     """
     if not isinstance(source, str):
-        return _host(source, name_of(source), source, max_episode_steps, {})
+        return _host(source, name_of(source), source, options, {})
     if is_file_source(source):
-        path = Path(source.rpartition(":")[0])
+        file, _, name = source.rpartition(":")
+        path = Path(file)
         identity = {}
         if path.is_file():
-            identity["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        anywhere = f"{path.resolve()}:{source.rpartition(':')[2]}"
-        return _host(load_from_file(source), source, anywhere, max_episode_steps, identity)
-    return _host(lambda: _make_registered(source), source, source, max_episode_steps, {})
+            identity["sha256"] = digest_of(path)
+        return _host(load_from_file(source), source, f"{path.resolve()}:{name}", options, identity)
+    return _host(partial(_make_registered, source), source, source, options, {})
 
 
 @exits_raised()
 def _host(
     factory: Any,
     name: str,
-    source: str | Callable[[], gym.Env],
-    max_episode_steps: int | None,
+    source: str | Callable[..., gym.Env],
+    options: EnvironmentOptions,
     identity: Mapping[str, object],
 ) -> HostEnvironment:
     if isinstance(factory, gym.Env):
         raise LogpiError(
             "give the environment's id or a factory, such as a function: copies of it are made"
         )
-    first = _called(factory, name)
-    if not isinstance(first, gym.Env):
-        raise LogpiError(f"{name} gives a {type(first).__name__}, not a gymnasium.Env")
-    for name_of_space in ("observation_space", "action_space"):
-        if not isinstance(getattr(first, name_of_space, None), gym.Space):
-            raise LogpiError(f"{name} has no {name_of_space}")
+    first = options.make(factory, name)
+    _require_environment(first, name)
+    first = options.wrapped(first, name)
+    _require_environment(first, f"{name} in {options.wrapper}")
     try:
         view = policy_view(first)
     except LogpiError as error:
         raise LogpiError(f"{name}: {error}") from None
     first = view(first)
     declared = _declared_limit(first)
-    limit = max_episode_steps or declared or UNDECLARED_LIMIT
+    limit = options.max_episode_steps or declared or UNDECLARED_LIMIT
     spec = EnvironmentSpec(
         name=name,
         observation_space=first.observation_space,
         action_space=first.action_space,
         max_episode_steps=limit,
         reward_threshold=getattr(first.spec, "reward_threshold", None),
-        identity={"gymnasium": version("gymnasium"), **identity},
+        identity={"gymnasium": version("gymnasium"), **identity, **options.identity()},
         masked=isinstance(first, MaskFirst),
         origin=_origin(first),
         unflattened=unflattened_space(first),
@@ -202,12 +185,24 @@ def _host(
         first.close()
 
     def make() -> gym.Env:
-        environment = view(_called(factory, name))
+        environment = view(options.wrapped(options.make(factory, name), name))
         if limit == declared:
             return environment
         return _limited(environment, limit)
 
-    return HostEnvironment(spec, make, source)
+    return HostEnvironment(spec, make, source, options)
+
+
+def _require_environment(made: object, name: str) -> None:
+    """Refuse what is no environment.
+
+    **Raises:** `LogpiError`.
+    """
+    if not isinstance(made, gym.Env):
+        raise LogpiError(f"{name} gives a {type(made).__name__}, not a gymnasium.Env")
+    for name_of_space in ("observation_space", "action_space"):
+        if not isinstance(getattr(made, name_of_space, None), gym.Space):
+            raise LogpiError(f"{name} has no {name_of_space}")
 
 
 def _origin(environment: gym.Env) -> tuple[float, ...] | None:
@@ -248,19 +243,6 @@ def _time_limit(environment: gym.Env) -> gym.wrappers.TimeLimit | None:
     return None
 
 
-def _called(factory: Callable[[], Any], name: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is out of date.*")
-            return factory()
-    except LogpiError:
-        raise
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise LogpiError(f"{name} could not be made: {describe(error)}") from error
-
-
 def _register_package(name: str) -> None:
     """Make a package's environments known to Gymnasium, if `name` is one of them.
 
@@ -283,15 +265,15 @@ def _atari(environment: gym.Env) -> gym.Env:
     return gym.wrappers.TimeLimit(stacked, ATARI_LIMIT)
 
 
-def _make_registered(name: str) -> gym.Env:
+def _make_registered(name: str, **kwargs: Any) -> gym.Env:
     """gymnasium.make with errors for people; Atari with its standard wrappers."""
     try:
         _register_package(name)
         # The checker only warns, and costs a tenth of a cheap step; what it checks is checked for
         # every step here.
         if name.startswith("ALE/"):
-            return _atari(gym.make(name, frameskip=1, disable_env_checker=True))
-        return gym.make(name, disable_env_checker=True)
+            return _atari(gym.make(name, disable_env_checker=True, **{"frameskip": 1, **kwargs}))
+        return gym.make(name, disable_env_checker=True, **kwargs)
     except gym.error.DependencyNotInstalled as error:
         entry = str(gym.spec(name).entry_point).lower()
         extra = next(

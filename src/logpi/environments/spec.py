@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +12,7 @@ import numpy as np
 from logpi.core.checks import shown
 from logpi.core.errors import LogpiError
 from logpi.core.quantities import LARGEST
+from logpi.environments.options import EnvironmentOptions
 
 # Time limit of an environment that declares none: a whole-episode method needs every episode to
 # end.
@@ -67,14 +68,16 @@ class EnvironmentSpec:
 class HostEnvironment:
     """A Gymnasium environment, stepped from Python. `make()` gives a fresh copy.
 
-    `source` is its name or its factory, so that another process can make it too. `pool(count)`
-    gives many copies at once, as a `Group`, where a package steps them together itself.
+    `source` is its name or its factory, so that another process can make it too, with `options`.
+    `pool(count)` gives many copies at once, as a `Group`, where a package steps them together
+    itself.
     `step_limit` is the seconds that a reset or a step of all copies may take.
     """
 
     spec: EnvironmentSpec
     make: Callable[[], gym.Env] | None
-    source: str | Callable[[], gym.Env] | None
+    source: str | Callable[..., gym.Env] | None
+    options: EnvironmentOptions = field(default_factory=EnvironmentOptions)
     pool: Callable[[int], Any] | None = None
     step_limit: float | None = None
 

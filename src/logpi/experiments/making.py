@@ -69,7 +69,7 @@ def require_trainable(environment: EnvironmentLike, settings: Settings) -> None:
 
     **Raises:** `LogpiError`.
     """
-    made = make_environment(environment, settings.max_episode_steps)
+    made = make_environment(environment, settings.environment_options)
     settings.algorithm.require_usable(settings.algorithm.make_learner(made.spec, settings.seed))
 
 

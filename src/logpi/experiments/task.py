@@ -31,7 +31,7 @@ class Task:
         """Make the run, to its end. Returns why it has failed, if it has."""
         try:
             RunFolder.wait_for_writer(self.folder, ENDING)
-            made = make_environment(self.environment, self.settings.max_episode_steps)
+            made = make_environment(self.environment, self.settings.environment_options)
             observers = Observers(SilentReporter())
             train_as(self.settings, made, self.folder, "resume", observers)
         except LogpiError as error:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -11,19 +11,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from logpi.core.checks import is_whole, require, require_seed
 from logpi.core.errors import LogpiError
-from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import EnvironmentSpec, space_to_json
 from logpi.networks.encoder import Encoder
 from logpi.networks.heads import Head, NormalHead, ProductHead, action_head
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
-from logpi.sampling.choose import make_sampler
 from logpi.sampling.seam import FEWEST_EVALUATED, Sampler
 
-# Episodes that run side by side.
-COPIES = 16
 # At the end of a run at most so many episodes are played in each way of acting, and this share of
 # the run's steps is spent on both: a step of evaluation takes a quarter to a half of the time of
 # one of training.
@@ -93,34 +88,6 @@ class Evaluation:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def evaluate(
-    policy: Policy,
-    environment: EnvironmentLike,
-    episodes: int = 100,
-    *,
-    deterministic: bool = True,
-    seed: int = 0,
-    max_episode_steps: int | None = None,
-) -> Evaluation:
-    """Run fresh episodes, taking the most probable action, or one drawn from the policy if not
-    `deterministic`.
-
-    The episodes of a seed are the same at every call, and never those of a training run.
-
-    **Raises:** `LogpiError` where the environment's spaces are not those of the policy.
-    """
-    require(is_whole(episodes) and episodes >= 1, "episodes", "a whole number >= 1", episodes)
-    require_seed(seed)
-    made = make_environment(environment, max_episode_steps)
-    require_fitting(policy, made.spec)
-    made = replace(made, spec=replace(made.spec, origin=policy.origin))
-    sampler = make_sampler(made, min(COPIES, episodes), seed)
-    try:
-        return Evaluation(*sampler.evaluate(policy, episodes, deterministic))
-    finally:
-        sampler.close()
 
 
 @dataclass(frozen=True)

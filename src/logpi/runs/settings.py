@@ -26,6 +26,7 @@ from logpi.core.checks import (
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import one_line
 from logpi.core.user_files import is_file_source
+from logpi.environments.options import EnvironmentOptions
 from logpi.methods.method import Method
 from logpi.methods.registry import METHODS, name_of_method
 from logpi.methods.reinforce import Reinforce
@@ -48,6 +49,8 @@ class Settings:
     steps: int = 100_000
     seed: int = 0
     max_episode_steps: int | None = None
+    env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    wrapper: str | None = None
     workers: int | None = None
     share_size: int = SHARE_SIZE
     rollouts: RolloutsName = "local"
@@ -69,8 +72,8 @@ class Settings:
         require(known, "algorithm", "an options object such as logpi.PPO()", self.algorithm)
         object.__setattr__(self, "steps", step_count(self.steps))
         require_seed(self.seed)
-        least_of = {"max_episode_steps": 1, "workers": 0, "devices": 1, "checkpoint_every": 1}
-        least_of["evaluate_every"] = 0
+        _ = self.environment_options  # which refuses what does not fit
+        least_of = {"workers": 0, "devices": 1, "checkpoint_every": 1, "evaluate_every": 0}
         for name, least in least_of.items():
             value = getattr(self, name)
             valid = value is None or (is_whole(value) and value >= least)
@@ -93,6 +96,11 @@ class Settings:
         require(known, "ray_address", "an address such as auto", self.ray_address)
         is_flag = self.mixed_hardware in (True, False)
         require(is_flag, "mixed_hardware", "true or false", self.mixed_hardware)
+
+    @property
+    def environment_options(self) -> EnvironmentOptions:
+        """What is asked of the environment beside its name."""
+        return EnvironmentOptions(self.max_episode_steps, self.env_kwargs, self.wrapper)
 
     @property
     def where(self) -> Rollouts:
@@ -119,6 +127,7 @@ class Settings:
         return dataclasses.replace(
             self,
             environment=_located(self.environment, directory),
+            wrapper=None if self.wrapper is None else _located(self.wrapper, directory),
             algorithm=dataclasses.replace(method, **sources),
         )
 
@@ -206,6 +215,19 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise LogpiError(f"{path} must hold settings by name, such as `steps: 200000`")
     return {key: as_number(value) for key, value in cast(dict[Any, Any], fields).items()}
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML writes it: a number, true, a list, or the text itself.
+
+    **Raises:** `LogpiError`.
+    """
+    import yaml
+
+    try:
+        return as_number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise LogpiError(f"{text!r} is no value") from None
 
 
 def as_number(value: object) -> Any:

@@ -1,26 +1,22 @@
-"""Training in Python: `train` starts a run, `resume` goes on with one, `load` gives its policy."""
+"""Training in Python: `train` starts a run, `resume` goes on with one."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import gymnasium as gym
-
-from logpi.core.checks import is_real, require, shown, step_count
+from logpi.core.checks import require, shown, step_count
 from logpi.core.errors import LogpiError
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import (
     CompiledEnvironment,
     EnvironmentSpec,
     HostEnvironment,
-    space_from_json,
 )
 from logpi.methods.learner import Learner, start_from
 from logpi.methods.method import Method
 from logpi.methods.reinforce import Reinforce
-from logpi.networks.policy import Policy
 from logpi.runs.callbacks import Callback
 from logpi.runs.checkpoint import Counters
 from logpi.runs.evaluator import return_to_reach
@@ -30,10 +26,10 @@ from logpi.runs.loop import Observers, Run, finished_run, run
 from logpi.runs.metrics import Tracker
 from logpi.runs.report import Reporter, SilentReporter
 from logpi.runs.settings import Settings, StopAt
+from logpi.runs.trained import load, opened, require_plausible, stored_learner, stored_origin
 from logpi.sampling.seam import SHARE_SIZE, OnFault, Ray, Sampler
 
 Exist = Literal["refuse", "resume"]
-Which = Literal["latest", "best"]
 # Settings of a run that may be others when it is continued.
 MAY_CHANGE = (
     "steps",
@@ -58,6 +54,8 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     max_episode_steps: int | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    wrapper: str | None = None,
     workers: int | None = None,
     share_size: int = SHARE_SIZE,
     rollouts: Ray | None = None,
@@ -76,8 +74,9 @@ def train(
     """Train a policy; stops after the batch with which `steps` environment steps are reached.
 
     `environment` is an id, `gymnax:ID`, `finite:NAME`, `FILE:NAME`, a factory of Gymnasium
-    environments or a `FiniteMDP`; `out` is the run folder, by default `runs/ENV_N`. Ctrl-C saves a
-    checkpoint and raises `KeyboardInterrupt`.
+    environments or a `FiniteMDP`; it is made with `env_kwargs`, and put in `wrapper`, the
+    `FILE.py:NAME` of a function from an environment to another. `out` is the run folder, by default
+    `runs/ENV_N`. Ctrl-C saves a checkpoint and raises `KeyboardInterrupt`.
 
     Copies of the environment act in shares of `share_size`. They are played in this process and in
     `workers` more, or with `rollouts=logpi.Ray()` in so many actors of a cluster; None: in as many
@@ -99,13 +98,16 @@ def train(
 
     **Raises:** `LogpiError` for settings, environments and folders that cannot be used.
     """
-    made = make_environment(environment, max_episode_steps)
+    options = EnvironmentOptions(max_episode_steps, env_kwargs or {}, wrapper)
+    made = make_environment(environment, options)
     settings = Settings(
         environment=environment if isinstance(environment, str) else made.spec.name,
         algorithm=algorithm or Reinforce(),
         steps=step_count(steps),
         seed=seed,
-        max_episode_steps=max_episode_steps,
+        max_episode_steps=options.max_episode_steps,
+        env_kwargs=options.kwargs,
+        wrapper=options.wrapper,
         workers=workers,
         share_size=share_size,
         rollouts="local" if rollouts is None else "ray",
@@ -181,7 +183,7 @@ def _continue(
     if found.foreign_code() is not None:
         found.trust()  # it is the code that was named just now
     if found.checkpoints():
-        learner, counters, _ = found.load(_stored_learner(found))
+        learner, counters, _ = found.load(stored_learner(found))
         counters.has_reached &= settings.stop_at == found.settings.stop_at
         evaluation = found.evaluation(counters.steps)
         if evaluation is not None and _has_ended(counters, settings):
@@ -222,11 +224,11 @@ def resume(
     is spent.
     """
     with folder_of_process(Path(folder)) as path:
-        found = _opened(path or folder, trust)
+        found = opened(path or folder, trust)
         settings = found.settings
         if steps is not None:
             settings = replace(settings, steps=step_count(steps))
-        made = make_environment(environment or settings.environment, settings.max_episode_steps)
+        made = make_environment(environment or settings.environment, settings.environment_options)
         moved: dict[str, object] = {}
         if isinstance(environment, str):
             moved["environment"] = environment
@@ -246,11 +248,11 @@ def _go_on(
     `moved` names its environment anew.
     """
     method = settings.algorithm
-    made = replace(made, spec=replace(made.spec, origin=_stored_origin(found)))
+    made = replace(made, spec=replace(made.spec, origin=stored_origin(found)))
     _require_unchanged(found.config.get("environment"), made.spec.to_json(), found.path)
     is_saved = bool(found.checkpoints())
     if is_saved:
-        _require_plausible(found, method, made.spec)
+        require_plausible(found, method, made.spec)
         first = method.make_learner(made.spec, settings.seed)
     else:  # it was stopped before its first checkpoint: it begins again
         first = _first_learner(method, made.spec, settings.seed)
@@ -282,93 +284,6 @@ def _go_on(
 def _has_ended(counters: Counters, settings: Settings) -> bool:
     """Whether there is nothing left to learn."""
     return counters.steps >= settings.steps or counters.has_reached
-
-
-def _opened(folder: str | Path, trust: bool) -> RunFolder:
-    """The folder of a run that names no code but what this user agrees to.
-
-    **Raises:** `LogpiError`.
-    """
-    found = RunFolder.open(Path(folder))
-    if trust:
-        found.trust()
-    found.require_trusted()
-    return found
-
-
-def load(folder: str | Path, *, which: Which = "latest", trust: bool = False) -> Policy:
-    """The policy of a run, from its newest whole checkpoint; the environment is not made.
-
-    `which="best"` gives the policy that was best in the evaluations on the way.
-    `trust` agrees to import the files that the run names, if somebody else has made it. Says on
-    standard error where a newer checkpoint is damaged.
-
-    **Raises:** `LogpiError` where the folder is no run, has no whole checkpoint, or names code of
-    somebody else.
-    """
-    found = _opened(folder, trust)
-    require(which in get_args(Which), "which", " or ".join(get_args(Which)), which)
-    like = _stored_learner(found)
-    if which == "best":
-        return found.load_best(like).policy.on_host()
-    learner, _, warnings = found.load(like)
-    for warning in warnings:
-        SilentReporter().warn(warning)
-    return learner.policy.on_host()
-
-
-def _stored_learner(found: RunFolder) -> Learner:
-    """A learner of the run's structure, from what config.json says of the environment."""
-    settings = found.settings
-    path = found.path / "config.json"
-    stored = found.config.get("environment")
-    if not isinstance(stored, dict):
-        raise LogpiError(f"{path} does not describe its environment")
-    nested = stored.get("unflattened")
-    try:
-        spec = EnvironmentSpec(
-            name=settings.environment,
-            observation_space=space_from_json(stored["observation_space"]),
-            action_space=space_from_json(stored["action_space"]),
-            max_episode_steps=int(stored["max_episode_steps"]),
-            reward_threshold=None,
-            identity={},
-            masked=bool(stored["masked"]),
-            origin=_stored_origin(found),
-            unflattened=None if nested is None else space_from_json(nested),
-        )
-    except (LogpiError, LookupError, TypeError, ValueError, OverflowError) as error:
-        raise LogpiError(f"{path} does not describe its environment: {shown(error)}") from None
-    _require_plausible(found, settings.algorithm, spec)
-    return settings.algorithm.make_learner(spec, settings.seed)
-
-
-def _require_plausible(found: RunFolder, method: Method, spec: EnvironmentSpec) -> None:
-    """Refuse a configuration that asks for a network of more numbers than its checkpoints have.
-
-    **Raises:** `LogpiError`, before such a network is made.
-    """
-    observation = spec.observation_space
-    widths = [] if method.network is not None else list(method.hidden)
-    if method.memory != "none":
-        widths = [method.memory_size, method.memory_size, *widths]
-    if isinstance(observation, gym.spaces.Discrete):
-        widths = [int(observation.n), *(widths or [1])]
-    actions = int(gym.spaces.flatdim(spec.action_space))
-    numbers = actions + sum(into * out for into, out in itertools.pairwise([*widths, actions]))
-    largest = found.largest_checkpoint()
-    if 4 * numbers > largest:
-        asked = f"asks for {numbers:,} numbers, its checkpoints have {largest:,} bytes"
-        raise LogpiError(f"{found.path / 'config.json'} {asked}")
-
-
-def _stored_origin(found: RunFolder) -> tuple[float, ...] | None:
-    """From where the run sees its observations, whatever the environment begins with now."""
-    environment = found.config.get("environment")
-    origin = environment.get("origin") if isinstance(environment, dict) else None
-    if isinstance(origin, list) and all(map(is_real, origin)):
-        return tuple(map(float, origin))
-    return None
 
 
 def _require_unchanged(before: object, now: dict[str, object], path: Path) -> None:

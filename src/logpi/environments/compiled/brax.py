@@ -1,6 +1,7 @@
 """`brax:NAME`: the environments of Brax inside the compiled program."""
 
 import warnings
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -10,17 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from logpi.core.errors import LogpiError
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, near_names
 
 # Brax's own training wrapper cuts an episode after so many steps.
 EPISODE_STEPS = 1000
 
 
-def brax_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:
+def brax_environment(name: str, options: EnvironmentOptions) -> CompiledEnvironment:
     """The environment with its default backend, for actions in [-1, 1].
 
     **Raises:** `LogpiError` where Brax is missing or does not know the environment.
     """
+    options.require_no_wrapper(f"brax:{name}")
     try:
         with warnings.catch_warnings(action="ignore"):
             envs: Any = import_module("brax.envs")
@@ -32,8 +35,8 @@ def brax_environment(name: str, max_episode_steps: int | None) -> CompiledEnviro
     if name not in known:
         raise LogpiError(f"Brax has no environment {name!r}; {near_names(name, known)}")
     with warnings.catch_warnings(action="ignore"):
-        environment = envs.get_environment(name)
-    limit = max_episode_steps or EPISODE_STEPS
+        environment = options.make(partial(envs.get_environment, name), f"brax:{name}")
+    limit = options.max_episode_steps or EPISODE_STEPS
 
     def reset(key):
         state = environment.reset(key)
@@ -54,6 +57,6 @@ def brax_environment(name: str, max_episode_steps: int | None) -> CompiledEnviro
         action_space=gym.spaces.Box(-1, 1, (environment.action_size,), np.float32),
         max_episode_steps=limit,
         reward_threshold=None,
-        identity={"brax": version("brax")},
+        identity={"brax": version("brax"), **options.identity()},
     )
     return CompiledEnvironment(spec, reset, step)

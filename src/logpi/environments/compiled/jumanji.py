@@ -1,5 +1,6 @@
 """`jumanji:ID`: the environments of Jumanji inside the compiled program."""
 
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from logpi.core.arrays import float_dtype
 from logpi.core.errors import LogpiError
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.spec import (
     UNDECLARED_LIMIT,
     CompiledEnvironment,
@@ -20,13 +22,14 @@ from logpi.environments.spec import (
 from logpi.environments.views import MASK
 
 
-def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnvironment:
+def jumanji_environment(name: str, options: EnvironmentOptions) -> CompiledEnvironment:
     """The environment with its defaults; all that it shows in one row, the mask of a single choice
     first.
 
     **Raises:** `LogpiError` where Jumanji is missing, does not know the environment, or its actions
     have a mask that is not of a single choice.
     """
+    options.require_no_wrapper(f"jumanji:{name}")
     try:
         jumanji: Any = import_module("jumanji")
     except ImportError as error:
@@ -36,8 +39,10 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
     known = list(jumanji.registered_environments())
     if name not in known:
         raise LogpiError(f"Jumanji has no environment {name!r}; {near_names(name, known)}")
-    environment: Any = jumanji.make(name)
-    limit = max_episode_steps or getattr(environment, "time_limit", None) or UNDECLARED_LIMIT
+    environment: Any = options.make(partial(jumanji.make, name), f"jumanji:{name}")
+    limit = (
+        options.max_episode_steps or getattr(environment, "time_limit", None) or UNDECLARED_LIMIT
+    )
     action_space = _action_space(name, environment.action_spec)
     shape = jax.eval_shape(environment.reset, jax.random.key(0))[1].observation
     mask = getattr(shape, MASK, None)
@@ -81,7 +86,7 @@ def jumanji_environment(name: str, max_episode_steps: int | None) -> CompiledEnv
         action_space=action_space,
         max_episode_steps=int(limit),
         reward_threshold=None,
-        identity={"jumanji": version("jumanji")},
+        identity={"jumanji": version("jumanji"), **options.identity()},
         masked=masked,
     )
     return CompiledEnvironment(spec, reset, step)

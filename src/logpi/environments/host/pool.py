@@ -13,6 +13,7 @@ from numpy import ndarray
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import faults_ignored
 from logpi.environments.host.group import observation_layout
+from logpi.environments.options import EnvironmentOptions, call_factory
 from logpi.environments.spec import EnvironmentSpec, HostEnvironment, near_names, origin_of
 
 
@@ -29,17 +30,19 @@ def _envpool(name: str) -> Any:
     return envpool
 
 
-def pool_environment(name: str, max_episode_steps: int | None) -> HostEnvironment:
-    """The environment with EnvPool's defaults.
+def pool_environment(name: str, options: EnvironmentOptions) -> HostEnvironment:
+    """The environment with EnvPool's defaults, but for what `options` say.
 
     **Raises:** `LogpiError` where EnvPool is missing or does not know the environment.
     """
     envpool = _envpool(name)
-    if max_episode_steps is None:
-        options = {}
-    else:
-        options = {"max_episode_steps": max_episode_steps}
-    made = envpool.make(name, env_type="gymnasium", num_envs=1, **options)
+    options.require_no_wrapper(f"envpool:{name}")
+    own = dict(options.kwargs)
+    if options.max_episode_steps is not None:
+        own["max_episode_steps"] = options.max_episode_steps
+    made = call_factory(
+        lambda: envpool.make(name, env_type="gymnasium", num_envs=1, **own), f"envpool:{name}"
+    )
     config = made.spec.config
     spec = EnvironmentSpec(
         name=f"envpool:{name}",
@@ -47,12 +50,14 @@ def pool_environment(name: str, max_episode_steps: int | None) -> HostEnvironmen
         action_space=made.action_space,
         max_episode_steps=int(config.max_episode_steps),
         reward_threshold=getattr(config, "reward_threshold", None),
-        identity={"envpool": version("envpool")},
+        identity={"envpool": version("envpool"), **options.identity()},
         origin=origin_of(made.observation_space, made.reset()[0][0]),
     )
-    return HostEnvironment(
-        spec, None, None, lambda count: PoolGroup(envpool, name, spec, count, options)
-    )
+
+    def pool(count: int) -> PoolGroup:
+        return PoolGroup(envpool, name, spec, count, own)
+
+    return HostEnvironment(spec, None, None, options, pool)
 
 
 class PoolGroup:

@@ -3,6 +3,7 @@ once.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy import ndarray
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import faults_ignored
 from logpi.environments.host.group import observation_layout
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.spec import (
     ATARI_LIMIT,
     EnvironmentSpec,
@@ -23,19 +25,20 @@ from logpi.environments.spec import (
 )
 
 
-def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironment:
+def vector_environment(name: str, options: EnvironmentOptions) -> HostEnvironment:
     """The environment as its package makes it.
 
     **Raises:** `LogpiError` where the package has none, or it does not fit: no time limit or
     another than its own, another way of resetting than at the next step, nested spaces.
     """
+    options.require_no_wrapper(f"vector:{name}")
     registered = gym.registry.get(name)
     if registered is None or not registered.vector_entry_point:
         known = [key for key, spec in gym.registry.items() if spec.vector_entry_point]
         raise LogpiError(
             f"no package registers a vector environment {name!r}; {near_names(name, known)}"
         )
-    first = _made(name, 1)
+    first = _made(name, 1, options)
     limit = registered.max_episode_steps or (ATARI_LIMIT if name.startswith("ALE/") else None)
     space = first.single_observation_space
     mode = first.metadata.get("autoreset_mode")
@@ -48,7 +51,7 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
             f"vector:{name} declares no time limit, and its copies cannot be cut one by one; use"
             f" {name}"
         )
-    if max_episode_steps is not None and max_episode_steps != limit:
+    if options.max_episode_steps not in (None, limit):
         raise LogpiError(
             f"vector:{name} has a time limit of its own, {limit}; use {name} for another"
         )
@@ -64,19 +67,19 @@ def vector_environment(name: str, max_episode_steps: int | None) -> HostEnvironm
         action_space=first.single_action_space,
         max_episode_steps=limit,
         reward_threshold=registered.reward_threshold,
-        identity={"gymnasium": version("gymnasium")},
+        identity={"gymnasium": version("gymnasium"), **options.identity()},
         origin=origin,
     )
-    return HostEnvironment(spec, None, None, lambda count: VectorGroup(_made(name, count)))
+
+    def pool(count: int) -> VectorGroup:
+        return VectorGroup(_made(name, count, options))
+
+    return HostEnvironment(spec, None, None, options, pool)
 
 
-def _made(name: str, count: int) -> VectorEnv[Any, Any, Any]:
-    try:
-        return gym.make_vec(name, num_envs=count, vectorization_mode="vector_entry_point")
-    except Exception as error:
-        raise LogpiError(
-            f"vector:{name} could not be made: {type(error).__name__}: {error}"
-        ) from error
+def _made(name: str, count: int, options: EnvironmentOptions) -> VectorEnv[Any, Any, Any]:
+    make = partial(gym.make_vec, name, num_envs=count, vectorization_mode="vector_entry_point")
+    return options.make(make, f"vector:{name}")
 
 
 class VectorGroup:

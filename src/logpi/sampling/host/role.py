@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import gymnasium as gym
 
 from logpi.core.foreign import pack
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_host_environment
 from logpi.environments.spec import EnvironmentSpec, HostEnvironment
 from logpi.sampling.host.shares import Shares
@@ -15,7 +16,8 @@ from logpi.sampling.host.shares import Shares
 class Role:
     """Which shares of which environment, which is made anew from its name or its factory."""
 
-    source: str | Callable[[], gym.Env]
+    source: str | Callable[..., gym.Env]
+    options: EnvironmentOptions
     spec: EnvironmentSpec
     step_limit: float | None
     shares: Shares
@@ -27,6 +29,7 @@ class Role:
         assert environment.source is not None
         return Role(
             source=environment.source,
+            options=environment.options,
             spec=environment.spec,
             step_limit=environment.step_limit,
             shares=shares,
@@ -43,5 +46,6 @@ class Role:
 
     def make_environment(self) -> HostEnvironment:
         """The environment, in the process that plays it."""
-        made = make_host_environment(self.source, self.spec.max_episode_steps)
+        options = replace(self.options, max_episode_steps=self.spec.max_episode_steps)
+        made = make_host_environment(self.source, options)
         return replace(made, spec=self.spec, step_limit=self.step_limit)
