@@ -4,7 +4,8 @@
 
 A schedule is a run of a method on an environment, played by one to three workers, or by one to four
 actors of Ray on three raylets of this machine, and up to four losses at random instants: `kill -9`
-of a worker or an actor, or of a raylet with all that it runs. Equal means: every array of the last
+of a worker or an actor, or of a raylet with all that it runs. A run stops where one part is lost
+three times in a row, and is resumed. Equal means: every array of the last
 checkpoint, which stands for everything that has been played.
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import logpi
+from logpi import LogpiError
 from logpi.methods.method import Method
 from logpi.runs.folder import RunFolder
 
@@ -161,15 +163,18 @@ def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Count
         whole = logpi.train(
             environment, METHODS[method], out=alone, exist="resume", workers=0, **options
         )
+        out = Path(folder) / "run"
         with Losses(random, kinds, cluster) as losses:
-            run = logpi.train(
-                environment,
-                METHODS[method],
-                out=Path(folder) / "run",
-                workers=workers,
-                **options,
-                **own,
-            )
+            try:
+                run = logpi.train(
+                    environment, METHODS[method], out=out, workers=workers, **options, **own
+                )
+            except LogpiError as error:
+                if "times in a row" not in str(error):
+                    raise
+                losses.made["stop"] += 1
+        if losses.made["stop"]:
+            run = logpi.resume(out)
         one = arrays(whole.folder)
         other = arrays(run.folder)
     equal = one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)

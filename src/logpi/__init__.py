@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logpi.artifacts.exporting import Export as Export, export as export
+    from logpi.artifacts.filming import record_video as record_video
+    from logpi.artifacts.run_page import report as report
     from logpi.checking.checker import check as check
     from logpi.checking.report import CheckReport as CheckReport
     from logpi.core.errors import LogpiError as LogpiError
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
     from logpi.theory.mdp import FiniteMDP as FiniteMDP
 
 _MODULES = {
+    "Export": "artifacts.exporting",
+    "export": "artifacts.exporting",
+    "record_video": "artifacts.filming",
+    "report": "artifacts.run_page",
     "CheckReport": "checking.report",
     "check": "checking.checker",
     "Comparison": "experiments.comparison",

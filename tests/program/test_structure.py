@@ -27,6 +27,7 @@ FOLDERS = [
     "runs",
     "experiments",
     "checking",
+    "artifacts",
     "testing",
     "cli",
 ]

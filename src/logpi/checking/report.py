@@ -70,7 +70,8 @@ class CheckReport(Judgement):
         return as_text(self)
 
 
-def _how_far(cause: Cause) -> str:
+def how_far(cause: Cause) -> str:
+    """How well a cause explains what was found, in brackets."""
     if cause.distance is None:
         return ""
     if cause.distance < 1e-7:
@@ -96,7 +97,7 @@ def as_text(report: CheckReport) -> str:
         lines.append("likely cause, most likely first")
         for cause in report.diagnosis:
             lines += [
-                f"  {cause.name}: {cause.explanation}{_how_far(cause)}",
+                f"  {cause.name}: {cause.explanation}{how_far(cause)}",
                 f"      {cause.remedy}",
             ]
     elif report.verdict != "exact":

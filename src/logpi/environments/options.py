@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ class EnvironmentOptions:
         require(_is_json(self.kwargs), "env_kwargs", "names with values of JSON", self.kwargs)
         known = self.wrapper is None or (is_text(self.wrapper) and is_file_source(self.wrapper))
         require(known, "wrapper", "FILE.py:NAME", self.wrapper)
+
+    def replaced(
+        self, max_episode_steps: int | None, kwargs: Mapping[str, Any] | None, wrapper: str | None
+    ) -> "EnvironmentOptions":
+        """These, but for what is given."""
+        given = {"max_episode_steps": max_episode_steps, "kwargs": kwargs, "wrapper": wrapper}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def make(self, factory: Callable[..., Any], name: str) -> Any:
         """What the factory gives for `kwargs`.

@@ -36,12 +36,9 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for group in groups:
-        _draw(axes, group)
+    draw_curves(axes, groups, RETURN)
+    draw_thresholds(axes, groups)
     runs = [run for group in groups for run in group.runs]
-    thresholds = [run.threshold() for run in runs]
-    for threshold in {each for each in thresholds if each is not None}:
-        axes.axhline(threshold, color="gray", linestyle=":", label=f"solved: {threshold:g}")
     names = sorted({name for group in groups for name in group.environments})
     axes.set(
         title=", ".join(names),
@@ -58,15 +55,32 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     return path
 
 
-def _draw(axes: Any, group: Group) -> None:
-    """The curve of one group: a run as it is, several by their mean."""
-    tables = [_table(run) for run in group.runs]
+def draw_curves(axes: Any, groups: Sequence[Group], tag: str) -> None:
+    """A metric of each group against environment steps: a run as it is, several by their mean.
+    Beside the returns of training stand those of the evaluations on the way.
+
+    **Raises:** `LogpiError` where a run has no metrics yet.
+    """
+    for group in groups:
+        _draw(axes, group, tag)
+
+
+def draw_thresholds(axes: Any, groups: Sequence[Group]) -> None:
+    """A line at each return that an environment calls solved."""
+    thresholds = [run.threshold() for group in groups for run in group.runs]
+    for threshold in {each for each in thresholds if each is not None}:
+        axes.axhline(threshold, color="gray", linestyle=":", label=f"solved: {threshold:g}")
+
+
+def _draw(axes: Any, group: Group, tag: str) -> None:
+    """The curve of one group."""
+    tables = [_table(run, tag) for run in group.runs]
     label = group.name if len(tables) == 1 else f"{group.name}, {len(tables)} runs"
-    steps, returns = _on_common_steps(tables, RETURN)
-    (line,) = axes.plot(steps, returns.mean(axis=0), label=label)
-    _draw_interval(axes, steps, returns, line.get_color())
+    steps, values = _on_common_steps(tables, tag)
+    (line,) = axes.plot(steps, values.mean(axis=0), label=label)
+    _draw_interval(axes, steps, values, line.get_color())
     evaluated = [_evaluations(table) for table in tables]
-    if all(len(each[STEPS]) for each in evaluated):
+    if tag == RETURN and all(len(each[STEPS]) for each in evaluated):
         steps, returns = _on_common_steps(evaluated, EVALUATED[0])
         marker = {"marker": "o", "markersize": 3, "linestyle": "--", "linewidth": 0.8}
         axes.plot(steps, returns.mean(axis=0), color=line.get_color(), alpha=0.7, **marker)
@@ -83,8 +97,8 @@ def _draw_interval(
     axes.fill_between(steps, middle - half, middle + half, color=color, alpha=0.2, linewidth=0)
 
 
-def _table(run: RunFolder) -> Columns:
-    """The columns of a run's metrics that are drawn.
+def _table(run: RunFolder, tag: str) -> Columns:
+    """The columns of a run's metrics that are drawn for one of them.
 
     **Raises:** `LogpiError` where there are none yet.
     """
@@ -93,7 +107,7 @@ def _table(run: RunFolder) -> Columns:
         raise LogpiError(f"{run.path} has no metrics yet")
     return {
         name: np.array([row.get(name, np.nan) for row in rows])
-        for name in (STEPS, RETURN, EVALUATED[0])
+        for name in (STEPS, tag, EVALUATED[0])
     }
 
 

@@ -68,7 +68,7 @@ class DamagedCheckpoint(Exception):
 
 def save_checkpoint(path: Path, learner: object, counters: Counters) -> None:
     """Write all at once: a reader finds either the whole file or none."""
-    arrays = {name: np.asarray(_plain(leaf)) for name, leaf in _named_leaves(learner)}
+    arrays = {name: np.asarray(_plain(leaf)) for name, leaf in named_leaves(learner)}
     arrays[_COUNTERS] = np.frombuffer(json.dumps(asdict(counters)).encode(), np.uint8)
     write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
 
     **Raises:** `DamagedCheckpoint`.
     """
-    expected = {name: _plain(leaf) for name, leaf in _named_leaves(like)}
+    expected = {name: _plain(leaf) for name, leaf in named_leaves(like)}
     size = sum(leaf.nbytes for leaf in expected.values())
     try:
         require_plain_file(path, 2 * size + MOST_BESIDE_ARRAYS)
@@ -89,7 +89,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
             counters = _read_counters(archive)
     except _DAMAGES as error:
         raise DamagedCheckpoint(f"{type(error).__name__}: {str(error)[:200]}") from error
-    leaves = [_as_leaf(arrays[name], leaf) for name, leaf in _named_leaves(like)]
+    leaves = [_as_leaf(arrays[name], leaf) for name, leaf in named_leaves(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), counters
 
 
@@ -192,7 +192,8 @@ def _plain(leaf: PyTree) -> PyTree:
     return leaf
 
 
-def _named_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
+def named_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
+    """The arrays of a tree under the names that they have in a checkpoint."""
     return [
         (jax.tree_util.keystr(path).lstrip("."), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

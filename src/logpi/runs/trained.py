@@ -77,23 +77,19 @@ def evaluate(
         require_seed(seed)
     known = isinstance(policy, Policy | Run | str | Path)
     require(known, "policy", "a policy, a run or its folder", policy)
-    options = EnvironmentOptions(max_episode_steps, env_kwargs or {}, wrapper)
     if isinstance(policy, Policy):
         if environment is None:
             raise LogpiError("a policy by itself does not name its environment: give one")
         played = policy
+        options = EnvironmentOptions(max_episode_steps, env_kwargs or {}, wrapper)
     else:
         folder = _folder_of(policy)
         played = load(folder, which=which, trust=trust)
         settings = RunFolder.open(folder).settings
         environment = environment or settings.environment
+        options = settings.environment_options.replaced(max_episode_steps, env_kwargs, wrapper)
         if seed is None:
             seed = settings.seed
-        if env_kwargs is None:
-            env_kwargs = settings.env_kwargs
-        options = EnvironmentOptions(
-            max_episode_steps or settings.max_episode_steps, env_kwargs, wrapper or settings.wrapper
-        )
     made = make_environment(environment, options)
     require_fitting(played, made.spec)
     made = replace(made, spec=replace(made.spec, origin=played.origin))

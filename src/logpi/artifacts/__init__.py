@@ -1,0 +1,5 @@
+"""What is made of finished runs to be looked at and taken away: models, videos, pages.
+
+Reads run folders and reports of the check, and writes files of other kinds. Imports everything
+above it.
+"""
