@@ -166,7 +166,7 @@ def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Count
         out = Path(folder) / "run"
         with Losses(random, kinds, cluster) as losses:
             try:
-                run = logpi.train(
+                logpi.train(
                     environment, METHODS[method], out=out, workers=workers, **options, **own
                 )
             except LogpiError as error:
@@ -174,9 +174,9 @@ def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Count
                     raise
                 losses.made["stop"] += 1
         if losses.made["stop"]:
-            run = logpi.resume(out)
+            logpi.resume(out)
         one = arrays(whole.folder)
-        other = arrays(run.folder)
+        other = arrays(out)
     equal = one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
     return f"{method}, {environment}, {where}", losses.made, equal
 
