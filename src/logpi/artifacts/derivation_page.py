@@ -90,8 +90,8 @@ def _parts(derivation: Derivation) -> Iterator[str]:
     yield heading("From samples to the gradient")
     yield paragraph(
         "D4.4 is an expectation, which REINFORCE replaces by a mean over N trajectories that it"
-        f" plays. Each point is such a mean, {REPEATS} for each N; the line is the error that is"
-        " expected, exactly: the square root of the variance of one trajectory over N."
+        f" plays. Each point is such a mean, {REPEATS} for each N; the line is the root of the mean"
+        " square of their distance, exactly: that of the variance of one trajectory, over N."
     )
     yield grid([_convergence(sides)])
     yield heading("What D4.4 settles")
@@ -165,19 +165,28 @@ def _numbers(values: Float[ndarray, " number"]) -> str:
 
 def _convergence(sides: Sides) -> str:
     """How far means over N trajectories are from the gradient, drawn and as it is expected."""
-    each = sides.score_sum(sides.power * sides.returns)
-    variance = sides.mean(np.sum((each - sides.gradient) ** 2, axis=(1, 2)))
     random = np.random.default_rng(0)
-    drawn: list[tuple[int, float]] = []
-    for size in SIZES:
-        for _ in range(REPEATS):
-            counts = random.multinomial(size, sides.probability)
-            mean = np.tensordot(counts / size, each, axes=1)
-            drawn.append((size, float(np.linalg.norm(mean - sides.gradient))))
+    drawn = np.array([[distance(sides, size, random) for size in SIZES] for _ in range(REPEATS)])
+    expected = [expected_distance(sides, size) for size in SIZES]
 
     def draw(axes: Any) -> None:
-        axes.loglog(*zip(*drawn, strict=True), ".", alpha=0.4, label="drawn")
-        axes.loglog(SIZES, np.sqrt(variance / np.array(SIZES)), label="expected")
+        axes.loglog(SIZES, drawn.T, ".", color="C0", alpha=0.4)
+        axes.loglog(SIZES, expected, color="C1")
         axes.set(xlabel="trajectories N", ylabel="|mean - ∇J|")
 
     return chart("Distance from the exact gradient", draw)
+
+
+def distance(sides: Sides, size: int, random: np.random.Generator) -> float:
+    """|mean of Σ_t γ^t R_t ∇ log π over `size` trajectories - ∇J|, Euclidean; they are drawn."""
+    each = sides.score_sum(sides.power * sides.returns)
+    counts = random.multinomial(size, sides.probability)
+    mean = np.tensordot(counts / size, each, axes=1)
+    return float(np.linalg.norm(mean - sides.gradient))
+
+
+def expected_distance(sides: Sides, size: int) -> float:
+    """The root of the mean square of `distance`: √(Σ_τ p(τ|θ) |g(τ) - ∇J|² / size)."""
+    each = sides.score_sum(sides.power * sides.returns)
+    squares = np.sum((each - sides.gradient) ** 2, axis=(1, 2))
+    return float(np.sqrt(sides.mean(squares) / size))

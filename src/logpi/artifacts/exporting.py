@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from logpi.core.errors import LogpiError
 from logpi.environments.spec import space_from_json, stored_dtype
-from logpi.networks.heads import draw_noise
+from logpi.networks.distributions import Distribution
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import named_leaves
 from logpi.runs.folder import RunFolder
@@ -77,7 +77,7 @@ def export(
 def _as_safetensors(policy: Policy, description: dict[str, Any]) -> bytes:
     """All arrays by their names in the checkpoint; the description as metadata."""
     save = _package("safetensors.numpy").save
-    arrays = {name: np.ascontiguousarray(array) for name, array in named_leaves(policy)}
+    arrays = {name: np.asarray(array, order="C") for name, array in named_leaves(policy)}
     return save(arrays, {name: json.dumps(value) for name, value in description.items()})
 
 
@@ -107,31 +107,32 @@ def _as_onnx(policy: Policy, space: gym.Space, description: dict[str, Any]) -> t
         entry.key = name
         entry.value = json.dumps(value)
     written = model.SerializeToString()
-    difference = _difference(policy, space, written)
-    if difference > TOLERANCE:
-        raise LogpiError(f"the ONNX model's actions differ from the policy's by {difference:.1e}")
-    return written, difference
+    largest = difference(policy, space, written)
+    if largest > TOLERANCE:
+        raise LogpiError(f"the ONNX model's actions differ from the policy's by {largest:.1e}")
+    return written, largest
 
 
 def _acting(policy: Policy) -> Any:
-    """The policy's most probable action as a function of arrays, as JAX traces it."""
+    """The policy's most probable action as a function of batches, as JAX traces it."""
 
-    def zeros(law: str, shape: tuple[int, ...]) -> Array:
-        return jnp.zeros(shape)
+    def most_probable(distribution: Distribution, count: Any) -> Array:
+        noise = jnp.zeros((count, policy.head.size))
+        return policy.execute(distribution.sample(noise))
 
     def act(observation: Array) -> Array:
-        noise = draw_noise(policy.head, observation.shape[:1], zeros)
-        return policy.execute(policy(observation).sample(noise))
+        return most_probable(policy(observation), observation.shape[0])
 
     def act_from_memory(observation: Array, memory: Array) -> tuple[Array, Array]:
         after = policy.next_memory(observation, memory)
-        noise = draw_noise(policy.head, observation.shape[:1], zeros)
-        return policy.execute(policy(observation, after).sample(noise)), after
+        return most_probable(policy(observation, after), observation.shape[0]), after
 
-    return act_from_memory if policy.memory.recurrent else act
+    if policy.memory.recurrent:
+        return act_from_memory
+    return act
 
 
-def _difference(policy: Policy, space: gym.Space, model: bytes) -> float:
+def difference(policy: Policy, space: gym.Space, model: bytes) -> float:
     """The largest difference between the actions of the two, in units of the largest action."""
     session = _package("onnxruntime").InferenceSession(model)
     random = np.random.default_rng(0)
