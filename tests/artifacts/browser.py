@@ -62,6 +62,7 @@ def assert_sound(page):
 
 def width_in_browser(page, width, folder):
     """How wide the page is in a frame of this width; nothing may be said on the console."""
+    assert CHROMIUM is not None
     frame = folder / f"frame_{width}.html"
     inside = html.escape(page.read_text())
     frame.write_text(FRAME.replace("WIDTH", str(width)).replace("PAGE", inside))

@@ -475,7 +475,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     assert [words[0] for words in commands] == (
         ["train"] * 5
         + ["resume", "evaluate", "plot"]
-        + ["train", "sweep", "compare", "plot", "runs"]
+        + ["train", "sweep", "compare", "plot", "runs", "report", "video", "export"]
         + ["check"] * 3
         + ["train", "derive"]
         + ["doctor"]
@@ -512,7 +512,8 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
             else []
         )
         logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
-    assert (tmp_path / "credit.png").is_file()
+    for made in ("credit.png", "lander.html", "lander.gif", "lander.onnx"):
+        assert (tmp_path / made).is_file()
 
 
 @pytest.mark.slow
@@ -520,7 +521,7 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
     """With short budgets."""
     text = (README.parent / "docs" / "experiments.md").read_text()
     commands = re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 18
     for name in ("a", "b", "c_1", "c_2"):
         options = ["--steps", 200, "--seed", len(name), "--out", f"runs/{name}"]
         if name == "c_2":
@@ -528,6 +529,9 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
         logpi("train", "CartPole-v1", *options)
     (tmp_path / "space.yaml").write_text("learning_rate: {low: 1e-4, high: 1e-2}\nepochs: [4, 10]")
     short = {"1e6": "3000", "3e4": "500", "2e4": "500", "5e4": "300", "50": "1", "0..4": "0,1"}
+    (tmp_path / "my_loss.py").write_text(
+        "def loss(log_prob, reward):\n    return -(log_prob.sum(-1) * reward.sum(-1)).mean()\n"
+    )
     for command in commands:
         words = [short.get(word, word) for word in shlex.split(command)[1:]]
         if words[0] == "train" and "--steps" not in words:
@@ -536,7 +540,7 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
             words += ["--confirm", "2"]
             if "--trials" not in words:
                 words += ["--trials", "1", "--steps", "300"]
-        logpi(*words, timeout=600)
+        logpi(*words, timeout=600, status=int(words[0] == "check"))
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("20_000", "2_000"), "experiments.md", "exec"), {})

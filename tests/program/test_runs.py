@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -433,3 +434,22 @@ def test_a_short_run_goes_on_where_it_was_cut(environment, algorithm, tmp_path, 
     logpi.resume(tmp_path / "cut", steps=700)
     assert arrays("cut") == arrays("whole")
     assert arrays("other") != arrays("whole")
+
+
+def test_a_run_folder_has_a_model_card_and_is_read_elsewhere(tmp_path):
+    """Its front matter has the evaluation of the run; the folder needs nothing beside it."""
+    import yaml
+
+    run = train(tmp_path / "run")
+    card = (tmp_path / "run" / "README.md").read_text()
+    _, head, text = card.split("---\n", 2)
+    found = yaml.safe_load(head)
+    (result,) = found["model-index"][0]["results"]
+    assert result["dataset"]["type"] == "finite:short-corridor"
+    assert result["metrics"][0]["value"].startswith(f"{run.evaluation.mean:.2f} +/- ")
+    assert str(run.evaluation) in text
+    moved = shutil.copytree(tmp_path / "run", tmp_path / "elsewhere" / "downloaded")
+    shutil.rmtree(tmp_path / "run")
+    parameters = zip(jax.tree.leaves(logpi.load(moved)), jax.tree.leaves(run.policy), strict=True)
+    assert all(np.array_equal(one, other) for one, other in parameters)
+    assert logpi.evaluate(moved, episodes=3).returns.shape == (3,)

@@ -1,4 +1,6 @@
-"""The run folder: config.json, metrics.csv, TensorBoard events, checkpoints/, evaluation.json."""
+"""The run folder: config.json, metrics.csv, TensorBoard events, checkpoints/, evaluation.json,
+README.md.
+"""
 
 import contextlib
 import itertools
@@ -297,8 +299,11 @@ class RunFolder:
 
     def write_json(self, name: str, value: object) -> None:
         """A JSON file, replaced as a whole."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """A file of text, replaced as a whole."""
         path = self.path / name
-        text = json.dumps(value, indent=2) + "\n"
         with _file_errors(f"write {path}"):
             write_whole(path, lambda file: file.write(text.encode()))
 

@@ -16,6 +16,7 @@ from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.methods.learner import Learner
 from logpi.networks.policy import Policy
 from logpi.runs.callbacks import Callback, Callbacks, Progress
+from logpi.runs.card import model_card
 from logpi.runs.checkpoint import Counters
 from logpi.runs.evaluation import Evaluation, FinalEvaluation, evaluate_at_end
 from logpi.runs.evaluator import Evaluator
@@ -112,6 +113,7 @@ def run(
         finally:
             sampler.close()
         folder.save_evaluation(counters.steps, evaluation, spec.reward_threshold)
+        folder.write_text("README.md", model_card(settings, counters.steps, evaluation))
     reporter.finish(folder.path, counters, evaluation, spec.reward_threshold)
     return finished_run(folder, learner, counters, evaluation)
 
