@@ -98,15 +98,21 @@ def test_train_evaluate_resume_plot(logpi, tmp_path, run_folder):
 
 def test_tensorboard_events_hold_the_metrics(run_folder):
     from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
     data = next(run_folder.glob("events.out.tfevents.*")).read_bytes()
-    tags, place = set(), 0
+    tags, hyperparameters, place = set(), set(), 0
     while place < len(data):
         length = int.from_bytes(data[place : place + 8], "little")
         event = Event.FromString(data[place + 12 : place + 12 + length])
         tags |= {value.tag for value in event.summary.value}
+        for value in event.summary.value:
+            if value.tag == "_hparams_/session_start_info":
+                content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                hyperparameters |= {*content.session_start_info.hparams}
         place += 16 + length
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/value_loss"} <= tags
+    assert {"environment", "learning_rate", "hidden", "seed"} <= hyperparameters
 
 
 @pytest.mark.slow

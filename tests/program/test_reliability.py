@@ -79,12 +79,12 @@ def test_a_tracker_that_fails_is_given_up(tmp_path, monkeypatch, capsys):
 
 def test_rows_are_on_disk_when_they_are_written(tmp_path):
     """Not when the tracker is closed: a run that is killed closes nothing."""
-    tracker = TensorBoardTracker(tmp_path, 0)
+    tracker = TensorBoardTracker(tmp_path, 0, {})
     [events] = tmp_path.glob("events.out.tfevents.*")
     before = events.stat().st_size
     tracker.write(7, {"a": 1.0})
     assert events.stat().st_size > before
-    again = TensorBoardTracker(tmp_path, 7)
+    again = TensorBoardTracker(tmp_path, 7, {})
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
     again.close()
     tracker.close()

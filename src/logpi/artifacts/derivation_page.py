@@ -104,7 +104,9 @@ def _typeset(line: Line) -> str:
     left, right = line.largest
     agrees = "ok" if line.difference < 1e-6 else "bad"
     reason = REASONS.get(line.tag, "")
-    entries = f", the largest of {line.left.size:,} entries" if line.left.size > 1 else ""
+    entries = ""
+    if line.left.size > 1:
+        entries = f", the largest of {line.left.size:,} entries"
     return (
         f'<div class="line" id="{line.tag}"><strong>[{line.tag}]</strong> {reason}'
         f'<div class="scroll">{convert(EQUATIONS[line.tag], display="block")}</div>'

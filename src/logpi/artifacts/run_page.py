@@ -29,6 +29,9 @@ DIAGNOSTICS = {
     "train/gradient_norm": "Length of the gradient",
     "train/explained_variance": "Variance of the returns that V explains",
     "train/value_loss": "Loss of V",
+    "train/clip_fraction": "Share of steps beyond the clip",
+    "train/effective_sample_size": "Effective sample size, share of the steps",
+    "train/clipped_actions": "Share of actions cut at a bound",
     "train/step_scale": "Part of a step that the limit on KL leaves",
     "train/learning_rate": "Learning rate",
 }
@@ -86,7 +89,7 @@ def _parts(
     yield heading("Settings")
     yield _settings(groups)
     yield heading("Versions")
-    yield table(["", "value"], [item for item in _machine(runs[0]).items() if item[0] != "command"])
+    yield table(["", "value"], _machine(runs[0]))
 
 
 def _as_runs(states: Sequence[RunState]) -> str:
@@ -192,7 +195,9 @@ def _values(group: Group) -> dict[str, str]:
     }
 
 
-def _machine(run: RunFolder) -> dict[str, object]:
+def _machine(run: RunFolder) -> Iterator[tuple[str, object]]:
     """What computed the run last."""
-    sessions = run.sessions
-    return dict(sessions[-1]) if sessions else {}
+    for session in run.sessions[-1:]:
+        for name, value in session.items():
+            if name != "command":
+                yield name, value

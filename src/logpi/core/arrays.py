@@ -34,6 +34,15 @@ def masked_mean(x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]) ->
     return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
+def masked_share(
+    flag: Bool[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]
+) -> Float[Array, ""]:
+    """Share of the steps that belong to a trajectory for which the flag is set; 0 where none
+    does.
+    """
+    return jnp.sum(flag & mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
 def masked_variance(
     x: Float[AnyArray, "*steps"], mask: Bool[AnyArray, "*steps"]
 ) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from logpi.core.arrays import AnyArray, Number, Scalar, explained_variance
+from logpi.core.arrays import AnyArray, Number, Scalar, explained_variance, masked_share
 from logpi.core.checks import require
 from logpi.core.errors import LogpiError
 from logpi.core.options import (
@@ -167,6 +167,8 @@ class Reinforce(NetworkOptions):
             gradient, sums = user_gradient(self.estimator, self.discount, *policies, paid, value)
         learner, metrics = self._policy_step(learner, trajectory, gradient, sums)
         metrics |= batch_metrics(trajectory, return_, baseline)
+        clipped = learner.policy.head.is_clipped(trajectory.action)
+        metrics["clipped_actions"] = masked_share(clipped, trajectory.mask)
         if predicted is not None:
             target = self._value_target(paid, return_, predicted)
             trust = measure_trust(predicted, return_, trajectory.mask)

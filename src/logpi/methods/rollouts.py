@@ -13,7 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from numpy.random import Generator
 
-from logpi.core.arrays import AnyArray, Number, Scalar, explained_variance, masked_mean
+from logpi.core.arrays import (
+    AnyArray,
+    Number,
+    Scalar,
+    explained_variance,
+    masked_mean,
+    masked_share,
+)
 from logpi.core.checks import require
 from logpi.core.options import (
     COUNT,
@@ -295,6 +302,12 @@ def squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None) 
     return masked_mean(error, rows.mask)
 
 
+def clip_fraction(policy: Policy, rows: Rows, clip: Number) -> Scalar:
+    """Share of the steps whose ρ = π/π_old is beyond 1 ± `clip`."""
+    ratio = jnp.exp(laws(policy, rows).log_prob(rows.action) - rows.log_prob)
+    return masked_share(jnp.abs(ratio - 1) > clip, rows.mask)
+
+
 def mean_kl(old: Policy, new: Policy, rows: Rows) -> Scalar:
     """KL(old, new) averaged over the steps of the rollout."""
     return masked_mean(laws(old, rows).kl(laws(new, rows)), rows.mask)
@@ -308,16 +321,22 @@ def epoch_keys(learner: Learner, epochs: int) -> Key[Array, " epochs"]:
 def rollout_metrics(policy: Policy, trajectory: Trajectory, rows: Rows) -> Metrics:
     """How far the policy has moved, its entropy, and the episodes that ended in the rollout.
 
-    The distance is KL(π_old, π) by Schulman's estimator ρ - 1 - log ρ on the actions taken.
+    The distance is KL(π_old, π) by Schulman's estimator ρ - 1 - log ρ on the actions taken. The
+    effective sample size is (Σ ρ)² / (n Σ ρ²): 1 where π = π_old, and 1/n where one step has all
+    the weight.
     """
     law = laws(policy, rows)
     log_ratio = law.log_prob(rows.action) - rows.log_prob
     kl = jnp.expm1(log_ratio) - log_ratio
+    ratio = jnp.exp(log_ratio)
+    size = masked_mean(ratio, rows.mask) ** 2 / masked_mean(ratio**2, rows.mask)
     ended = trajectory.terminated | trajectory.truncated
     count = jnp.sum(ended)
     assert trajectory.paid is not None
     return {
         "kl": masked_mean(kl, rows.mask),
+        "effective_sample_size": size,
+        "clipped_actions": masked_share(policy.head.is_clipped(rows.action), rows.mask),
         "entropy": masked_mean(law.entropy(), rows.mask),
         "explained_variance": explained_variance(rows.target, rows.value, rows.mask),
         "steps": jnp.sum(trajectory.mask, dtype=jnp.int32),

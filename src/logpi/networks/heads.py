@@ -52,6 +52,10 @@ class Head(Protocol):
         """The environment's own action for a sampled one."""
         ...
 
+    def is_clipped(self, action: AnyArray) -> Any:
+        """Whether a sampled action is cut at a bound when it is executed, one flag for each."""
+        ...
+
 
 def draw_noise(
     head: Head, leading: tuple[int, ...], draw: Callable[[str, tuple[int, ...]], AnyArray]
@@ -82,6 +86,10 @@ class CategoricalHead(Module):
     def execute(self, action: AnyArray) -> Any:
         """Counted from the space's own start."""
         return action + self.start
+
+    def is_clipped(self, action: AnyArray) -> Any:
+        """Never."""
+        return action.__array_namespace__().zeros(action.shape, bool)
 
 
 class NormalHead(Module):
@@ -152,6 +160,18 @@ class NormalHead(Module):
         executed = xp.clip(executed, low.astype(action.dtype), high.astype(action.dtype))
         return executed.reshape(*action.shape[:-1], *self.shape)
 
+    def is_clipped(self, action: Float[AnyArray, "*batch d"]) -> Any:
+        """Whether any dimension lies beyond a bound; tanh cuts nothing."""
+        xp = action.__array_namespace__()
+        if self.squash:
+            return xp.zeros(action.shape[:-1], bool)
+        low = np.asarray(self.low)
+        high = np.asarray(self.high)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        least = np.where(bounded, -1.0, low)
+        most = np.where(bounded, 1.0, high)
+        return ((action < least) | (action > most)).any(axis=-1)
+
 
 class ProductHead(Module):
     """Independent choices, each with a head of its own: MultiDiscrete, MultiBinary, Tuple and Dict
@@ -183,13 +203,25 @@ class ProductHead(Module):
         """Each choice as its own head executes it."""
         xp = action.__array_namespace__()
         leading = action.shape[:-1]
-        widths = [1 if isinstance(part, CategoricalHead) else part.size for part in self.parts]
-        own = zip(self.parts, split_last(action, widths), strict=True)
-        parts = [part.execute(mine).reshape(*leading, -1) for part, mine in own]
+        parts = [part.execute(mine).reshape(*leading, -1) for part, mine in self._own(action)]
         executed = xp.concatenate(parts, axis=-1)
         if self.shape is None:
             return executed
         return executed.reshape(*leading, *self.shape)
+
+    def is_clipped(self, action: AnyArray) -> Any:
+        """Whether any part is."""
+        leading = action.shape[:-1]
+        xp = action.__array_namespace__()
+        clipped = xp.zeros(leading, bool)
+        for part, mine in self._own(action):
+            clipped |= part.is_clipped(mine).reshape(*leading, -1).any(axis=-1)
+        return clipped
+
+    def _own(self, action: AnyArray) -> list[tuple[Head, AnyArray]]:
+        """Each part with its numbers of the action."""
+        widths = [1 if isinstance(part, CategoricalHead) else part.size for part in self.parts]
+        return list(zip(self.parts, split_last(action, widths), strict=True))
 
 
 def action_head(space: gym.Space, squash: bool, log_std: float = -0.5) -> Head:

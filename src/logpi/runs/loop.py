@@ -164,7 +164,7 @@ def _open_trackers(
     trackers: list[Tracker] = [*others]
     try:
         trackers.append(CsvTracker(folder.path / "metrics.csv", counters.steps))
-        trackers.append(TensorBoardTracker(folder.path, counters.steps))
+        trackers.append(TensorBoardTracker(folder.path, counters.steps, settings.to_json()))
         yield trackers
     finally:
         for tracker in trackers:

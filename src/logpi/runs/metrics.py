@@ -33,6 +33,8 @@ EVALUATED = (
     "eval/mean_reward_high",
     "eval/mean_ep_length",
 )
+# What hyperparameters are compared by in TensorBoard.
+_COMPARED = dict.fromkeys((RETURN, EVALUATED[0]))
 # The means over episodes are taken over the latest batches that hold at least so many.
 WINDOW = 100
 
@@ -114,6 +116,9 @@ def make_row(counters: Counters, evaluation: Evaluation | None = None) -> dict[s
         "train/approx_kl": mean("kl"),
         "train/gradient_norm": mean("gradient_norm"),
         "train/step_scale": mean("step_scale"),
+        "train/clip_fraction": mean("clip_fraction"),
+        "train/effective_sample_size": mean("effective_sample_size"),
+        "train/clipped_actions": mean("clipped_actions"),
         "train/learning_rate": mean("learning_rate"),
         "train/n_updates": counters.updates,
     }
@@ -179,18 +184,22 @@ class TensorBoardTracker:
     """TensorBoard events in the run folder, written row by row.
 
     tensorboardX's own `SummaryWriter` leaves them to a thread, which loses rows when the process is
-    killed, and blocks the process for ever once it has failed to write.
+    killed, and blocks the process for ever once it has failed to write. `settings` are shown in the
+    tab HPARAMS, beside the returns of training and of the evaluations.
     """
 
-    def __init__(self, path: Path, resumed_at: int):
+    def __init__(self, path: Path, resumed_at: int, settings: Mapping[str, object]):
         # tensorboardX imports it where it is installed, which takes a second
         with _hidden("torch"):
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2
+            from tensorboardX.summary import hparams
         self._events: Any = event_pb2
         self._summaries: Any = summary_pb2
         # the name holds a time in seconds: a run that is resumed within one needs another
         self._writer = EventsWriter(str(path / "events"), f".{os.getpid()}.{resumed_at}")
+        for summary in hparams(_as_hyperparameters(settings), _COMPARED):
+            self._write(resumed_at, summary=summary)
         if resumed_at:  # TensorBoard drops what an earlier file has from this step on
             begins = self._events.SessionLog(status=self._events.SessionLog.START)
             self._write(resumed_at + 1, session_log=begins)
@@ -210,6 +219,14 @@ class TensorBoardTracker:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _as_hyperparameters(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings as TensorBoard knows them: numbers, flags and text."""
+    known = (bool, int, float, str)
+    return {
+        name: value if isinstance(value, known) else str(value) for name, value in settings.items()
+    }
 
 
 class WandbTracker:
