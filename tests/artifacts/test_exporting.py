@@ -5,6 +5,7 @@ import sys
 import warnings
 
 import gymnasium as gym
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import learned
@@ -135,6 +136,14 @@ def test_a_model_plays_an_episode_as_the_evaluation_does(tmp_path):
                 ended, length = terminated or truncated, length + 1
             lengths.append(length)
         assert lengths[0] == lengths[1]
+
+
+def test_what_the_converter_replaces_is_another_process_s(tmp_path):
+    """jax2onnx has a `jax.numpy` of its own, with which this call fails."""
+    train("CartPole-v1")
+    logpi.export("run", "model.onnx")
+    assert "jax2onnx" not in sys.modules
+    assert jnp.cumsum(jnp.ones((2, 3)), 1).shape == (2, 3)
 
 
 def test_arrays_are_those_of_the_checkpoint(tmp_path):

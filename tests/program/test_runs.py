@@ -453,3 +453,17 @@ def test_a_run_folder_has_a_model_card_and_is_read_elsewhere(tmp_path):
     parameters = zip(jax.tree.leaves(logpi.load(moved)), jax.tree.leaves(run.policy), strict=True)
     assert all(np.array_equal(one, other) for one, other in parameters)
     assert logpi.evaluate(moved, episodes=3).returns.shape == (3,)
+
+
+def test_the_kernels_of_a_machine_are_those_of_numpy():
+    """Whatever else the process has loaded: a run that is resumed beside SciPy is no other run."""
+    program = (
+        "import numpy, threadpoolctl\n"
+        "from logpi.runs.machine import describe_machine\n"
+        "before = describe_machine()\n"
+        "import scipy.linalg\n"
+        "assert len(threadpoolctl.threadpool_info()) > 1\n"
+        "assert describe_machine() == before, before\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -242,7 +242,7 @@ def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(acti
 
 
 def test_time_limits_truncate_and_the_environment_terminates():
-    environment = make_host_environment("CartPole-v1", 12)
+    environment = make_host_environment("CartPole-v1", EnvironmentOptions(12))
     policy = small_policy(
         environment.spec.observation_space,
         environment.spec.action_space,

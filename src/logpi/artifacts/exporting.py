@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
+from logpi.artifacts.converting import describe, observation_dtype, to_onnx
 from logpi.core.errors import LogpiError
-from logpi.environments.spec import space_from_json, stored_dtype
-from logpi.networks.distributions import Distribution
+from logpi.environments.spec import space_from_json
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import named_leaves
-from logpi.runs.folder import RunFolder
 from logpi.runs.trained import Which, load
 
 # Observations on which an ONNX model is compared with the policy, so many at a time: a policy with
@@ -55,23 +51,28 @@ def export(
     """
     path = Path(out)
     policy = load(run, which=which, trust=trust)
-    folder = RunFolder.open(Path(run))
-    seen = folder.config["environment"]
-    description = {"settings": folder.settings.to_json(), "environment": seen}
+    description = describe(Path(run))
     if path.suffix == ".onnx":
-        model, difference = _as_onnx(
-            policy, space_from_json(seen["observation_space"]), description
-        )
+        if policy.origin is not None:
+            raise LogpiError(
+                "this policy sees observations from an origin in double precision, which an ONNX"
+                " model would lose: export NAME.safetensors"
+            )
+        model = to_onnx(Path(run), which, trust)
+        space = space_from_json(description["environment"]["observation_space"])
+        largest = difference(policy, space, model)
+        if largest > TOLERANCE:
+            raise LogpiError(f"the ONNX model's actions differ from the policy's by {largest:.1e}")
     elif path.suffix == ".safetensors":
         model = _as_safetensors(policy, description)
-        difference = None
+        largest = None
     else:
         raise LogpiError(f"{path} must end in .onnx or .safetensors")
     try:
         path.write_bytes(model)
     except OSError as error:
         raise LogpiError(f"cannot write {path}: {error.strerror or error}") from None
-    return Export(path, difference)
+    return Export(path, largest)
 
 
 def _as_safetensors(policy: Policy, description: dict[str, Any]) -> bytes:
@@ -79,57 +80,6 @@ def _as_safetensors(policy: Policy, description: dict[str, Any]) -> bytes:
     save = _package("safetensors.numpy").save
     arrays = {name: np.asarray(array, order="C") for name, array in named_leaves(policy)}
     return save(arrays, {name: json.dumps(value) for name, value in description.items()})
-
-
-def _as_onnx(policy: Policy, space: gym.Space, description: dict[str, Any]) -> tuple[bytes, float]:
-    """The model for observations of a space, and its largest difference from the policy.
-
-    **Raises:** `LogpiError` where it differs by more than rounding.
-    """
-    if policy.origin is not None:
-        raise LogpiError(
-            "this policy sees observations from an origin in double precision, which the ONNX model"
-            " would lose: export NAME.safetensors"
-        )
-    convert = _package("jax2onnx").to_onnx
-    names = ["observation"]
-    results = ["action"]
-    inputs = [jax.ShapeDtypeStruct(("batch", *policy.encoder.shape), _dtype_of(space))]
-    if policy.memory.recurrent:
-        names.append("memory")
-        results.append("next_memory")
-        inputs.append(jax.ShapeDtypeStruct(("batch", policy.memory.state_size), np.float32))
-    model = convert(
-        _acting(policy), inputs, model_name="policy", input_names=names, output_names=results
-    )
-    for name, value in description.items():
-        entry = model.metadata_props.add()
-        entry.key = name
-        entry.value = json.dumps(value)
-    written = model.SerializeToString()
-    largest = difference(policy, space, written)
-    if largest > TOLERANCE:
-        raise LogpiError(f"the ONNX model's actions differ from the policy's by {largest:.1e}")
-    return written, largest
-
-
-def _acting(policy: Policy) -> Any:
-    """The policy's most probable action as a function of batches, as JAX traces it."""
-
-    def most_probable(distribution: Distribution, count: Any) -> Array:
-        noise = jnp.zeros((count, policy.head.size))
-        return policy.execute(distribution.sample(noise))
-
-    def act(observation: Array) -> Array:
-        return most_probable(policy(observation), observation.shape[0])
-
-    def act_from_memory(observation: Array, memory: Array) -> tuple[Array, Array]:
-        after = policy.next_memory(observation, memory)
-        return most_probable(policy(observation, after), observation.shape[0]), after
-
-    if policy.memory.recurrent:
-        return act_from_memory
-    return act
 
 
 def difference(policy: Policy, space: gym.Space, model: bytes) -> float:
@@ -166,15 +116,7 @@ def _draw_observations(policy: Policy, space: gym.Space, random: np.random.Gener
         mask = random.integers(0, 2, (AT_ONCE, policy.head.size))
         mask[:, random.integers(policy.head.size)] = 1
         drawn[:, : policy.head.size] = mask
-    return drawn.astype(_dtype_of(space))
-
-
-def _dtype_of(space: gym.Space) -> np.dtype:
-    """The kind of number in which the model takes observations: floats are single."""
-    stored = stored_dtype(space)
-    if stored.kind == "f":
-        return np.dtype(np.float32)
-    return stored
+    return drawn.astype(observation_dtype(space))
 
 
 def _package(name: str) -> Any:

@@ -17,11 +17,12 @@ def describe_machine() -> dict[str, object]:
     import jax
     import threadpoolctl
 
-    libraries = threadpoolctl.threadpool_info()
+    libraries = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    # SciPy brings one of its own, which is loaded with it
+    numpys = [each for each in libraries if "numpy" in each["filepath"]]
     blas = [
         f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
-        for library in libraries
-        if library["user_api"] == "blas"
+        for library in numpys or libraries
     ]
     return {
         "python": platform.python_version(),
