@@ -1,5 +1,8 @@
 """What is asked of an environment beside its name: arguments, and a wrapper."""
 
+import json
+import sys
+
 import pytest
 from helpers import learned, same
 
@@ -146,3 +149,21 @@ def test_parameters_of_a_compiled_environment_are_arguments():
 def test_the_doctor_takes_options():
     found = examine("own.py:Paying", 50, EnvironmentOptions(kwargs={"pay": float("1e3")}))
     assert all(finding.status != "wrong" for finding in found)
+
+
+def test_a_stranger_s_wrapper_is_not_imported(tmp_path, capsys):
+    """A folder that names one is data until somebody agrees, like every other code."""
+    logpi.train(
+        "CartPole-v1", METHOD, steps=200, out="run", wrapper="own.py:Doubled", evaluate_every=0
+    )
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["signature"] = "of somebody else"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"{OWN}\nimport pathlib\npathlib.Path('imported').touch()\n")
+    sys.modules.pop(str(tmp_path / "own.py"), None)
+    for command in ("evaluate", "resume", "video"):
+        assert main([command, "run"]) == 2
+        assert "would import" in capsys.readouterr().err
+    assert not (tmp_path / "imported").exists()
+    assert main(["evaluate", "run", "--episodes", "2", "--trust"]) == 0
+    assert (tmp_path / "imported").exists()

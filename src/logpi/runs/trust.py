@@ -22,8 +22,8 @@ _OWN_PREFIXES = ("gymnax:", "brax:", "jumanji:", "envpool:", "finite:")
 
 def named_code(settings: Settings) -> list[str]:
     """The Python files and modules that opening a run imports because its settings name them."""
-    options = (getattr(settings.algorithm, name, None) for name in ("network", "estimator"))
-    named = [source for source in options if source is not None]
+    options = [getattr(settings.algorithm, name, None) for name in ("network", "estimator")]
+    named = [source for source in (*options, settings.wrapper) if source is not None]
     environment = settings.environment.removeprefix("vector:")
     is_own = environment.startswith(_OWN_PREFIXES)
     if is_file_source(environment) or (":" in environment and not is_own):
