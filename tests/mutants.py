@@ -39,6 +39,11 @@ CALLBACKS = "tests/program/test_callbacks.py"
 SWEEP = "tests/experiments/test_sweep.py"
 COMPARISON = "tests/experiments/test_comparison.py"
 TUNING = "tests/experiments/test_tuning.py"
+OPTIONS = "tests/sampling/test_environment_options.py"
+DIAGNOSTICS = f"{MATHEMATICS}/test_diagnostics.py"
+EXPORTING = "tests/artifacts/test_exporting.py"
+FILMING = "tests/artifacts/test_filming.py"
+PAGES = "tests/artifacts/test_pages.py"
 
 
 class Mutant(NamedTuple):
@@ -136,7 +141,7 @@ MUTANTS = [
     Mutant("runs/evaluation.py", "* SHARE / 2", "* SHARE", RECORDS),
     Mutant("runs/folder.py", "counters.steps != _steps_of(path)", "counters.steps < 0", RELIABILITY),
     Mutant("runs/evaluation.py", "0.975", "0.95", LOSSES),
-    Mutant("runs/evaluation.py", "std(ddof=1)", "std(ddof=0)", LOSSES),
+    Mutant("runs/evaluation.py", "axis=-1, ddof=1", "axis=-1, ddof=0", LOSSES),
     Mutant("runs/files.py", "not stat.S_ISREG(found.st_mode)", "False", RELIABILITY),
     Mutant("runs/files.py", "found.st_size > largest", "False", RELIABILITY),
     Mutant("runs/checkpoint.py", "!= zipfile.ZIP_STORED:\n        raise DamagedCheckpoint(f\"{name}", "== -1:\n        raise DamagedCheckpoint(f\"{name}", RELIABILITY),
@@ -145,7 +150,7 @@ MUTANTS = [
     Mutant("runs/loop.py", "self._trackers.remove(tracker)", "pass", RELIABILITY),
     Mutant("environments/host/group.py", "flag in (0, 1)", "True", BAD),
     Mutant("runs/folder.py", "reverse=True", "reverse=False", RUNS),
-    Mutant("runs/loop.py", "if counters.steps > saved", "if counters.steps < saved", RELIABILITY),
+    Mutant("runs/loop.py", "if self._counters.steps > self._saved", "if self._counters.steps < self._saved", RELIABILITY),
     # evaluations on the way, callbacks
     Mutant("runs/evaluator.py", "low >= self._stop_at", "evaluation.mean >= self._stop_at", EVALUATION),
     Mutant("runs/evaluator.py", "low > counters.best[0]", "evaluation.mean > counters.best[0]", EVALUATION),
@@ -166,6 +171,24 @@ MUTANTS = [
     Mutant("experiments/comparison.py", "fewest < FEWEST_SEEDS", "False", COMPARISON),
     Mutant("experiments/tuning.py", "difference.is_real and means[best] > means[DEFAULTS]", "True", TUNING),
     Mutant("experiments/tuning.py", "range(FRESH, FRESH + confirm)", "range(confirm)", TUNING),
+    # options of environments, and what is made of runs
+    Mutant("environments/options.py", "factory(**self.kwargs)", "factory()", OPTIONS),
+    Mutant("environments/options.py", "digest_of(file)", "None", OPTIONS),
+    Mutant("sampling/host/role.py", "replace(self.options, max", "replace(EnvironmentOptions(), max", OPTIONS),
+    Mutant("runs/trust.py", "(*options, settings.wrapper)", "options", OPTIONS),
+    Mutant("runs/trained.py", "seed = settings.seed", "seed = 0", OPTIONS),
+    Mutant("methods/rollouts.py", "masked_mean(ratio, rows.mask) ** 2", "masked_mean(ratio, rows.mask)", DIAGNOSTICS),
+    Mutant("methods/rollouts.py", "jnp.abs(ratio - 1) > clip", "ratio - 1 > clip", DIAGNOSTICS),
+    Mutant("networks/heads.py", "np.where(bounded, -1.0, low)", "low", DIAGNOSTICS),
+    Mutant("artifacts/exporting.py", "if largest > TOLERANCE", "if False", EXPORTING),
+    Mutant("artifacts/exporting.py", "policy.next_memory(observation, memory)", "memory", EXPORTING),
+    Mutant("artifacts/converting.py", "policy.execute(distribution", "(distribution", EXPORTING),
+    Mutant("artifacts/filming.py", "seed=self._seed + number", "seed=number", FILMING),
+    Mutant("artifacts/filming.py", "                yield self._frame()", "                pass", FILMING),
+    Mutant("artifacts/page.py", "return html.escape(str(text))", "return str(text)", PAGES),
+    Mutant("artifacts/page.py", "{_own_ids(svg, caption)}", "{svg}", PAGES),
+    Mutant("artifacts/derivation_page.py", "sides.power[t, 0] * sides.returns[t, tau]", "sides.returns[t, tau]", PAGES),
+    Mutant("artifacts/derivation_page.py", "sides.mean(squares) / size", "sides.mean(squares)", PAGES),
 ]  # fmt: skip
 
 
