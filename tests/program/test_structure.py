@@ -29,6 +29,7 @@ FOLDERS = [
     "checking",
     "artifacts",
     "testing",
+    "commands",
     "cli",
 ]
 
