@@ -18,6 +18,7 @@ PROGRAM = """
 import sys
 import jax, numpy as np
 import logpi
+from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.sampling.compiled.sampler import CompiledSampler
 
@@ -27,7 +28,7 @@ METHODS = {
     "trpo": logpi.TRPO(hidden=(8,), environments=16, rollout_steps=16),
     "gru": logpi.PPO(hidden=(8,), environments=16, rollout_steps=16, minibatches=2, memory="gru"),
 }
-environment = make_environment("gymnax:CartPole-v1", max_episode_steps=50)
+environment = make_environment("gymnax:CartPole-v1", EnvironmentOptions(50))
 for name, method in METHODS.items():
     ends = []
     for devices in (1, 2, 4):

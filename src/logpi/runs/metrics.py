@@ -198,11 +198,12 @@ class TensorBoardTracker:
         self._summaries: Any = summary_pb2
         # the name holds a time in seconds: a run that is resumed within one needs another
         self._writer = EventsWriter(str(path / "events"), f".{os.getpid()}.{resumed_at}")
-        for summary in hparams(_as_hyperparameters(settings), _COMPARED):
-            self._write(resumed_at, summary=summary)
         if resumed_at:  # TensorBoard drops what an earlier file has from this step on
             begins = self._events.SessionLog(status=self._events.SessionLog.START)
             self._write(resumed_at + 1, session_log=begins)
+        else:
+            for summary in hparams(_as_hyperparameters(settings), _COMPARED):
+                self._write(0, summary=summary)
 
     def write(self, step: int, metrics: Mapping[str, float | int]) -> None:
         values = [
