@@ -5,8 +5,8 @@
 A schedule is a run of a method on an environment, played by one to three workers, or by one to four
 actors of Ray on three raylets of this machine, and up to four losses at random instants: `kill -9`
 of a worker or an actor, or of a raylet with all that it runs. A run stops where one part is lost
-three times in a row, and is resumed. Equal means: every array of the last
-checkpoint, which stands for everything that has been played.
+three times in a row, and is resumed. Equal means: every array of the last checkpoint, which stands
+for everything that has been played.
 """
 
 import argparse

@@ -89,11 +89,10 @@ def test_what_a_page_must_not_be_is_seen(tmp_path):
 def test_the_report_has_the_figures_of_its_runs(runs, tmp_path):
     page = logpi.report([runs], tmp_path / "page.html").read_text()
     for seed in (0, 1):
-        evaluation = logpi.evaluate(runs / f"s{seed}", episodes=1)
-        assert evaluation.returns.shape == (1,)
         state = next(each for each in logpi.list_runs(runs) if each.seed == seed)
         assert str(state.evaluation) in page
-    assert "2 runs" in page or "Mean return" in page
+    assert "2 runs" in page
+    assert "Mean return" in page
     assert "data:image/gif;base64," in page
     for name, value in PPO.__dict__.items():
         assert name in page, (name, value)

@@ -7,7 +7,7 @@ from helpers import small_policy
 from hypothesis import given, settings, strategies as st
 from test_actor_critic import random_stream
 
-from logpi.methods.rollouts import clip_fraction, make_rows, rollout_metrics
+from logpi.methods.rollouts import make_rows, rollout_metrics
 from logpi.networks.heads import action_head
 
 # None of them on a bound, where rounding decides.
@@ -46,7 +46,8 @@ def test_effective_sample_size_and_clip_fraction_are_their_formulas(random):
     np.testing.assert_allclose(found, ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum()), rtol=1e-9)
     middle = float(np.median(np.abs(ratio - 1)))
     expected = np.mean(np.abs(ratio - 1) > middle)
-    np.testing.assert_allclose(clip_fraction(after, rows, middle), expected, rtol=1e-5)
+    beyond = rollout_metrics(after, stream, rows, middle)["clip_fraction"]
+    np.testing.assert_allclose(beyond, expected, rtol=1e-5)
     everything = rows._replace(mask=jnp.ones_like(rows.mask))
     other = rollout_metrics(after, stream, everything)["effective_sample_size"]
     assert abs(float(other) - float(found)) > 1e-7
@@ -54,9 +55,9 @@ def test_effective_sample_size_and_clip_fraction_are_their_formulas(random):
 
 def test_a_policy_that_has_not_moved_has_its_whole_sample(random):
     before, _, stream, rows = moved(random)
-    metrics = rollout_metrics(before, stream, rows)
+    metrics = rollout_metrics(before, stream, rows, 1e-4)
     np.testing.assert_allclose(metrics["effective_sample_size"], 1.0, rtol=1e-6)
-    assert clip_fraction(before, rows, 1e-4) == 0
+    assert metrics["clip_fraction"] == 0
 
 
 @given(numbers)

@@ -181,14 +181,12 @@ def _convergence(sides: Sides) -> str:
 
 def distance(sides: Sides, size: int, random: np.random.Generator) -> float:
     """|mean of Σ_t γ^t R_t ∇ log π over `size` trajectories - ∇J|, Euclidean; they are drawn."""
-    each = sides.score_sum(sides.power * sides.returns)
     counts = random.multinomial(size, sides.probability)
-    mean = np.tensordot(counts / size, each, axes=1)
+    mean = np.tensordot(counts / size, sides.estimates, axes=1)
     return float(np.linalg.norm(mean - sides.gradient))
 
 
 def expected_distance(sides: Sides, size: int) -> float:
     """The root of the mean square of `distance`: √(Σ_τ p(τ|θ) |g(τ) - ∇J|² / size)."""
-    each = sides.score_sum(sides.power * sides.returns)
-    squares = np.sum((each - sides.gradient) ** 2, axis=(1, 2))
+    squares = np.sum((sides.estimates - sides.gradient) ** 2, axis=(1, 2))
     return float(np.sqrt(sides.mean(squares) / size))

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from logpi.artifacts.converting import describe, observation_dtype, to_onnx
+from logpi.artifacts.files import written_at
 from logpi.core.errors import LogpiError
 from logpi.environments.spec import space_from_json
 from logpi.networks.policy import Policy
@@ -68,10 +69,8 @@ def export(
         largest = None
     else:
         raise LogpiError(f"{path} must end in .onnx or .safetensors")
-    try:
+    with written_at(path):
         path.write_bytes(model)
-    except OSError as error:
-        raise LogpiError(f"cannot write {path}: {error.strerror or error}") from None
     return Export(path, largest)
 
 

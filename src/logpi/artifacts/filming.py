@@ -3,6 +3,8 @@
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from logpi.artifacts.files import written_at
 from logpi.core.checks import is_whole, require, require_seed
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe
@@ -108,7 +111,7 @@ def _drawing_environment(
     for device in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame needs neither
         os.environ.setdefault(device, "dummy")
     drawing = {**options.kwargs, "render_mode": "rgb_array"}
-    made = make_environment(source, options.replaced(None, drawing, None))
+    made = make_environment(source, replace(options, kwargs=drawing))
     assert isinstance(made, HostEnvironment)
     assert made.make is not None
     return made.make()
@@ -139,13 +142,9 @@ def record_video(
     if path.suffix not in writers:
         raise LogpiError(f"{path} must end in .mp4 or .gif")
     film = Film(run, environment, which=which, deterministic=deterministic, seed=seed, trust=trust)
-    try:
+    with closing(film), written_at(path):
         frames = list(islice(film.frames(episodes), MOST_FRAMES))
         writers[path.suffix](path, frames, film.frames_per_second)
-    except OSError as error:
-        raise LogpiError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        film.close()
     return path
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from logpi.core.errors import LogpiError
+from logpi.artifacts.files import written_at
 
 # Readable on white and on black alike.
 INK = "#808080"
@@ -53,10 +53,8 @@ def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
         f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n"
         f"<footer>logpi {version('logpi')}</footer>\n</body>\n</html>\n"
     )
-    try:
+    with written_at(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LogpiError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def escape(text: object) -> str:

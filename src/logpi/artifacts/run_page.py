@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from logpi.core.errors import LogpiError
 from logpi.core.foreign import one_line
 from logpi.experiments.groups import Group, find_groups
 from logpi.experiments.listing import RunState
-from logpi.experiments.plotting import draw_curves, draw_thresholds
+from logpi.experiments.plotting import Curves, draw_curves, draw_thresholds, read_curves
 from logpi.runs.evaluation import FinalEvaluation
 from logpi.runs.folder import RunFolder
-from logpi.runs.metrics import LENGTH, RETURN, read_metrics
+from logpi.runs.metrics import LENGTH, RETURN
 
 # What is drawn of training, by the tag of the metric.
 DIAGNOSTICS = {
@@ -73,11 +74,12 @@ def _parts(
     groups: Sequence[Group], runs: Sequence[RunFolder], states: Sequence[RunState]
 ) -> Iterator[str]:
     """What stands on the page, from its top."""
+    curves = read_curves(groups)
     yield _as_runs(states)
     yield heading("Learning")
-    yield grid([_returns(groups), *_animation(runs[0])])
+    yield grid([_returns(curves, groups), *_animation(runs[0])])
     yield heading("On the way")
-    yield grid(list(_diagnostics(groups)))
+    yield grid(list(_diagnostics(curves)))
     evaluations = [found for run in runs if (found := run.last_evaluation()) is not None]
     if evaluations:
         yield heading("The last evaluation")
@@ -108,26 +110,25 @@ def _as_runs(states: Sequence[RunState]) -> str:
     return table(names, rows)
 
 
-def _returns(groups: Sequence[Group]) -> str:
+def _returns(curves: Sequence[Curves], groups: Sequence[Group]) -> str:
     """The learning curve with the return that is called solved."""
 
     def draw(axes: Any) -> None:
-        draw_curves(axes, groups, RETURN)
+        draw_curves(axes, curves, RETURN)
         draw_thresholds(axes, groups)
         axes.set(xlabel="environment steps")
 
     return chart("Mean return of the last 100 episodes", draw)
 
 
-def _diagnostics(groups: Sequence[Group]) -> Iterator[str]:
-    """A chart of each metric that the runs have."""
-    first = read_metrics(groups[0].runs[0].path / "metrics.csv")
+def _diagnostics(curves: Sequence[Curves]) -> Iterator[str]:
+    """A chart of each metric that the first run has."""
     for tag, caption in DIAGNOSTICS.items():
-        if all(math.isnan(row.get(tag, math.nan)) for row in first):
+        if np.isnan(curves[0].column(tag)[0]).all():
             continue
 
         def draw(axes: Any, tag: str = tag) -> None:
-            draw_curves(axes, groups, tag)
+            draw_curves(axes, curves, tag)
             axes.set(xlabel="environment steps")
 
         yield chart(caption, draw)
@@ -154,17 +155,11 @@ def _distributions(evaluations: Sequence[FinalEvaluation]) -> Iterator[str]:
 def _animation(run: RunFolder) -> Iterator[str]:
     """An episode as the environment draws it, or why there is none."""
     try:
-        film = Film(run.path)
+        with closing(Film(run.path)) as film:
+            frames = [_small(frame) for frame in islice(film.frames(1), MOST_FRAMES)]
     except LogpiError as error:
         yield paragraph(f"No animation: {one_line(str(error))}.")
         return
-    try:
-        frames = [_small(frame) for frame in islice(film.frames(1), MOST_FRAMES)]
-    except LogpiError as error:
-        yield paragraph(f"No animation: {one_line(str(error))}.")
-        return
-    finally:
-        film.close()
     apart = math.ceil(len(frames) / MOST_PICTURES)
     file = io.BytesIO()
     write_gif(file, frames[::apart], max(1, film.frames_per_second // apart))

@@ -72,7 +72,7 @@ class Training:
         given = vars(self)
         names = [each.name for each in dataclasses.fields(Settings) if each.name in given]
         own = {name: given[name] for name in names}
-        return Settings(**own | {"algorithm": given["options"]})  # see `_training_command`
+        return Settings(**own | {"algorithm": given["options"]})  # see `training_command`
 
 
 @dataclass

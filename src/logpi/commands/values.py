@@ -36,8 +36,6 @@ def _reads_steps(parse: Callable[[list[str]], int]) -> PrimitiveConstructorSpec[
 
 
 Steps = Annotated[int, _reads_steps(_parse_steps)]
-
-
 StepsOrNone = Annotated[int, _reads_steps(_parse_steps_or_none)]
 
 

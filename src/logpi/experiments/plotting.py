@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -36,7 +36,7 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    draw_curves(axes, groups, RETURN)
+    draw_curves(axes, read_curves(groups), RETURN)
     draw_thresholds(axes, groups)
     runs = [run for group in groups for run in group.runs]
     names = sorted({name for group in groups for name in group.environments})
@@ -55,14 +55,36 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     return path
 
 
-def draw_curves(axes: Any, groups: Sequence[Group], tag: str) -> None:
+class Curves(NamedTuple):
+    """What the runs of a group have measured."""
+
+    label: str
+    tables: list[Columns]
+
+    def column(self, tag: str) -> list[ndarray]:
+        """A metric of each run; NaN where it has no such metric."""
+        return [table.get(tag, np.full_like(table[STEPS], np.nan)) for table in self.tables]
+
+
+def read_curves(groups: Sequence[Group]) -> list[Curves]:
+    """The metrics of all runs.
+
+    **Raises:** `LogpiError` where a run has none yet.
+    """
+    found: list[Curves] = []
+    for group in groups:
+        tables = [_table(run) for run in group.runs]
+        label = group.name if len(tables) == 1 else f"{group.name}, {len(tables)} runs"
+        found.append(Curves(label, tables))
+    return found
+
+
+def draw_curves(axes: Any, curves: Sequence[Curves], tag: str) -> None:
     """A metric of each group against environment steps: a run as it is, several by their mean.
     Beside the returns of training stand those of the evaluations on the way.
-
-    **Raises:** `LogpiError` where a run has no metrics yet.
     """
-    for group in groups:
-        _draw(axes, group, tag)
+    for each in curves:
+        _draw(axes, each, tag)
 
 
 def draw_thresholds(axes: Any, groups: Sequence[Group]) -> None:
@@ -72,18 +94,26 @@ def draw_thresholds(axes: Any, groups: Sequence[Group]) -> None:
         axes.axhline(threshold, color="gray", linestyle=":", label=f"solved: {threshold:g}")
 
 
-def _draw(axes: Any, group: Group, tag: str) -> None:
+def _draw(axes: Any, curves: Curves, tag: str) -> None:
     """The curve of one group."""
-    tables = [_table(run, tag) for run in group.runs]
-    label = group.name if len(tables) == 1 else f"{group.name}, {len(tables)} runs"
-    steps, values = _on_common_steps(tables, tag)
-    (line,) = axes.plot(steps, values.mean(axis=0), label=label)
+    made = [table[STEPS] for table in curves.tables]
+    steps, values = _on_common_steps(made, curves.column(tag))
+    (line,) = axes.plot(steps, values.mean(axis=0), label=curves.label)
     _draw_interval(axes, steps, values, line.get_color())
-    evaluated = [_evaluations(table) for table in tables]
-    if tag == RETURN and all(len(each[STEPS]) for each in evaluated):
-        steps, returns = _on_common_steps(evaluated, EVALUATED[0])
+    if tag == RETURN:
+        _draw_evaluations(axes, curves, line.get_color())
+
+
+def _draw_evaluations(axes: Any, curves: Curves, color: Any) -> None:
+    """The evaluations on the way as points, if every run of the group has some."""
+    evaluated = curves.column(EVALUATED[0])
+    has_one = [~np.isnan(values) for values in evaluated]
+    if all(rows.any() for rows in has_one):
+        made = [table[STEPS][rows] for table, rows in zip(curves.tables, has_one, strict=True)]
+        found = [values[rows] for values, rows in zip(evaluated, has_one, strict=True)]
+        steps, returns = _on_common_steps(made, found)
         marker = {"marker": "o", "markersize": 3, "linestyle": "--", "linewidth": 0.8}
-        axes.plot(steps, returns.mean(axis=0), color=line.get_color(), alpha=0.7, **marker)
+        axes.plot(steps, returns.mean(axis=0), color=color, alpha=0.7, **marker)
 
 
 def _draw_interval(
@@ -97,36 +127,30 @@ def _draw_interval(
     axes.fill_between(steps, middle - half, middle + half, color=color, alpha=0.2, linewidth=0)
 
 
-def _table(run: RunFolder, tag: str) -> Columns:
-    """The columns of a run's metrics that are drawn for one of them.
+def _table(run: RunFolder) -> Columns:
+    """The columns of a run's metrics.
 
     **Raises:** `LogpiError` where there are none yet.
     """
     rows = read_metrics(run.path / "metrics.csv")
-    if not rows:
+    if not rows or STEPS not in rows[0]:
         raise LogpiError(f"{run.path} has no metrics yet")
-    return {
-        name: np.array([row.get(name, np.nan) for row in rows])
-        for name in (STEPS, tag, EVALUATED[0])
-    }
-
-
-def _evaluations(table: Columns) -> dict[str, Float[ndarray, " evaluation"]]:
-    """The rows that have an evaluation."""
-    has_one = ~np.isnan(table[EVALUATED[0]])
-    return {name: column[has_one] for name, column in table.items()}
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def _on_common_steps(
-    tables: Sequence[Columns], name: str
+    made: Sequence[ndarray], values: Sequence[ndarray]
 ) -> tuple[Float[ndarray, " step"], Float[ndarray, "run step"]]:
-    """A column of every table at steps that all of them have reached; a single one as it is."""
-    if len(tables) == 1:
-        return tables[0][STEPS], tables[0][name][None]
-    first = max(table[STEPS][0] for table in tables)
-    last = min(table[STEPS][-1] for table in tables)
+    """Values of every run at steps that all of them have `made`; those of a single one as they
+    are.
+    """
+    if len(made) == 1:
+        return made[0], values[0][None]
+    first = max(steps[0] for steps in made)
+    last = min(steps[-1] for steps in made)
     steps = np.linspace(first, last, POINTS)
-    return steps, np.array([np.interp(steps, table[STEPS], table[name]) for table in tables])
+    columns = zip(made, values, strict=True)
+    return steps, np.array([np.interp(steps, own, column) for own, column in columns])
 
 
 def _picture_path(runs: Sequence[RunFolder], out: str | Path | None) -> Path:

@@ -28,7 +28,6 @@ from logpi.methods.rollouts import (
     RolloutOptions,
     Rows,
     Steps,
-    clip_fraction,
     epoch_keys,
     mean_kl,
     prepare,
@@ -85,8 +84,7 @@ class PPO(RolloutOptions, JointOptions, NetworkOptions):
     def update(self, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
         learner, rows = prepare(self, learner, trajectory)
         learner, metrics = self._descend(learner, rows)
-        metrics["clip_fraction"] = clip_fraction(learner.policy, rows, self.clip)
-        return learner, metrics | rollout_metrics(learner.policy, trajectory, rows)
+        return learner, metrics | rollout_metrics(learner.policy, trajectory, rows, self.clip)
 
     def _descend(self, learner: Learner, rows: Rows) -> tuple[Learner, Metrics]:
         """Policy and critic descend one loss, until all epochs are done or KL is past `kl_stop`."""

@@ -302,12 +302,6 @@ def squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None) 
     return masked_mean(error, rows.mask)
 
 
-def clip_fraction(policy: Policy, rows: Rows, clip: Number) -> Scalar:
-    """Share of the steps whose ρ = π/π_old is beyond 1 ± `clip`."""
-    ratio = jnp.exp(laws(policy, rows).log_prob(rows.action) - rows.log_prob)
-    return masked_share(jnp.abs(ratio - 1) > clip, rows.mask)
-
-
 def mean_kl(old: Policy, new: Policy, rows: Rows) -> Scalar:
     """KL(old, new) averaged over the steps of the rollout."""
     return masked_mean(laws(old, rows).kl(laws(new, rows)), rows.mask)
@@ -318,12 +312,14 @@ def epoch_keys(learner: Learner, epochs: int) -> Key[Array, " epochs"]:
     return jax.random.split(batch_key(learner.seed, Stream.MINIBATCHES, learner.batch), epochs)
 
 
-def rollout_metrics(policy: Policy, trajectory: Trajectory, rows: Rows) -> Metrics:
+def rollout_metrics(
+    policy: Policy, trajectory: Trajectory, rows: Rows, clip: Number | None = None
+) -> Metrics:
     """How far the policy has moved, its entropy, and the episodes that ended in the rollout.
 
     The distance is KL(π_old, π) by Schulman's estimator ρ - 1 - log ρ on the actions taken. The
     effective sample size is (Σ ρ)² / (n Σ ρ²): 1 where π = π_old, and 1/n where one step has all
-    the weight.
+    the weight. With `clip` also the share of the steps whose ρ is beyond 1 ± `clip`.
     """
     law = laws(policy, rows)
     log_ratio = law.log_prob(rows.action) - rows.log_prob
@@ -333,7 +329,7 @@ def rollout_metrics(policy: Policy, trajectory: Trajectory, rows: Rows) -> Metri
     ended = trajectory.terminated | trajectory.truncated
     count = jnp.sum(ended)
     assert trajectory.paid is not None
-    return {
+    metrics = {
         "kl": masked_mean(kl, rows.mask),
         "effective_sample_size": size,
         "clipped_actions": masked_share(policy.head.is_clipped(rows.action), rows.mask),
@@ -344,3 +340,6 @@ def rollout_metrics(policy: Policy, trajectory: Trajectory, rows: Rows) -> Metri
         "episode_return": jnp.sum(jnp.where(ended, trajectory.paid, 0.0)) / count,
         "episode_length": jnp.sum(jnp.where(ended, trajectory.step + 1, 0)) / count,
     }
+    if clip is not None:
+        metrics["clip_fraction"] = masked_share(jnp.abs(ratio - 1) > clip, rows.mask)
+    return metrics

@@ -108,6 +108,11 @@ class Sides:
             total[column, seen, every.action[t]] += w
         return total
 
+    @cached_property
+    def estimates(self) -> Float[ndarray, "trajectory O A"]:
+        """Σ_t γ^t R_t ∇ log π(a_t|s_t; θ) of each trajectory [D4.4]."""
+        return self.score_sum(self.power * self.returns)
+
     def field(self, factor: float) -> Callable[[ndarray], ndarray]:
         """θ ↦ E[ Σ_t factor^t R_t ∇ log π ], as a sum over states instead of trajectories."""
 
@@ -342,7 +347,7 @@ def _reinforce_lines(sides: Sides) -> Iterator[Line]:
         explicit,
         "the sum, each τ and t",
     )
-    step = sides.mean(sides.score_sum(sides.power * sides.returns))
+    step = sides.mean(sides.estimates)
 
     def along(alpha):
         return exact_objective(mdp, sides.logits + alpha * step)
