@@ -85,16 +85,26 @@ def command(folder, *options):
     return [sys.executable, "-c", PROGRAM, *words, *SMALL, "--checkpoint-every", "500", *options]
 
 
-def run_processes():
-    """The processes of runs."""
+def start_sweep(folder):
+    """A sweep in a process of its own, whose runs are told from those of other tests by a variable
+    that they inherit.
+    """
+    variables = os.environ | {"LOGPI_TEST_SWEEP": str(folder)}
+    return subprocess.Popen(command(folder), env=variables, stdout=subprocess.DEVNULL)
+
+
+def run_processes(folder):
+    """The processes of the runs of the sweep that `start_sweep` has started."""
+    variable = f"LOGPI_TEST_SWEEP={folder}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
+                variables = (entry / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"logpi.experiments.process" in words:
+            if b"logpi.experiments.process" in words and variable in variables:
                 found.append(int(entry.name))
     return found
 
@@ -115,13 +125,13 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path):
     done = subprocess.run(command(whole), capture_output=True, text=True, check=True)
     assert "3 of 3" in done.stdout
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL)
+    process = start_sweep(killed)
     wait_until(lambda: any(killed.glob("seed_*/checkpoints/*.npz")))
-    os.kill(run_processes()[0], signal.SIGKILL)
+    os.kill(run_processes(killed)[0], signal.SIGKILL)
     wait_until(lambda: any(killed.glob("seed_1/checkpoints/*.npz")))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not run_processes())
+    wait_until(lambda: not run_processes(killed))
     assert not list(killed.glob("seed_2/evaluation.json"))
     done = subprocess.run(command(killed), capture_output=True, text=True, check=True)
     assert "3 of 3" in done.stdout
@@ -133,12 +143,13 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_the_runs_under_way(tmp_path):
-    process = subprocess.Popen(command(tmp_path / "sweep"), stdout=subprocess.DEVNULL)
-    wait_until(lambda: any(tmp_path.glob("sweep/seed_*/checkpoints/*.npz")))
+    sweep = tmp_path / "sweep"
+    process = start_sweep(sweep)
+    wait_until(lambda: any(sweep.glob("seed_*/checkpoints/*.npz")))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert not run_processes()
-    for folder in tmp_path.glob("sweep/seed_*"):
+    assert not run_processes(sweep)
+    for folder in sweep.glob("seed_*"):
         last = RunFolder.open(folder).saved_steps()
         assert last is not None
 
