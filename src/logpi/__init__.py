@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from logpi.methods.reinforce import Reinforce as Reinforce
     from logpi.methods.trust_region import TRPO as TRPO
     from logpi.runs.callbacks import Callback as Callback, Progress as Progress
+    from logpi.runs.demonstrations import (
+        Demonstrations as Demonstrations,
+        record as record,
+    )
     from logpi.runs.evaluation import Evaluation as Evaluation
+    from logpi.runs.imitation import Imitation as Imitation, imitate as imitate
     from logpi.runs.loop import Run as Run
     from logpi.runs.metrics import Tracker as Tracker, WandbTracker as WandbTracker
     from logpi.runs.trained import evaluate as evaluate, load as load
@@ -68,7 +73,11 @@ _MODULES = {
     "Progress": "runs.callbacks",
     "Tracker": "runs.metrics",
     "WandbTracker": "runs.metrics",
+    "Demonstrations": "runs.demonstrations",
+    "record": "runs.demonstrations",
     "Evaluation": "runs.evaluation",
+    "Imitation": "runs.imitation",
+    "imitate": "runs.imitation",
     "evaluate": "runs.trained",
     "FiniteMDP": "theory.mdp",
     "exact_gradient": "theory.exact",

@@ -12,8 +12,9 @@ import tyro
 
 from logpi.commands.artifacts import Export, Report, Video
 from logpi.commands.checking import Check, Derive, Doctor
+from logpi.commands.demonstrations import Imitate, Record
 from logpi.commands.experiments import Compare, Plot, Runs, Sweep, Tune
-from logpi.commands.training import Evaluate, Resume, Train, training_command
+from logpi.commands.training import Evaluate, Resume, Train, Training, training_command
 from logpi.commands.values import option_types
 from logpi.core.errors import LogpiError
 from logpi.core.say import say_aside, silence
@@ -27,6 +28,8 @@ COMMANDS: dict[str, Any] = {
     "plot": Plot,
     "report": Report,
     "video": Video,
+    "record": Record,
+    "imitate": Imitate,
     "export": Export,
     "compare": Compare,
     "runs": Runs,
@@ -44,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇
     try:
-        if command[:1] in (["train"], ["sweep"], ["tune"]):
-            kind, start = training_command(COMMANDS[command[0]], command[1:])
+        asked = COMMANDS.get(command[0]) if command else None
+        if isinstance(asked, type) and issubclass(asked, Training):
+            kind, start = training_command(asked, command[1:])
             chosen: Any = tyro.cli(
                 kind,
                 prog=f"logpi {command[0]}",

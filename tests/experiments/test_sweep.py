@@ -1,14 +1,18 @@
 """Sweeps: every run is the one that it would be alone, whatever dies on the way."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import learned, same
@@ -16,8 +20,14 @@ from helpers import learned, same
 import logpi
 from logpi import LogpiError, Reinforce
 from logpi.cli import main
-from logpi.experiments.sweep import parse_seeds, parse_values
+from logpi.core import programs
+from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec
+from logpi.experiments import making, together
+from logpi.experiments.sweep import SilentSweepReporter, parse_seeds, parse_values
+from logpi.experiments.task import Task
+from logpi.experiments.together import MOST_TOGETHER
 from logpi.runs.folder import RunFolder
+from logpi.runs.settings import Settings
 
 METHOD = Reinforce(hidden=(8,), episodes=8, baseline="none")
 SMALL = ["--hidden", "8", "--episodes", "8", "--baseline", "none"]
@@ -75,6 +85,101 @@ def test_every_run_is_the_one_that_it_is_alone(tmp_path):
     ends = [learned(run.folder) for run in swept.runs]
     assert not same(ends[0], ends[1])
     assert not same(ends[0], ends[2])
+
+
+CORRIDOR = Reinforce(hidden=(), episodes=8, baseline="leave-one-out", learning_rate=0.01)
+
+
+def curve(folder):
+    """Steps and mean returns of a run, as it wrote them."""
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["time/total_timesteps"], float(row["rollout/ep_rew_mean"])) for row in rows]
+
+
+def test_seeds_on_a_compiled_environment_learn_in_one_program(tmp_path, monkeypatch):
+    """Each run begins with the episodes of its seed and comes to what it comes to alone, within
+    rounding. Control: the next seed plays others.
+    """
+    compiled = []
+
+    def compile_program(function, *arguments):
+        compiled.append(jax.tree.leaves(arguments)[0].shape[0])
+        return programs.compile_program(function, *arguments)
+
+    monkeypatch.setattr(together, "compile_program", compile_program)
+    name = "finite:short-corridor"
+    swept = logpi.sweep(name, CORRIDOR, seeds=range(3), steps=3000, out=tmp_path / "sweep")
+    assert compiled == [3]
+    for run in swept.runs[:2]:
+        seed = run.settings.seed
+        alone = logpi.train(name, CORRIDOR, seed=seed, steps=3000, out=tmp_path / str(seed))
+        assert curve(run.folder)[0] == curve(alone.folder)[0]
+        worth = run.evaluation.drawn
+        other = alone.drawn_evaluation
+        error = np.hypot(worth.returns.std(), other.returns.std()) / np.sqrt(len(worth.returns))
+        assert abs(worth.mean - other.mean) < 5 * error
+    firsts = {curve(run.folder)[0] for run in swept.runs}
+    assert len(firsts) == 3
+
+
+def test_runs_that_differ_in_more_than_their_seeds_have_programs_of_their_own():
+    settings = [
+        Settings("finite:short-corridor", replace(CORRIDOR, learning_rate=rate), seed=seed)
+        for rate in (0.1, 0.2)
+        for seed in range(MOST_TOGETHER + 1)
+    ]
+    tasks = [
+        Task(each, each.environment, Path(str(number))) for number, each in enumerate(settings)
+    ]
+    groups = making._of_one_setting(tasks)
+    assert [len(group) for group in groups] == [MOST_TOGETHER, 1] * 2
+    assert [task for group in groups for task in group] == tasks
+
+
+def test_a_sweep_in_one_program_is_stopped_and_goes_on(tmp_path):
+    """The runs under way are saved when it is stopped; the next call resumes them."""
+
+    class Stops(SilentSweepReporter):
+        def finished(self, run, done, count):
+            raise KeyboardInterrupt
+
+    arguments = ("finite:short-corridor", CORRIDOR)
+    options = {"seeds": range(3), "out": tmp_path / "sweep"}
+    (tmp_path / "sweep").mkdir()
+    logpi.train(*arguments, seed=0, steps=1000, out=tmp_path / "sweep" / "seed_0")
+    with pytest.raises(KeyboardInterrupt):
+        logpi.sweep(*arguments, steps=1000, reporter=Stops(), **options)
+    saved = [RunFolder.open(tmp_path / "sweep" / f"seed_{seed}").saved_steps() for seed in (1, 2)]
+    assert None not in saved
+    swept = logpi.sweep(*arguments, steps=1000, **options)
+    assert all(run.failure is None for run in swept.runs)
+
+
+def test_what_fails_in_one_program_is_said_of_each(tmp_path):
+    """A reward of one seed is no number: the others learn on."""
+    spec = EnvironmentSpec(
+        name="fails",
+        observation_space=gym.spaces.Box(-2, 2, (1,)),
+        action_space=gym.spaces.Discrete(2),
+        max_episode_steps=5,
+        reward_threshold=None,
+        identity={},
+    )
+
+    def reset(key):
+        return jnp.int32(0), jax.random.uniform(key, (1,))
+
+    def step(key, state, action):
+        reward = jnp.where(jax.random.uniform(key) < 0.001, jnp.nan, 1.0)
+        return state + 1, jnp.zeros(1), reward, jnp.array(False), jnp.array(False)
+
+    environment = CompiledEnvironment(spec, reset, step)
+    swept = logpi.sweep(environment, CORRIDOR, seeds=range(4), steps=400, out=tmp_path)
+    failed = [run for run in swept.runs if run.failure is not None]
+    assert 0 < len(failed) < 4
+    for run in failed:
+        assert "reward is not finite" in run.failure
 
 
 PROGRAM = "from logpi.cli import program; program()"

@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings, strategies as st
 from logpi import Reinforce, exact_gradient
 from logpi.estimators.baselines import value_baseline
 from logpi.estimators.score_function import score_function_surrogate
-from logpi.methods.reinforce import policy_gradient
+from logpi.methods.reinforce import measured_gradient
 from logpi.networks.critic import make_value_function
 from logpi.networks.parameters import as_vector
 from logpi.theory.enumeration import enumerate_trajectories
@@ -66,9 +66,8 @@ def library_gradient(config, mdp, logits):
         predicted = None if value is None else value_baseline(value, trajectory)
         baseline = config.baseline_of(return_, trajectory.mask, predicted, trust=0.4)
         weight = config.weight_of(trajectory, return_, baseline)
-        return as_vector(policy)[1](policy_gradient(policy, trajectory, weight)[0]).network.weights[
-            0
-        ]
+        vector, _ = measured_gradient(policy, trajectory, weight)
+        return as_vector(policy)[1](vector).network.weights[0]
 
     return gradient
 
@@ -100,6 +99,31 @@ def test_expected_gradient_is_exact(episodes, options, seed, discount):
     mdp, logits = random_mdp(random, horizon=3, discount=discount), random.normal(size=(3, 2))
     config = Reinforce(discount=discount, episodes=max(2, episodes), **options)
     assert relative_bias(mdp, logits, episodes, library_gradient(config, mdp, logits)) < 1e-10
+
+
+def test_signal_and_noise_of_the_gradient_have_their_expectations(random):
+    """‖∇J‖² and tr Cov(ĝ) of batches of two episodes, from the ratio and ĝ, whose square is the sum
+    of both. Control: ‖ĝ‖² itself is far from ‖∇J‖².
+    """
+    mdp = random_mdp(random, states=3, horizon=2)
+    logits = random.normal(size=(3, 2))
+    policy = tabular_policy(logits)
+    config = Reinforce(discount=0.9, baseline="none", episodes=2)
+
+    def measured(trajectory):
+        return_ = config.return_of(trajectory)
+        weight = config.weight_of(trajectory, return_, jnp.zeros_like(return_))
+        gradient, found = measured_gradient(policy, trajectory, weight)
+        square = gradient @ gradient
+        ratio = found["gradient_snr"]  # of two equal episodes: NaN, there is no noise
+        noise = jnp.where(jnp.isnan(ratio), 0.0, square / (1 + ratio))
+        return jnp.array([square - noise, noise, square, *gradient])
+
+    signal, noise, square, *gradient = expected(mdp, logits, 2, measured)
+    exact = np.sum(np.square(gradient))
+    np.testing.assert_allclose(signal, exact, rtol=1e-9)
+    np.testing.assert_allclose(noise, square - exact, rtol=1e-9)
+    assert square > 1.5 * exact
 
 
 @given(seed=st.integers(0, 2**32 - 1))

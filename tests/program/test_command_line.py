@@ -482,6 +482,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
         ["train"] * 5
         + ["resume", "evaluate", "plot"]
         + ["train", "sweep", "compare", "plot", "runs", "report", "video", "export"]
+        + ["record", "imitate"]
         + ["check"] * 3
         + ["train", "derive"]
         + ["doctor"]
@@ -518,7 +519,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
             else []
         )
         logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
-    for made in ("credit.png", "lander.html", "lander.gif", "lander.onnx"):
+    for made in ("credit.png", "lander.html", "lander.gif", "lander.onnx", "lander.npz"):
         assert (tmp_path / made).is_file()
 
 
@@ -527,7 +528,7 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
     """With short budgets."""
     text = (README.parent / "docs" / "experiments.md").read_text()
     commands = re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    assert len(commands) == 18
+    assert len(commands) == 22
     for name in ("a", "b", "c_1", "c_2"):
         options = ["--steps", 200, "--seed", len(name), "--out", f"runs/{name}"]
         if name == "c_2":

@@ -30,6 +30,7 @@ DIAGNOSTICS = {
     "train/gradient_norm": "Length of the gradient",
     "train/explained_variance": "Variance of the returns that V explains",
     "train/value_loss": "Loss of V",
+    "train/gradient_snr": "Signal-to-noise ratio of the gradient",
     "train/clip_fraction": "Share of steps beyond the clip",
     "train/effective_sample_size": "Effective sample size, share of the steps",
     "train/clipped_actions": "Share of actions cut at a bound",

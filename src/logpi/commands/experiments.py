@@ -15,7 +15,8 @@ class Experiment(Training):
     """What `sweep` and `tune` have in common."""
 
     processes: int | None = None
-    """Runs side by side on this machine; by default one a processor."""
+    """Runs side by side on this machine, each in a process; by default one a processor, but the
+    seeds of a compiled environment are one program."""
     on: Literal["local", "ray"] = "local"
     """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import platformdirs
+
+# What turns a function into a program for arguments of some shapes.
+Compiler: TypeAlias = Callable[..., Callable[..., Any]]
 
 
 def keep_programs() -> None:

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     TRAINING = 1
     EVALUATION = 2
     MINIBATCHES = 3
+    IMITATION = 4
 
 
 def numpy_generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:

@@ -11,6 +11,7 @@ import numpy as np
 
 from logpi.core.checks import shown
 from logpi.core.errors import LogpiError
+from logpi.core.programs import Compiler, compile_program
 from logpi.core.quantities import LARGEST
 from logpi.environments.options import EnvironmentOptions
 
@@ -87,12 +88,14 @@ class CompiledEnvironment:
     """An environment of two pure JAX functions for one episode; the sampler batches them.
 
     `reset(key) -> (state, observation)`, `step(key, state, action) -> (state, observation, reward,
-    terminated, truncated)`; never resets by itself.
+    terminated, truncated)`; never resets by itself. `compiler` compiles the program that samples
+    and learns.
     """
 
     spec: EnvironmentSpec
     reset: Callable[[Any], tuple[Any, Any]]
     step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
+    compiler: Compiler = compile_program
 
 
 def stored_dtype(space: gym.Space) -> np.dtype:

@@ -1,14 +1,18 @@
 """Where the runs of an experiment are made."""
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from logpi.core.checks import is_whole, require, step_count
 from logpi.core.machine import usable_cores
 from logpi.environments.registry import EnvironmentLike, make_environment
+from logpi.environments.spec import CompiledEnvironment
 from logpi.experiments.on_ray import run_on_ray
 from logpi.experiments.processes import Done, run_in_processes
 from logpi.experiments.task import Task
+from logpi.experiments.together import MOST_TOGETHER, run_together
 from logpi.methods.method import Method
 from logpi.methods.reinforce import Reinforce
 from logpi.runs.evaluation import FinalEvaluation
@@ -18,7 +22,8 @@ from logpi.sampling.seam import Ray
 
 
 class Makers:
-    """So many processes of this machine, by default one a processor, or a cluster of Ray.
+    """So many processes of this machine, or a cluster of Ray. By default one process a processor,
+    but for compiled environments, on which the seeds of a setting are one program.
 
     **Raises:** `LogpiError` for a number that is none.
     """
@@ -26,7 +31,7 @@ class Makers:
     def __init__(self, processes: int | None, on: Ray | None):
         valid = processes is None or (is_whole(processes) and processes >= 1)
         require(valid, "processes", "a whole number >= 1", processes)
-        self.count = processes or usable_cores()
+        self._processes = processes
         self._on = on
 
     def make(self, tasks: Sequence[Task], done: Done) -> None:
@@ -37,8 +42,30 @@ class Makers:
         """
         if self._on is not None:
             run_on_ray(tasks, self._on, done)
+        elif self._processes is None and all(map(_is_compiled, tasks)):
+            for together in _of_one_setting(tasks):
+                run_together(together, done)
         else:
-            run_in_processes(tasks, self.count, done)
+            run_in_processes(tasks, self._processes or usable_cores(), done)
+
+
+def _is_compiled(task: Task) -> bool:
+    """Whether the environment of a run is part of its program."""
+    made = make_environment(task.environment, task.settings.environment_options)
+    return isinstance(made, CompiledEnvironment)
+
+
+def _of_one_setting(tasks: Sequence[Task]) -> list[list[Task]]:
+    """The runs that differ in nothing but their seeds, at most `MOST_TOGETHER` at a time."""
+    groups = [
+        list(group)
+        for _, group in itertools.groupby(tasks, lambda task: replace(task.settings, seed=0))
+    ]
+    return [
+        group[first : first + MOST_TOGETHER]
+        for group in groups
+        for first in range(0, len(group), MOST_TOGETHER)
+    ]
 
 
 def settings_of(

@@ -100,7 +100,8 @@ def sweep(
 
     `settings` are names of settings of a run or options of the algorithm, each with the values
     that it takes, such as `{"learning_rate": [1e-3, 3e-4]}`. So many `processes` of this machine
-    make a run each, by default one a processor; with `on=logpi.Ray()` a cluster does. Folders are
+    make a run each, by default one a processor; with `on=logpi.Ray()` a cluster does. On compiled
+    environments the seeds of a setting are one program, unless `processes` are given. Folders are
     `out/NAME=VALUE/seed_N`, by default in `sweeps/ENV_N`. A run that is there already is resumed if
     it is not finished, so a sweep that was stopped goes on when it is called again.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import pack
 from logpi.environments.registry import EnvironmentLike, make_environment
+from logpi.environments.spec import CompiledEnvironment, HostEnvironment
 from logpi.runs.folder import RunFolder
 from logpi.runs.loop import Observers
 from logpi.runs.report import SilentReporter
@@ -30,8 +31,15 @@ class Task:
     def perform(self) -> str | None:
         """Make the run, to its end. Returns why it has failed, if it has."""
         try:
-            RunFolder.wait_for_writer(self.folder, ENDING)
             made = make_environment(self.environment, self.settings.environment_options)
+        except LogpiError as error:
+            return str(error)
+        return self.perform_in(made)
+
+    def perform_in(self, made: HostEnvironment | CompiledEnvironment) -> str | None:
+        """`perform` in an environment that is made."""
+        try:
+            RunFolder.wait_for_writer(self.folder, ENDING)
             observers = Observers(SilentReporter())
             train_as(self.settings, made, self.folder, "resume", observers)
         except LogpiError as error:

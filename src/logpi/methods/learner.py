@@ -74,10 +74,8 @@ def adam_state(tree: PyTree) -> optax.OptState:
     return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
 
 
-def count_batch(learner: Learner, trajectory: Trajectory) -> Learner:
-    """The learner for the next batch: this batch is counted, and its observations are in the
-    statistics of the encoders.
-    """
+def observed(learner: Learner, trajectory: Trajectory) -> Learner:
+    """The learner with the observations of a batch in the statistics of its encoders."""
 
     def is_encoder(x: PyTree) -> bool:
         return isinstance(x, Encoder)
@@ -89,10 +87,18 @@ def count_batch(learner: Learner, trajectory: Trajectory) -> Learner:
 
     networks = (learner.policy, learner.value)
     policy, value = jax.tree.map(observe, networks, is_leaf=is_encoder)
+    return learner._replace(policy=policy, value=value)
+
+
+def count_batch(learner: Learner, trajectory: Trajectory) -> Learner:
+    """The learner for the next batch: this batch is counted, and its observations are in the
+    statistics of the encoders.
+    """
+    learner = observed(learner, trajectory)
     low = learner.steps[0] + jnp.sum(trajectory.mask, dtype=jnp.uint32)
     carried = low < learner.steps[0]
     steps = jnp.stack([low, learner.steps[1] + carried])
-    return learner._replace(policy=policy, value=value, batch=learner.batch + 1, steps=steps)
+    return learner._replace(batch=learner.batch + 1, steps=steps)
 
 
 def start_from(learner: Learner, reference: Policy, source: str) -> Learner:

@@ -160,7 +160,7 @@ class Reinforce(NetworkOptions):
         baseline = self.baseline_of(return_, trajectory.mask, predicted, trust)
         if self.estimator is None:
             weight = self.weight_of(trajectory, return_, baseline)
-            gradient, sums = policy_gradient(learner.policy, trajectory, weight)
+            gradient, sums = measured_gradient(learner.policy, trajectory, weight)
         else:
             value = None if predicted is None else baseline
             policies = (learner.policy, learner.reference)
@@ -222,8 +222,7 @@ class Reinforce(NetworkOptions):
         step = -self.learning_rate * jnp.asarray(direction)
         kl = mean_kl(learner.policy, rebuild(parameters + step), trajectory)
         scale = jnp.minimum(1.0, jnp.sqrt(self.kl_limit / jnp.maximum(kl, LEAST_KL)))
-        metrics = {
-            "surrogate": sums["surrogate"],
+        metrics = sums | {
             "entropy": sums["entropy"] / jnp.sum(trajectory.mask),
             "gradient_norm": jnp.linalg.norm(gradient),
             "kl": kl * scale**2,
@@ -257,6 +256,37 @@ class Reinforce(NetworkOptions):
         rate = self.value_learning_rate
         value, moments, loss = fit_value(value, moments, trajectory, target, rate, minibatches)
         return learner._replace(value=value, value_optimizer=moments), loss
+
+
+def measured_gradient(
+    policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]
+) -> tuple[Vector, Metrics]:
+    """ĝ = (ĝ_1 + ĝ_2) / 2, the policy gradients of both halves of the episodes, and what that tells
+    of its signal-to-noise ratio ‖∇J‖² / tr Cov(ĝ): ĝ_1·ĝ_2 / (‖ĝ_1 - ĝ_2‖² / 4), whose numerator
+    and denominator have these expectations. Nothing is measured of an odd number of episodes.
+    """
+    episodes = trajectory.mask.shape[1]
+    if episodes % 2:
+        return policy_gradient(policy, trajectory, weight)
+
+    def halves(x: AnyArray) -> Array:
+        time, env, *rest = x.shape
+        return jnp.moveaxis(jnp.reshape(x, (time, 2, env // 2, *rest)), 1, 0)
+
+    memory = jnp.reshape(trajectory.memory, (2, episodes // 2, -1))
+    steps, weights = jax.tree.map(halves, (trajectory._replace(memory=None), weight))
+
+    def gradient_of(half: tuple[Trajectory, Array]) -> tuple[Vector, Metrics]:
+        return policy_gradient(policy, *half)
+
+    both, sums = jax.lax.map(gradient_of, (steps._replace(memory=memory), weights))
+    signal = both[0] @ both[1]
+    noise = jnp.sum((both[0] - both[1]) ** 2) / 4
+    return jnp.mean(both, axis=0), {
+        "surrogate": jnp.mean(sums["surrogate"]),
+        "entropy": jnp.sum(sums["entropy"]),
+        "gradient_snr": jnp.where(noise > 0, signal / noise, jnp.nan),
+    }
 
 
 def policy_gradient(

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import equinox as eqx
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from logpi.core.arrays import AnyArray
 from logpi.core.errors import LogpiError
@@ -24,6 +24,8 @@ from logpi.networks.distributions import (
 )
 from logpi.networks.layers import parameter
 
+# What arctanh is taken of at most: in single precision that of 1 is infinite.
+LARGEST_TANH = 1 - 1e-6
 # Laws of standard noise, each with the number of values of it that an action needs.
 NoiseLaws: TypeAlias = tuple[tuple[Literal["gumbel", "normal"], int], ...]
 
@@ -50,6 +52,12 @@ class Head(Protocol):
 
     def execute(self, action: AnyArray) -> Any:
         """The environment's own action for a sampled one."""
+        ...
+
+    def sampled(self, executed: AnyArray) -> Any:
+        """The sampled action that `execute` turns into this one, whose numbers are in one row:
+        where many do, the nearest.
+        """
         ...
 
     def is_clipped(self, action: AnyArray) -> Any:
@@ -86,6 +94,10 @@ class CategoricalHead(Module):
     def execute(self, action: AnyArray) -> Any:
         """Counted from the space's own start."""
         return action + self.start
+
+    def sampled(self, executed: AnyArray) -> Any:
+        """Counted from 0."""
+        return executed - self.start
 
     def is_clipped(self, action: AnyArray) -> Any:
         """Never."""
@@ -143,22 +155,38 @@ class NormalHead(Module):
         """
         low = np.asarray(self.low)
         high = np.asarray(self.high)
-        bounded = np.isfinite(low) & np.isfinite(high)
-        centre = np.where(
-            bounded, (np.where(bounded, high, 0) + np.where(bounded, low, 0)) / 2, 0.0
-        )
-        half_range = np.where(
-            bounded, (np.where(bounded, high, 1) - np.where(bounded, low, -1)) / 2, 1.0
-        )
+        centre, half_range = self._units()
         xp = action.__array_namespace__()
         if self.squash:
             unit = xp.tanh(action)
         else:
-            unit = xp.where(bounded, xp.clip(action, -1.0, 1.0), action)
+            unit = xp.where(self._bounded, xp.clip(action, -1.0, 1.0), action)
         executed = centre.astype(action.dtype) + half_range.astype(action.dtype) * unit
         # rounding may pass a bound
         executed = xp.clip(executed, low.astype(action.dtype), high.astype(action.dtype))
         return executed.reshape(*action.shape[:-1], *self.shape)
+
+    def sampled(self, executed: Float[AnyArray, "*batch d"]) -> Any:
+        """In units of the half range, from the centre; arctanh of that if `squash`, which at a
+        bound itself is cut to that of `LARGEST_TANH`.
+        """
+        centre, half_range = self._units()
+        unit = (executed - centre) / half_range
+        if not self.squash:
+            return unit
+        xp = executed.__array_namespace__()
+        return xp.arctanh(xp.clip(unit, -LARGEST_TANH, LARGEST_TANH))
+
+    @property
+    def _bounded(self) -> Bool[np.ndarray, " d"]:
+        """Which dimensions have two finite bounds."""
+        return np.isfinite(self.low) & np.isfinite(self.high)
+
+    def _units(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+        """Centre and half range; 0 and 1 of dimensions without two finite bounds."""
+        low = np.where(self._bounded, self.low, -1.0)
+        high = np.where(self._bounded, self.high, 1.0)
+        return (high + low) / 2, (high - low) / 2
 
     def is_clipped(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Whether any dimension lies beyond a bound; tanh cuts nothing."""
@@ -167,9 +195,8 @@ class NormalHead(Module):
             return xp.zeros(action.shape[:-1], bool)
         low = np.asarray(self.low)
         high = np.asarray(self.high)
-        bounded = np.isfinite(low) & np.isfinite(high)
-        least = np.where(bounded, -1.0, low)
-        most = np.where(bounded, 1.0, high)
+        least = np.where(self._bounded, -1.0, low)
+        most = np.where(self._bounded, 1.0, high)
         return ((action < least) | (action > most)).any(axis=-1)
 
 
@@ -208,6 +235,11 @@ class ProductHead(Module):
         if self.shape is None:
             return executed
         return executed.reshape(*leading, *self.shape)
+
+    def sampled(self, executed: AnyArray) -> Any:
+        """Each choice as its own head has sampled it."""
+        parts = [part.sampled(mine) for part, mine in self._own(executed)]
+        return executed.__array_namespace__().concatenate(parts, axis=-1)
 
     def is_clipped(self, action: AnyArray) -> Any:
         """Whether any part is."""

@@ -115,6 +115,7 @@ def make_row(counters: Counters, evaluation: Evaluation | None = None) -> dict[s
         "train/explained_variance": mean("explained_variance"),
         "train/approx_kl": mean("kl"),
         "train/gradient_norm": mean("gradient_norm"),
+        "train/gradient_snr": mean("gradient_snr"),
         "train/step_scale": mean("step_scale"),
         "train/clip_fraction": mean("clip_fraction"),
         "train/effective_sample_size": mean("effective_sample_size"),

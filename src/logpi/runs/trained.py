@@ -10,9 +10,14 @@ import gymnasium as gym
 
 from logpi.core.checks import is_real, is_whole, require, require_seed, shown
 from logpi.core.errors import LogpiError
-from logpi.environments.options import EnvironmentOptions
+from logpi.environments.options import NO_OPTIONS
 from logpi.environments.registry import EnvironmentLike, make_environment
-from logpi.environments.spec import EnvironmentSpec, space_from_json
+from logpi.environments.spec import (
+    CompiledEnvironment,
+    EnvironmentSpec,
+    HostEnvironment,
+    space_from_json,
+)
 from logpi.methods.learner import Learner
 from logpi.methods.method import Method
 from logpi.networks.policy import Policy
@@ -73,6 +78,28 @@ def evaluate(
     `load`.
     """
     require(is_whole(episodes) and episodes >= 1, "episodes", "a whole number >= 1", episodes)
+    asked = (max_episode_steps, env_kwargs, wrapper)
+    played, made, seed = playable(policy, environment, which, seed, trust, asked)
+    sampler = make_sampler(made, min(COPIES, episodes), seed)
+    try:
+        return Evaluation(*sampler.evaluate(played, episodes, deterministic))
+    finally:
+        sampler.close()
+
+
+def playable(
+    policy: Policy | Run | str | Path,
+    environment: EnvironmentLike | None,
+    which: Which,
+    seed: int | None,
+    trust: bool,
+    asked: tuple[int | None, Mapping[str, Any] | None, str | None],
+) -> tuple[Policy, HostEnvironment | CompiledEnvironment, int]:
+    """A policy, the environment to play it in, and the seed of its episodes: those of a run where
+    nothing else is asked for. `asked` are `max_episode_steps`, `env_kwargs` and `wrapper`.
+
+    **Raises:** `LogpiError` where they do not fit, and as `load`.
+    """
     if seed is not None:
         require_seed(seed)
     known = isinstance(policy, Policy | Run | str | Path)
@@ -81,23 +108,19 @@ def evaluate(
         if environment is None:
             raise LogpiError("a policy by itself does not name its environment: give one")
         played = policy
-        options = EnvironmentOptions(max_episode_steps, env_kwargs or {}, wrapper)
+        options = NO_OPTIONS.replaced(*asked)
     else:
         folder = _folder_of(policy)
         played = load(folder, which=which, trust=trust)
         settings = RunFolder.open(folder).settings
         environment = environment or settings.environment
-        options = settings.environment_options.replaced(max_episode_steps, env_kwargs, wrapper)
+        options = settings.environment_options.replaced(*asked)
         if seed is None:
             seed = settings.seed
     made = make_environment(environment, options)
     require_fitting(played, made.spec)
     made = replace(made, spec=replace(made.spec, origin=played.origin))
-    sampler = make_sampler(made, min(COPIES, episodes), seed or 0)
-    try:
-        return Evaluation(*sampler.evaluate(played, episodes, deterministic))
-    finally:
-        sampler.close()
+    return played, made, seed or 0
 
 
 def _folder_of(run: Run | str | Path) -> Path:

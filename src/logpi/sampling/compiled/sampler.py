@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
-from logpi.core.programs import compile_program
 from logpi.core.randomness import Stream, batch_key
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import CompiledEnvironment
@@ -76,17 +75,21 @@ class CompiledSampler:
     ) -> Episodes:
         batches = range(-(-episodes // EVALUATED_AT_ONCE))
         drawn = np.bool_(not deterministic)
-        played = [self._evaluation(policy, np.int32(n), drawn) for n in batches]
+        seed = np.uint32(self._seed)
+        played = [self._evaluation(policy, seed, np.int32(n), drawn) for n in batches]
         returns = np.concatenate([np.asarray(return_) for return_, _ in played])
         lengths = np.concatenate([np.asarray(length) for _, length in played])
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
 
     def _evaluate_batch(
-        self, policy: Policy, batch: Int[Array, ""], drawn: Bool[Array, ""]
+        self,
+        policy: Policy,
+        seed: UInt32[Array, ""],
+        batch: Int[Array, ""],
+        drawn: Bool[Array, ""],
     ) -> tuple[Float[Array, " episode"], Int[Array, " episode"]]:
         """Returns and lengths of some episodes."""
-        key = batch_key(jnp.uint32(self._seed), Stream.EVALUATION, batch)
-        played = sample_episodes(self._environment, policy, key, EVALUATED_AT_ONCE, drawn)
+        played = evaluated_episodes(self._environment, policy, seed, batch, drawn)
         return jnp.sum(played.reward, axis=0), jnp.sum(played.mask, axis=0)
 
     def begin(self, method: Method, learner: Learner) -> Learner:
@@ -100,7 +103,7 @@ class CompiledSampler:
         """One program that samples and updates until a number of steps is made."""
         program = partial(self.many_updates, method, budget)
         placed = self._devices.place(learner)
-        compiled = compile_program(program, placed, np.uint32(0), np.int32(0))
+        compiled = self._environment.compiler(program, placed, np.uint32(0), np.int32(0))
         unit = "episode" if method.rows is None else "rollout"
 
         def advance(learner: Learner, steps: int) -> tuple[Learner, list[dict[str, float]]]:
@@ -168,6 +171,18 @@ class CompiledSampler:
         start = _Loop(learner, jnp.int32(0), jnp.int32(0), table, nothing)
         done = jax.lax.while_loop(unfinished, body, start)
         return self._devices.hand_out((done.learner, done.made, done.table, done.fault))
+
+
+def evaluated_episodes(
+    environment: CompiledEnvironment,
+    policy: Policy,
+    seed: UInt32[Array, ""],
+    batch: Int[Array, ""],
+    drawn: Bool[Array, ""],
+) -> Trajectory:
+    """`EVALUATED_AT_ONCE` episodes, from keys that training never uses."""
+    key = batch_key(seed, Stream.EVALUATION, batch)
+    return sample_episodes(environment, policy, key, EVALUATED_AT_ONCE, drawn)
 
 
 def _row(columns: dict[str, np.ndarray], number: int) -> dict[str, float]:

@@ -90,6 +90,11 @@ class HostEpisodes:
         return Part(trajectory, None)
 
     def evaluate(self, policy: Policy, numbers: range, deterministic: bool) -> Episodes:
+        """Returns and lengths of `evaluated` episodes."""
+        played = self.evaluated(policy, numbers, deterministic)
+        return Episodes(played.reward.sum(axis=0), played.lengths)
+
+    def evaluated(self, policy: Policy, numbers: range, deterministic: bool) -> Played:
         """The episodes of these numbers, at most one a copy, from seeds that training never
         uses.
 
@@ -100,8 +105,7 @@ class HostEpisodes:
         if not deterministic:
             randoms = [numpy_generator(self._seed, stream, number) for number in numbers]
             noise = host_noise(policy.head, randoms, 1)
-        played = self.play(policy, stream, numbers.start, noise, len(numbers))
-        return Episodes(played.reward.sum(axis=0), played.lengths)
+        return self.play(policy, stream, numbers.start, noise, len(numbers))
 
     def play(
         self, policy: Policy, stream: Stream, batch: int, noise: Iterator[ndarray], started: int
