@@ -10,10 +10,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from logpi.core.trajectory import Trajectory
+from logpi.environments.registry import make_environment
 from logpi.methods.update import update
 from logpi.networks.options import NetworkOptions
+from logpi.networks.parameters import split_statistics
 from logpi.networks.policy import Policy, make_policy
+from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
+from logpi.runs.settings import Settings
 from logpi.theory.mdp import FiniteMDP, RewardLaw
 
 SEED_VARIABLE = "LOGPI_TEST_SEED"
@@ -61,6 +65,26 @@ def small_policy(
 def plain_networks(hidden, **options) -> NetworkOptions:
     """Networks that see observations as they are, unless the options say otherwise."""
     return NetworkOptions(**dict(hidden=hidden, normalize_observations=False) | options)
+
+
+def untrained_run(environment, method, folder, seed=0) -> Policy:
+    """The policy of a run folder that no training has made: all its numbers are random, those of
+    what was observed too.
+    """
+    made = make_environment(environment)
+    name = environment if isinstance(environment, str) else made.spec.name
+    stored = RunFolder.create(Path(folder), Settings(name, method), made.spec.to_json())
+    learner = method.make_learner(made.spec, seed)
+    random = np.random.default_rng(seed)
+
+    def moved(x):
+        return x + 0.5 * random.normal(size=x.shape).astype(x.dtype)
+
+    trained, statistics = split_statistics(learner.policy.on_host())
+    enlarged = jax.tree.map(lambda x: x + random.random(x.shape).astype(x.dtype), statistics)
+    policy = eqx.combine(jax.tree.map(moved, trained), enlarged)
+    stored.save(learner._replace(policy=policy), Counters())
+    return policy
 
 
 def tabular_policy(logits) -> Policy:

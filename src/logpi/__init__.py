@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from logpi.runs.imitation import Imitation as Imitation, imitate as imitate
     from logpi.runs.loop import Run as Run
     from logpi.runs.metrics import Tracker as Tracker, WandbTracker as WandbTracker
+    from logpi.runs.presets import Preset as Preset, preset as preset, presets as presets
     from logpi.runs.trained import evaluate as evaluate, load as load
     from logpi.runs.training import resume as resume, train as train
     from logpi.sampling.seam import Ray as Ray
@@ -85,6 +86,9 @@ _MODULES = {
     "exact_values": "theory.exact",
     "optimal_objective": "theory.exact",
     "plot": "experiments.plotting",
+    "Preset": "runs.presets",
+    "preset": "runs.presets",
+    "presets": "runs.presets",
     "Ray": "sampling.seam",
     "Run": "runs.loop",
     "load": "runs.trained",

@@ -4,12 +4,13 @@ import contextlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import learned
+from helpers import learned, untrained_run
 
 import logpi
 from logpi import LogpiError
@@ -18,7 +19,6 @@ from logpi.artifacts.converting import describe
 from logpi.cli import main
 from logpi.environments.spec import space_from_json
 
-SMALL = {"hidden": (8,), "environments": 4, "rollout_steps": 16, "epochs": 1, "minibatches": 1}
 OWN = """
 import equinox as eqx
 import gymnasium as gym
@@ -86,11 +86,8 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(OWN)
 
 
-def train(environment, out="run", seed=0, **options):
-    method = logpi.PPO(**SMALL | options)
-    return logpi.train(
-        environment, method, steps=300, out=out, seed=seed, workers=0, evaluate_every=0
-    )
+def make_run(environment, folder="run", seed=0, **options):
+    return untrained_run(environment, logpi.PPO(hidden=(8,), **options), folder, seed)
 
 
 def session(path):
@@ -101,13 +98,13 @@ def session(path):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A run of every kind and its model, all converted by one process: it starts slowly."""
+    """A policy of every kind and its model, all converted by one process: it starts slowly."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "own.py").write_text(OWN)
     program = "from logpi.artifacts.converting import main\n"
     with contextlib.chdir(folder):
         for kind, (environment, options) in KINDS.items():
-            train(environment, out=kind, **options)
+            make_run(environment, kind, **options)
             program += f"main({kind!r}, 'latest', 'false', {kind + '.onnx'!r})\n"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -121,7 +118,8 @@ def test_a_model_acts_as_the_policy(kind, models):
     environment, options = KINDS[kind]
     found = describe(models / kind)["environment"]["observation_space"]
     model = (models / f"{kind}.onnx").read_bytes()
-    same, other = logpi.load(models / kind), train(environment, seed=1, **options).policy
+    same = logpi.load(models / kind)
+    other = make_run(environment, "other", seed=1, **options)
     assert exporting.difference(same, space_from_json(found), model) <= exporting.TOLERANCE
     if kind != "a table":  # one state: both take the same action there, or not
         assert exporting.difference(other, space_from_json(found), model) > exporting.TOLERANCE
@@ -131,7 +129,7 @@ def test_a_model_plays_an_episode_as_the_policy_does(capsys):
     """From observations as the environment gives them, by ONNX Runtime alone: the same lengths. And
     what the converter replaces is another process's: with its `jax.numpy` the last call fails.
     """
-    train("CartPole-v1")
+    make_run("CartPole-v1")
     assert main(["export", "run", "model.onnx"]) == 0
     assert "differ from the policy's by 0.0e+00 at most" in capsys.readouterr().out
     model = session("model.onnx")
@@ -159,12 +157,12 @@ def test_arrays_are_those_of_the_checkpoint(tmp_path):
     """By their names there, with settings and spaces as metadata."""
     import safetensors
 
-    run = train("CartPole-v1")
+    make_run("CartPole-v1")
     logpi.export("run", "model.safetensors")
     with safetensors.safe_open("model.safetensors", "np") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    stored = learned(run.folder)
+    stored = learned(Path("run"))
     kept = {name: array for name, array in stored.items() if name.startswith("policy.")}
     assert {f"policy.{name}" for name in found} == kept.keys()
     assert all(np.array_equal(found[name], kept[f"policy.{name}"]) for name in found)
@@ -173,7 +171,7 @@ def test_arrays_are_those_of_the_checkpoint(tmp_path):
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path, monkeypatch, capsys):
-    train("own.py:Far")
+    make_run("own.py:Far")
     for words in (
         ["run", "model.onnx"],  # sees from an origin
         ["run", "model.pt"],
@@ -190,7 +188,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, monkeypatch, capsys):
 
 def test_a_model_that_acts_otherwise_is_not_written(tmp_path, monkeypatch):
     """As if the converter had a fault: the actions are one more than they should be."""
-    train("CartPole-v1")
+    make_run("CartPole-v1")
     monkeypatch.setattr(exporting, "difference", lambda *_: 1.0)
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: b"")
     with pytest.raises(LogpiError, match="differ from the policy's by 1"):

@@ -104,8 +104,8 @@ def test_several_tests_are_corrected():
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison") / "sweep"
     return logpi.sweep(
-        "CartPole-v1",
-        Reinforce(hidden=(8,), episodes=8, baseline="none"),
+        "finite:short-corridor",
+        Reinforce(hidden=(), episodes=8, baseline="none"),
         seeds=range(3),
         settings={"learning_rate": [0.02, 1e-6]},
         steps=3000,
@@ -113,6 +113,7 @@ def swept(tmp_path_factory):
     )
 
 
+@pytest.mark.xdist_group("sweep")
 def test_the_settings_of_a_sweep_are_compared(swept, capsys):
     found = logpi.compare(swept.folder)
     (summaries,) = found.summaries.values()
@@ -129,9 +130,10 @@ def test_the_settings_of_a_sweep_are_compared(swept, capsys):
     assert main(["compare", str(swept.folder / names[0]), str(swept.folder / names[1])]) == 0
     assert "beats" in capsys.readouterr().out
     assert main(["compare", str(swept.folder), "--json"]) == 0
-    assert "CartPole-v1" in json.loads(capsys.readouterr().out)
+    assert "finite:short-corridor" in json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.xdist_group("sweep")
 def test_runs_are_listed(swept, capsys):
     assert main(["runs", str(swept.folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -139,11 +141,13 @@ def test_runs_are_listed(swept, capsys):
     assert all("finished" in line and "reinforce" in line for line in lines[1:])
 
 
+@pytest.mark.xdist_group("sweep")
 def test_curves_of_a_sweep_are_drawn(swept, tmp_path):
     path = logpi.plot([swept.folder], tmp_path / "curves.png")
     assert path.stat().st_size > 10_000
 
 
+@pytest.mark.xdist_group("sweep")
 def test_what_cannot_be_compared_is_refused(swept, tmp_path):
     first = swept.folder / "learning_rate=0.02"
     with pytest.raises(LogpiError, match="compare needs two groups"):

@@ -6,7 +6,7 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 import pytest
-from helpers import small_policy
+from helpers import small_policy, untrained_run
 
 import logpi
 from logpi import LogpiError
@@ -271,8 +271,7 @@ class Pair(Match):
 @pytest.mark.parametrize("environment", [Match, Copy, Choices, Pair, MaskedDict])
 def test_a_loaded_policy_takes_what_the_environment_gives(environment, tmp_path):
     """It sees what the policy saw in training: the same actions as for the row of numbers."""
-    ppo = logpi.PPO(environments=2, rollout_steps=32, minibatches=2, hidden=(8,))
-    logpi.train(environment, ppo, steps=2000, workers=0, out=tmp_path / "run")
+    untrained_run(environment, logpi.PPO(hidden=(8,)), tmp_path / "run")
     policy = logpi.load(tmp_path / "run")
     made = make_environment(environment)
     assert made.make is not None

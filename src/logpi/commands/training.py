@@ -13,7 +13,9 @@ import tyro
 
 from logpi.commands.agreeing import agrees
 from logpi.commands.values import EnvironmentArguments, Steps, StepsOrNone
+from logpi.core.checks import require
 from logpi.core.errors import LogpiError
+from logpi.core.say import say
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Training:
     config: Path | None = None
     """A YAML or JSON file of settings by these names, or a run's config.json; options given here
     win."""
+    preset: bool = False
+    """Begin with settings that a search has found for this environment; options given here win."""
     max_episode_steps: int | None = None
     """Replace the environment's time limit; one that declares none is cut after 1,000 steps."""
     env_kwargs: EnvironmentArguments = field(default_factory=dict)
@@ -199,8 +203,12 @@ def training_command(kind: type[Training], arguments: Sequence[str]) -> tuple[ty
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--algorithm")
-    given, _ = parser.parse_known_args(arguments)
+    parser.add_argument("--preset", action="store_true")
+    given, others = parser.parse_known_args(arguments)
     file: Path | None = given.config
+    if given.preset:
+        require(file is None, "--config", "left out where --preset is given", file)
+        file = _preset_file(others, given.algorithm or "reinforce")
     fields = {} if file is None else read_settings(file)
     names_environment = "environment" in fields
     if given.algorithm in METHODS:
@@ -218,10 +226,24 @@ def training_command(kind: type[Training], arguments: Sequence[str]) -> tuple[ty
         if each.name in own
     }
     command = _with_options(kind, type(method), tuple(METHODS))
-    start = command(**values, algorithm=name, options=method, config=file)
-    if not names_environment:
+    start = command(**values, algorithm=name, options=method, config=given.config)
+    if given.preset or not names_environment:
         start.environment = tyro.MISSING
     return command, start
+
+
+def _preset_file(words: Sequence[str], algorithm: str) -> Path:
+    """The settings of the preset for the environment among the words of a command.
+
+    **Raises:** `LogpiError` where there is none.
+    """
+    from logpi.runs.presets import preset, preset_file, preset_names
+
+    known = {environment for environment, _ in preset_names()}
+    environment = next((word for word in words if word in known), "this environment")
+    path = preset_file(environment, algorithm)
+    say(f"preset   {preset(environment, algorithm)}")
+    return path
 
 
 def _with_options(kind: type[Training], method: type, algorithms: tuple[str, ...]) -> Any:

@@ -362,9 +362,24 @@ def _confirmed(
         zip(list(settings)[1:], differences, strict=True), key=lambda pair: means[pair[0]]
     )
     is_better = difference.is_real and means[best] > means[DEFAULTS]
-    chosen = _with(search.base, settings[best]).to_json()
-    (search.out / BEST).write_text(json.dumps({"settings": chosen}, indent=2) + "\n")
+    found = {
+        "settings": _with(search.base, settings[best]).to_json(),
+        "confirmed": {
+            "seeds": list(seeds),
+            "is_better": bool(is_better),
+            "tuned": _worth_of(comparison, best),
+            "defaults": _worth_of(comparison, DEFAULTS),
+        },
+    }
+    (search.out / BEST).write_text(json.dumps(found, indent=2) + "\n")
     return Tuning(search.out, tuple(trials), settings[best], is_better, comparison)
+
+
+def _worth_of(comparison: Comparison, name: str) -> dict[str, float]:
+    """The mean over the fresh seeds, and its interval."""
+    (summaries,) = comparison.summaries.values()
+    (summary,) = (each for each in summaries if each.scores.name == name)
+    return summary.mean._asdict()
 
 
 def _with(base: Settings, changed: Mapping[str, Any]) -> Settings:
