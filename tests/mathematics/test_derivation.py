@@ -45,7 +45,10 @@ def draw(seed):
     return mdp, random.normal(size=(mdp.observations, mdp.actions))
 
 
-PARTS = [pytest.param(100 * part, 100, marks=pytest.mark.slow) for part in range(10)]
+PARTS = [
+    pytest.param(100 * part, 100, marks=pytest.mark.slow if part < 3 else pytest.mark.release)
+    for part in range(10)
+]
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 12), *PARTS])

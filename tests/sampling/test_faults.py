@@ -1,5 +1,6 @@
 """Environments that fail in the middle of a run: what is named, what is saved, what goes on."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -95,10 +96,20 @@ def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("method", METHODS)
+FAULTS = ["raise ValueError('a flake')", "os._exit(3)", "self.at = np.full(2, np.nan)"]
+PLAYED_AGAIN = [
+    (FAULTS[0], "reinforce", 0),
+    (FAULTS[1], "a2c", 1),
+    (FAULTS[2], "a2c", 0),
+]
+PLAYED_AGAIN_TOO = [
+    case for case in itertools.product(FAULTS, METHODS, (0, 1)) if case not in PLAYED_AGAIN
+]
+
+
 @pytest.mark.parametrize(
-    "fault", ["raise ValueError('a flake')", "os._exit(3)", "self.at = np.full(2, np.nan)"]
+    ("fault", "method", "workers"),
+    [*PLAYED_AGAIN, *(pytest.param(*case, marks=pytest.mark.slow) for case in PLAYED_AGAIN_TOO)],
 )
 def test_a_batch_is_played_again_alike(write, fault, method, workers, tmp_path):
     """New copies lead to the parameters of a run without the fault."""

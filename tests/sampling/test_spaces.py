@@ -111,10 +111,12 @@ class Unmasked(Masked):
         return super().observe()[0], {}
 
 
-ALGORITHMS = [logpi.Reinforce(kl_limit=0.03), logpi.PPO(rollout_steps=64, minibatches=4)]
+ALGORITHMS = [
+    pytest.param(logpi.Reinforce(kl_limit=0.03), marks=pytest.mark.slow),
+    pytest.param(logpi.PPO(rollout_steps=64, minibatches=4), marks=pytest.mark.release),
+]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("environment", [Match, Copy])
 def test_products_of_choices_are_learned(environment, algorithm, tmp_path):
@@ -126,7 +128,6 @@ def test_products_of_choices_are_learned(environment, algorithm, tmp_path):
     assert same.mean > 0.9 * Match.best
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("environment", [Masked, MaskedDict])
 def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path):
@@ -220,7 +221,6 @@ class Nested(Match):
         return right - float(np.square(number - self.seen["b"]).sum())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_nested_actions_are_learned(algorithm, tmp_path):
     run = logpi.train(Nested, algorithm, steps=6e4, seed=1, out=tmp_path / "run")

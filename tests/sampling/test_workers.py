@@ -69,17 +69,22 @@ def own(tmp_path, monkeypatch):
 
 
 EVERYWHERE = [("CartPole-v1", "reinforce"), ("Pendulum-v1", "a2c"), ("own", "ppo")]
+SLOW = [("CartPole-v1", "gru"), ("Pendulum-v1", "trpo"), ("own", "reinforce")]
 OTHERS = [
     (environment, method)
     for environment in ("CartPole-v1", "Pendulum-v1", "own")
     for method in METHODS
-    if (environment, method) not in EVERYWHERE
+    if (environment, method) not in (*EVERYWHERE, *SLOW)
 ]
 
 
 @pytest.mark.parametrize(
     ("environment", "method"),
-    [*EVERYWHERE, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHERS)],
+    [
+        *EVERYWHERE,
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW),
+        *(pytest.param(*pair, marks=pytest.mark.release) for pair in OTHERS),
+    ],
 )
 def test_a_run_is_the_same_wherever_it_is_played(own, environment, method):
     """All shares in this process, or each of the three in a process of its own. Control: shares of
@@ -287,7 +292,7 @@ def test_no_more_is_sent_than_the_steps(monkeypatch):
         assert size < sum(received) < 1.2 * size
 
 
-SLOW = """
+SLEEPS = """
 import os, time
 from gymnasium.envs.classic_control import CartPoleEnv
 
@@ -317,7 +322,7 @@ def slow(tmp_path, monkeypatch):
     def make(workers_too=False, remembers=0):
         path = tmp_path / f"slow_{workers_too}_{remembers}.py"
         constants = f"WORKERS_TOO, TRAINING, REMEMBERS = {workers_too}, {os.getpid()}, {remembers}"
-        path.write_text(f"{constants}\n{SLOW}")
+        path.write_text(f"{constants}\n{SLEEPS}")
         return make_environment(f"{path}:Slow", EnvironmentOptions(30))
 
     return make

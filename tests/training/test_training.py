@@ -160,8 +160,10 @@ def test_ppo_solves_cartpole(tmp_path):
 
 RESUMED = [
     ("CartPole-v1", logpi.Reinforce()),
-    ("gymnax:CartPole-v1", logpi.Reinforce()),
-    ("CartPole-v1", logpi.PPO(anneal=(), epochs=2, minibatches=4)),
+    pytest.param("gymnax:CartPole-v1", logpi.Reinforce(), marks=pytest.mark.release),
+    pytest.param(
+        "CartPole-v1", logpi.PPO(anneal=(), epochs=2, minibatches=4), marks=pytest.mark.release
+    ),
     ("gymnax:CartPole-v1", logpi.A2C(anneal=())),
     ("CartPole-v1", logpi.TRPO(anneal=())),
 ]

@@ -15,15 +15,28 @@ from logpi.checking.frameworks import find_framework, make_framework, sampled_la
 from logpi.checking.measuring import Measurement, Trial
 from logpi.checking.mistakes.forms import Cause
 from logpi.checking.mistakes.search import diagnose
-from logpi.checking.mistakes.verdict_causes import by_law, by_verdict, entropy_sign, value_leak
+from logpi.checking.mistakes.verdict_causes import (
+    by_law,
+    by_verdict,
+    entropy_sign,
+    unequal_factors,
+    value_leak,
+)
 from logpi.checking.probes import Probes, batch_of, make_probes
 from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import FrameworkName
-from logpi.checking.targets import TARGETS
+from logpi.checking.targets import REGULARISED, TARGETS, Coefficients
 from logpi.checking.verdict import ROUNDED_INSIDE, SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
 from logpi.core.checks import is_real, require
 from logpi.core.errors import LogpiError
-from logpi.estimators.contract import CRITIC, NAMES, Estimator, Layout, requested_names
+from logpi.estimators.contract import (
+    CRITIC,
+    NAMES,
+    Estimator,
+    Layout,
+    as_estimator,
+    requested_names,
+)
 
 
 def check(
@@ -36,12 +49,14 @@ def check(
     sampler: Callable[..., Any] | None = None,
     exact_critic: bool = False,
     entropy_coefficient: float = 0.01,
+    kl_coefficient: float = 0.1,
     framework: FrameworkName | None = None,
 ) -> CheckReport:
     """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient
     of `target`.
 
-    `estimator`'s parameter names select what it gets (`logpi.estimators.contract.NAMES`). It
+    `estimator`'s parameter names select what it gets (`logpi.estimators.contract.NAMES`, or what
+    libraries for language models call it, `ALIASES`). It
     returns the loss that its author would minimise (an objective with `maximize`), or an array
     shaped as `log_prob`: weights of ∇ log π. `sampler` is a function of `logits` that returns the
     probabilities with which actions are really drawn. `exact_critic` gives V^π as `value`, instead
@@ -54,17 +69,20 @@ def check(
     known = get_args(FrameworkName)
     require(framework is None or framework in known, "framework", " or ".join(known), framework)
     require(target in TARGETS, "target", " or ".join(TARGETS), target)
-    is_number = is_real(entropy_coefficient) and abs(entropy_coefficient) < float("inf")
-    require(is_number, "entropy_coefficient", "a number", entropy_coefficient)
+    coefficients = Coefficients(entropy_coefficient, kl_coefficient)
+    for name, coefficient in coefficients._asdict().items():
+        is_number = is_real(coefficient) and abs(coefficient) < float("inf")
+        require(is_number, f"{name}_coefficient", "a number", coefficient)
     in_range = is_real(discount) and 0 <= discount <= 1
     require(in_range, "discount", "a number in [0, 1]", discount)
+    estimator = as_estimator(estimator, layout)
     trial = Trial(
         framework=make_framework(framework or find_framework(estimator), estimator),
         names=requested_names(estimator, NAMES),
         layout=layout,
         sign=-1.0 if maximize else 1.0,
         sampler=sampler and sampled_law(sampler),
-        entropy_coefficient=entropy_coefficient,
+        coefficients=coefficients,
     )
     critic = Critic(exact_critic, "continuing" in target)
     return Check(trial, target, critic, make_probes(discount)).report()
@@ -239,7 +257,10 @@ class Check:
         if self.trial.sampler is not None:
             causes += by_law(measurements, names)
         causes += about
-        if judgement.verdict != "zero":
+        beta = self.trial.coefficients.kl
+        if self.target in REGULARISED.values() and judgement.verdict == "biased" and beta:
+            causes += unequal_factors(measurements, self.target, beta)
+        if judgement.verdict != "zero" and not causes:
             causes += diagnose(measurements, names, self.target)
         unique: dict[str, Cause] = {}
         for cause in causes:
@@ -248,7 +269,7 @@ class Check:
 
     def _takes_off(self, measurements: Sequence[Measurement], bonus: str) -> bool:
         """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""
-        if self.trial.entropy_coefficient == 0:
+        if self.trial.coefficients.entropy == 0:
             return False
         for m in measurements:
             if not {"discounted", bonus} <= m.targets.keys():

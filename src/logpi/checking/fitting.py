@@ -41,7 +41,7 @@ def fit(
         unit_expected = [expected[i] / lengths[i] for i in alike]
         square = sum(float(np.sum(e * e)) for e in unit_expected)
         product = sum(float(np.sum(f * e)) for f, e in zip(unit_found, unit_expected, strict=True))
-        factors[size] = ratio_or_zero(product, square)
+        factors[size] = product / square if square > 0 else 1.0
     left = []
     for f, e, size, smallest in zip(found, expected, sizes, least, strict=True):
         scaled = factors[size] * e

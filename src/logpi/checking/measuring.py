@@ -23,7 +23,7 @@ from logpi.checking.expectation import (
 from logpi.checking.fitting import Size
 from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour
 from logpi.checking.request import Framework, Request
-from logpi.checking.targets import Law, law_of, targets
+from logpi.checking.targets import Coefficients, Law, law_of, targets
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import Layout
 from logpi.theory.exact import softmax
@@ -75,7 +75,7 @@ class Trial:
     sign: float
     """-1 where the function returns an objective."""
     sampler: Callable[[ndarray], ndarray] | None
-    entropy_coefficient: float
+    coefficients: Coefficients
 
     @property
     def least_episodes(self) -> int:
@@ -155,8 +155,9 @@ class Trial:
         is_fixed = law.jacobian is not None and not np.any(law.jacobian)
         if situation.probe.behaviour is not None or is_fixed:
             law = Law(situation.probe.policy)
-        coefficient = self.entropy_coefficient
-        possible = targets(situation.probe, self.layout, law, columns, self.names, coefficient)
+        possible = targets(
+            situation.probe, self.layout, law, columns, self.names, self.coefficients
+        )
         return Measurement(situation, columns, cases, self.moments(situation, cases), possible)
 
     def moments(self, situation: Situation, cases: list[Cases]) -> Moments:

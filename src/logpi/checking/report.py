@@ -1,12 +1,13 @@
 """What a check found, as data and in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from logpi.checking.credit import Credit
-from logpi.checking.mistakes.forms import Cause
+from logpi.checking.mistakes.forms import EXACT, Cause
 from logpi.checking.request import FrameworkName
 from logpi.checking.targets import TARGETS
 from logpi.checking.verdict import Judgement
@@ -71,12 +72,45 @@ class CheckReport(Judgement):
 
 
 def how_far(cause: Cause) -> str:
-    """How well a cause explains what was found, in brackets."""
+    """How well a cause explains what was found, or what it does by itself, in brackets."""
     if cause.distance is None:
         return ""
-    if cause.distance < 1e-7:
-        return " (explains it exactly)"
-    return f" (explains it to within {cause.distance:.1%})"
+    if not cause.is_exact:
+        return f" (leaves {cause.distance:.1%})"
+    if cause.alone is not None and cause.alone < EXACT:
+        return " (only a factor by itself)"
+    if cause.alone is not None:
+        return f" ({cause.alone:.2g} by itself)"
+    return " (explains it exactly)"
+
+
+def _causes(causes: Sequence[Cause]) -> list[str]:
+    """The causes, and what else explains as much; or that nothing does, and what is nearest."""
+    first = [cause for cause in causes if not cause.is_alternative]
+    others = [cause for cause in causes if cause.is_alternative]
+    if not first:
+        return ["no known mistake explains it"]
+    if not first[0].is_exact:
+        heading = "no known mistake explains it; the nearest, which is not it"
+    elif len(first) > 1:
+        heading = (
+            "likely causes, which explain it together; in brackets the bias that each makes by"
+            " itself after the best scale, median over the probes"
+        )
+    else:
+        heading = "likely cause"
+    lines = [heading, *_lines_of(first)]
+    if others:
+        lines += ["or, which explains it as well", *_lines_of(others)]
+    return lines
+
+
+def _lines_of(causes: Sequence[Cause]) -> list[str]:
+    lines = []
+    for cause in causes:
+        lines.append(f"  {cause.name}: {cause.explanation}{how_far(cause)}")
+        lines.append(f"      {cause.remedy}")
+    return lines
 
 
 def as_text(report: CheckReport) -> str:
@@ -93,15 +127,8 @@ def as_text(report: CheckReport) -> str:
     others = [name for name in report.matches if name != report.target]
     if report.verdict == "other-target":
         lines += [f"  it is exact for {name}: {TARGETS[name]}" for name in others[:2]]
-    if report.diagnosis:
-        lines.append("likely cause, most likely first")
-        for cause in report.diagnosis:
-            lines += [
-                f"  {cause.name}: {cause.explanation}{how_far(cause)}",
-                f"      {cause.remedy}",
-            ]
-    elif report.verdict != "exact":
-        lines.append("no known mistake explains it")
+    if report.verdict != "exact":
+        lines += _causes(report.diagnosis)
     if report.variance is not None:
         lines.append(_variance(report))
     if report.credit is not None:

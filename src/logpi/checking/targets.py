@@ -7,6 +7,7 @@ the sampler's law.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +39,19 @@ TARGETS: Mapping[str, str] = {
     "entropy-objective": "∇ of the expected sum of entropies, with its effect on later states",
     "entropy-regularised": "∇ of J with entropy_coefficient × entropy added to every reward",
     "entropy-bonus": "∇J plus entropy_coefficient × the entropy in each visited state",
+    "regularised": "∇ of J, the plain sum of rewards, minus kl_coefficient × KL(π, reference)",
+    "regularised-per-step": (
+        "∇ of J, the plain sum of rewards, minus kl_coefficient × KL(π, reference) in each visited"
+        " state"
+    ),
 }
+
+
+class Coefficients(NamedTuple):
+    """How much of the entropy, and of the KL to the reference, stands beside the reward."""
+
+    entropy: float = 0.01
+    kl: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,9 @@ class Law:
     jacobian: Float[ndarray, "O A O A"] | None = None
     """∂law/∂logits; None for the softmax itself."""
 
+
+# By what is subtracted from the reward.
+REGULARISED = {"reverse-kl": "regularised", "reverse-kl-per-step": "regularised-per-step"}
 
 Measure = Callable[[ndarray], ndarray]  # π(a|s) → visits [time, S]
 
@@ -75,7 +91,7 @@ def targets(
     law: Law,
     columns: Columns | None,
     names: tuple[str, ...],
-    entropy_coefficient: float,
+    coefficients: Coefficients,
 ) -> dict[str, Float[ndarray, "O A"]]:
     """The gradients of all targets that make sense for an estimator which asks for `names`."""
     acted = _Gradients(probe, law, layout, columns)
@@ -90,8 +106,10 @@ def targets(
         found["policy"] = _Gradients(probe, Law(probe.policy), layout, columns).reward()
     if "reference_log_prob" in names:
         found |= acted.kl()
+        for kl, regularised in REGULARISED.items():
+            found[regularised] = found["undiscounted"] + coefficients.kl * found[kl]
     if {"entropy", "logits", "policy", "log_prob"} & set(names):
-        found |= acted.entropy(entropy_coefficient)
+        found |= acted.entropy(coefficients.entropy)
     return found
 
 

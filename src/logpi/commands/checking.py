@@ -69,7 +69,7 @@ class Check:
     """The objective whose gradient is expected: discounted, undiscounted, conventional (no γ^t),
     continuing (beyond the time limit), conventional-continuing, policy, reverse-kl, forward-kl,
     reverse-kl-per-step, forward-kl-per-step, entropy, entropy-objective, entropy-regularised,
-    entropy-bonus."""
+    entropy-bonus, regularised (J - β KL of whole sequences), regularised-per-step."""
     discount: float = 0.9
     """γ of the decision processes, and `discount` of the estimator."""
     maximize: bool = False
@@ -79,6 +79,8 @@ class Check:
     ε-greedy, masks, temperature, clipping."""
     exact_critic: bool = False
     """Give the exact V as `value`, instead of numbers that are wrong on purpose."""
+    kl_coefficient: float = 0.1
+    """β of the two regularised targets."""
     entropy_coefficient: float = 0.01
     """Weight of the entropy in the targets entropy-regularised and entropy-bonus."""
     framework: Literal["numpy", "torch", "jax"] | None = None
@@ -109,6 +111,7 @@ class Check:
                 sampler=None if self.sampler is None else load_function(self.sampler),
                 exact_critic=self.exact_critic,
                 entropy_coefficient=self.entropy_coefficient,
+                kl_coefficient=self.kl_coefficient,
                 framework=self.framework,
             )
         print(json.dumps(report.to_json()) if self.json else report)

@@ -4,6 +4,7 @@ An estimator is a function whose parameter names select what it gets. It returns
 that its author would minimise, or an array shaped as `log_prob`: the weights of ∇ log π.
 """
 
+import difflib
 import inspect
 import traceback
 import warnings
@@ -46,8 +47,64 @@ NAMES: Mapping[str, str] = {
         "an object with log_prob(observation, action), logits(observation) and entropy(observation)"
     ),
 }
+# What authors of losses for language models call them.
+ALIASES: Mapping[str, str] = {
+    "completion_mask": "mask",
+    "response_mask": "mask",
+    "per_token_logps": "log_prob",
+    "old_per_token_logps": "old_log_prob",
+    "ref_per_token_logps": "reference_log_prob",
+    "prompt_id": "group",
+    "rewards": "reward",
+}
+# The alias that has one number for each episode: the sum over its steps.
+SUMMED = "rewards"
 CRITIC = ("value", "next_value", "last_value")
 DIFFERENTIABLE = ("log_prob", "logits", "entropy", "policy", *CRITIC)
+
+
+def as_estimator(function: Estimator, layout: Layout = "batch") -> Estimator:
+    """The function by the names of `NAMES`, whatever aliases it asks for; of a module with a
+    `forward`, that.
+
+    **Raises:** `LogpiError` for a class, of which an instance is needed.
+    """
+    name = name_of(function)
+    if isinstance(function, type):
+        raise LogpiError(f"{name} is a class: give an instance of it, such as loss = {name}()")
+    written = inner_function(function)
+    if not hasattr(written, "__code__") and hasattr(written, "forward"):  # of PyTorch
+        written = written.forward
+    try:
+        parameters = inspect.signature(written if function is not written else function).parameters
+    except (TypeError, ValueError):
+        return function
+    given = function.keywords if isinstance(function, partial) else {}
+    renamed = {
+        alias: ALIASES[alias] for alias in parameters if alias in ALIASES and alias not in given
+    }
+    is_module = written is not inner_function(function)
+    if not renamed and not is_module:
+        return function
+    if layout == "rollout" and SUMMED in renamed:
+        raise LogpiError(f"{name} asks for {SUMMED!r}, one for each episode: a rollout has streams")
+
+    def call_by_alias(**inputs: Any) -> Any:
+        named = {key: inputs[key] for key in inputs if key in parameters}
+        for alias, key in renamed.items():
+            named[alias] = inputs[key].sum(-1) if alias == SUMMED else inputs[key]
+        return function(**named)
+
+    asked = dict.fromkeys(renamed.get(key, key) for key in parameters if key not in given)
+    kinds = {key: parameters.get(key) for key in asked}
+    signature = [
+        each or inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY)
+        for key, each in kinds.items()
+    ]
+    ordered = sorted(signature, key=lambda each: each.kind)
+    call_by_alias.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    call_by_alias.__wrapped__ = written  # type: ignore[attr-defined]
+    return call_by_alias
 
 
 def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> tuple[str, ...]:
@@ -78,8 +135,10 @@ def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> t
         if parameter.name in known and parameter.name not in given:
             names.append(parameter.name)
         elif parameter.default is parameter.empty:
-            unknown = f"{parameter.name!r}, which does not exist"
-            raise LogpiError(f"{called} asks for {unknown}. Known: {', '.join(known)}")
+            near = difflib.get_close_matches(parameter.name, [*known, *ALIASES], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            unknown = f"{parameter.name!r}, which does not exist{hint}"
+            raise LogpiError(f"{called} asks for {unknown} Known: {', '.join(known)}")
     if not names:
         raise LogpiError(f"{called} asks for nothing. Known: {', '.join(known)}")
     return tuple(names)

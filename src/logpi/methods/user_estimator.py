@@ -10,7 +10,13 @@ from logpi.core.arrays import AnyArray, Number
 from logpi.core.errors import LogpiError
 from logpi.core.trajectory import Trajectory
 from logpi.core.user_files import load_function
-from logpi.estimators.contract import Estimator, call, requested_names, shape_of
+from logpi.estimators.contract import (
+    Estimator,
+    as_estimator,
+    call,
+    requested_names,
+    shape_of,
+)
 from logpi.estimators.score_function import score_function_surrogate
 from logpi.networks.distributions import Distribution
 from logpi.networks.parameters import Vector, as_vector
@@ -38,7 +44,7 @@ def load_estimator(
 
     **Raises:** `LogpiError` where it asks for what training cannot give.
     """
-    function = load_function(source)
+    function = as_estimator(load_function(source))
     names = requested_names(function)
     for name in names:
         if name in MISSING:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.mistakes.batches import Batches, Mean, Weight, sample_size, whitened
-from logpi.checking.mistakes.forms import Factor
+from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
 ADVANTAGES: Factor[Compute] = Factor()
@@ -19,7 +19,6 @@ GROUP = ("reward", "group")
 LEAVE_OUT = (
     "use a baseline without the sample's own return: leave-one-out, or a critic fitted earlier"
 )
-NO_DIVISION = "leave out the division: Dr. GRPO, RLOO"
 SUM_LAST = "multiply sample by sample, then average"
 CUT = "cut at every end of an episode"
 SAMPLE_DEVIATION = "with the sample standard deviation (ddof = 1, PyTorch's default)"
@@ -209,34 +208,12 @@ def scaled_over_batch(batches: Batches) -> Weight:
 
 @ADVANTAGES.mistake(
     "own-sample-baseline",
-    "the baseline is the mean return of the batch, own sample included",
-    LEAVE_OUT,
-    REWARD,
-    whole=True,
-)
-def whole_return_less_mean(batches: Batches) -> ndarray:
-    return batches.whole - batches.whole.mean(axis=1, keepdims=True)
-
-
-@ADVANTAGES.mistake(
-    "own-sample-baseline",
     "the baseline is the mean over the episodes running at t, own sample included",
     LEAVE_OUT,
     REWARD,
 )
 def return_less_mean_at_t(batches: Batches) -> Weight:
     return batches.returns - batches.over_time_step(batches.returns)
-
-
-@ADVANTAGES.mistake(
-    "own-sample-baseline",
-    "the baseline is the mean return of the prompt's group, own sample included",
-    LEAVE_OUT,
-    GROUP,
-    whole=True,
-)
-def whole_return_less_group_mean(batches: Batches) -> ndarray:
-    return batches.whole - batches.over_group(batches.whole)
 
 
 @ADVANTAGES.mistake(
@@ -298,63 +275,6 @@ def advantage_whitened_over_batch_by_sample(batches: Batches) -> Weight:
 )
 def whitened_at_t(batches: Batches) -> Weight:
     return whitened(batches, batches.returns, Batches.over_time_step)
-
-
-@ADVANTAGES.mistake(
-    "grpo-std",
-    "whole returns are divided by the deviation over the batch",
-    NO_DIVISION,
-    REWARD,
-    whole=True,
-)
-def whole_return_whitened(batches: Batches) -> Weight:
-    return episodes_whitened(batches, ddof=0)
-
-
-@ADVANTAGES.mistake(
-    "grpo-std",
-    f"whole returns are shifted and divided by their deviation over the batch, {SAMPLE_DEVIATION}",
-    NO_DIVISION,
-    REWARD,
-    whole=True,
-)
-def whole_return_whitened_by_sample(batches: Batches) -> Weight:
-    return episodes_whitened(batches, ddof=1)
-
-
-def episodes_whitened(batches: Batches, ddof: int) -> Weight:
-    """R(τ) shifted and scaled over the episodes of the batch; NaN for a sample that is too
-    small.
-    """
-    whole = batches.whole
-    deviation = np.nan
-    if whole.shape[1] > ddof:
-        deviation = whole.std(axis=1, keepdims=True, ddof=ddof)
-    return (whole - whole.mean(axis=1, keepdims=True)) / (deviation + 1e-8) * batches.mask
-
-
-@ADVANTAGES.mistake(
-    "grpo-std",
-    "whole returns are divided by the deviation of the prompt's group: easy and hard prompts weigh"
-    " more",
-    NO_DIVISION,
-    GROUP,
-    whole=True,
-)
-def whole_return_whitened_in_group(batches: Batches) -> Weight:
-    return whitened(batches, batches.whole, Batches.over_group)
-
-
-@ADVANTAGES.mistake(
-    "grpo-std",
-    "whole returns are divided by the deviation of the prompt's group, with the sample standard"
-    " deviation (ddof = 1): easy and hard prompts weigh more",
-    NO_DIVISION,
-    GROUP,
-    whole=True,
-)
-def whole_return_whitened_in_group_by_sample(batches: Batches) -> Weight:
-    return whitened(batches, batches.whole, Batches.over_group, ddof=1)
 
 
 @ADVANTAGES.mistake(
@@ -446,17 +366,13 @@ def bootstrapped_through_termination(batches: Batches) -> Weight:
     "a value is added for the state in which the episode ended, whether terminated or truncated",
     "multiply the next value by 1 - terminated",
     REWARD,
+    goes_on=None,
 )
 def bootstrapped_through_every_end(batches: Batches) -> Weight:
     return batches.returns + final(batches, batches.next_value, batches.done)
 
 
-@ADVANTAGES.mistake(
-    "trunc-bootstrapped",
-    "a value is added where the time limit cuts, which is right for the task that goes on",
-    "choose --target continuing, or leave it out",
-    REWARD,
-)
+@ADVANTAGES.right("R_t, and V where the time limit cuts", REWARD, goes_on=True)
 def bootstrapped_through_truncation(batches: Batches) -> Weight:
     return batches.returns + final(batches, batches.next_value, batches.truncated)
 
@@ -467,6 +383,7 @@ def bootstrapped_through_truncation(batches: Batches) -> Weight:
     " final one",
     "take the value of the true final observation",
     CRITIC,
+    goes_on=None,
 )
 def bootstrapped_by_the_state_before_truncation(batches: Batches) -> Weight:
     return batches.returns + final(batches, batches.value, batches.truncated)
@@ -477,6 +394,7 @@ def bootstrapped_by_the_state_before_truncation(batches: Batches) -> Weight:
     "where the episode ends, the value of the last state before the end is added",
     "take the value of the true final observation, and none after termination",
     CRITIC,
+    goes_on=None,
 )
 def bootstrapped_by_the_state_before_the_end(batches: Batches) -> Weight:
     return batches.returns + final(batches, batches.value, batches.done)
@@ -535,6 +453,7 @@ def return_cut_one_row_off(batches: Batches) -> Weight:
     "the sum is cut where an episode terminates, not where it is truncated",
     "cut at terminated or truncated",
     REWARD,
+    goes_on=None,
 )
 def return_through_truncation(batches: Batches) -> Weight:
     delta = batches.bootstrapped(batches.reward, batches.discount)
@@ -547,6 +466,7 @@ def return_through_truncation(batches: Batches) -> Weight:
     "advantages are cut where an episode terminates, not where it is truncated",
     "cut at terminated or truncated",
     CRITIC,
+    goes_on=None,
 )
 def advantage_through_truncation(batches: Batches) -> Weight:
     return batches.gae(
@@ -576,23 +496,20 @@ def _advantage_whitened_with(decay: float, ddof: int) -> Compute:
     return advantage
 
 
+ADVANTAGES.right("A_t through truncation", CRITIC, goes_on=True)(
+    _advantage_through_truncation_with(1.0)
+)
+
 for _decay in (0.0, 0.5, 0.8, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99):
-    ADVANTAGES.mistake(
+    _lambda = Mistake(
         "gae-lambda",
         f"advantages with λ = {_decay:g} and a critic that is not exact (deliberate: less"
         " variance)",
         "λ = 1, or accept the bias",
-        CRITIC,
-    )(_advantage_with(_decay))
-
-for _decay in (0.0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99):
-    ADVANTAGES.mistake(
-        "gae-lambda",
-        f"advantages with λ = {_decay:g} through truncation, and a critic that is not exact"
-        " (deliberate: less variance)",
-        "λ = 1, or accept the bias",
-        CRITIC,
-    )(_advantage_through_truncation_with(_decay))
+        "advantages with λ < 1 and a critic that is not exact (deliberate: less variance)",
+    )
+    ADVANTAGES.form((_lambda,), CRITIC)(_advantage_with(_decay))
+    ADVANTAGES.form((_lambda,), CRITIC, goes_on=True)(_advantage_through_truncation_with(_decay))
 
 for _decay in (0.9, 0.95, 0.97):
     for _ddof in (0, 1):

@@ -4,28 +4,43 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+# An explanation is exact where what it leaves is rounding.
+EXACT = 1e-7
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, eq=False)
-class Form(Generic[Function]):
-    """One form of a factor: what it is, what to do about it, and how it is computed.
+class Mistake:
+    """A known mistake or a deliberate bias: what it is, and what to do about it.
 
-    `needs` are names without which it cannot be what the estimator does. If `whole`, the weight is
-    made of R(τ), which has its γ^t already.
+    `vague` says what it is without its parameter, for where that cannot be told.
     """
 
     name: str
     explanation: str
     remedy: str
+    vague: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Form(Generic[Function]):
+    """One form of a factor, how it is computed, and the mistakes in it: none in a right one.
+
+    `needs` are names without which it cannot be what the estimator does. If `whole`, the weight is
+    made of R(τ), which has its γ^t already. `goes_on` says whether it adds the value of the state
+    in which the time limit cuts; None where its mistakes are about that.
+    """
+
+    mistakes: tuple[Mistake, ...]
     compute: Function
     needs: tuple[str, ...] = ()
     whole: bool = False
+    goes_on: bool | None = False
 
     @property
-    def is_mistake(self) -> bool:
-        """Whether there is something to do about it."""
-        return self.remedy != ""
+    def names(self) -> tuple[str, ...]:
+        """Those of its mistakes."""
+        return tuple(mistake.name for mistake in self.mistakes)
 
 
 class Factor(Generic[Function]):
@@ -43,10 +58,14 @@ class Factor(Generic[Function]):
         return self._forms[0]
 
     def right(
-        self, explanation: str, needs: tuple[str, ...] = (), whole: bool = False
+        self,
+        explanation: str,
+        needs: tuple[str, ...] = (),
+        whole: bool = False,
+        goes_on: bool | None = False,
     ) -> Callable[[Function], Function]:
         """Declare a right form: `@FACTOR.right("R_t")` above the function that computes it."""
-        return self.mistake("correct", explanation, "", needs, whole)
+        return self.form((), needs, whole, goes_on)
 
     def mistake(
         self,
@@ -55,11 +74,23 @@ class Factor(Generic[Function]):
         remedy: str,
         needs: tuple[str, ...] = (),
         whole: bool = False,
+        goes_on: bool | None = False,
+        vague: str = "",
     ) -> Callable[[Function], Function]:
         """Declare a known mistake or a deliberate bias above the function that computes it."""
+        return self.form((Mistake(name, explanation, remedy, vague),), needs, whole, goes_on)
+
+    def form(
+        self,
+        mistakes: tuple[Mistake, ...],
+        needs: tuple[str, ...] = (),
+        whole: bool = False,
+        goes_on: bool | None = False,
+    ) -> Callable[[Function], Function]:
+        """Declare a form with these mistakes."""
 
         def declare(compute: Function) -> Function:
-            self._forms.append(Form(name, explanation, remedy, compute, needs, whole))
+            self._forms.append(Form(mistakes, compute, needs, whole, goes_on))
             return compute
 
         return declare
@@ -70,13 +101,22 @@ class Cause:
     """A known mistake, and how far its expected gradient is from the one found, relative to that
     one.
 
-    No distance: it shows in something else than the expected gradient.
+    No distance: it shows in something else than the expected gradient. `alone` is the relative bias
+    that the mistake makes by itself, after the best factor, the median over the probes, where it is
+    one of several. `is_alternative`: it explains as much in the place of what stands before it.
     """
 
     name: str
     explanation: str
     remedy: str
     distance: float | None = None
+    alone: float | None = None
+    is_alternative: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it explains all that was found, as far as rounding lets tell."""
+        return self.distance is None or self.distance < EXACT
 
     def to_json(self) -> dict[str, object]:
         """By these names."""

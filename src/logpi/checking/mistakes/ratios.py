@@ -64,6 +64,7 @@ for _epsilon in (0.1, 0.2, 0.25, 0.3):
         f"clipped ratios with ε = {_epsilon:g} (deliberate): right on the first step after"
         " sampling only",
         PRODUCT,
+        vague="clipped ratios (deliberate): right on the first step after sampling only",
     )(_clipped(_epsilon))
 
 
@@ -105,6 +106,7 @@ for _limit in (1.0, 1.5, 2.0, 5.0):
         "truncated-is",
         f"the product of ratios is cut at {_limit:g} (deliberate: less variance)",
         PRODUCT,
+        vague="the product of ratios is cut (deliberate: less variance)",
     )(_truncated_product(_limit))
 
 for _limit in (1.0, 1.5, 2.0, 5.0):
@@ -112,6 +114,7 @@ for _limit in (1.0, 1.5, 2.0, 5.0):
         "truncated-is",
         f"the ratio of the step is cut at {_limit:g} (deliberate: less variance)",
         PRODUCT,
+        vague="the ratio of the step is cut (deliberate: less variance)",
     )(_truncated_step(_limit))
 
 
@@ -135,6 +138,7 @@ for _epsilon in (0.1, 0.2, 0.3):
         f"the ratio is clipped to 1 ± {_epsilon:g} before it meets the advantage: no pessimistic"
         " minimum",
         MINIMUM,
+        vague="the ratio is clipped before it meets the advantage: no pessimistic minimum",
     )(_clipped_alone(_epsilon))
 
 for _epsilon in (0.1, 0.2, 0.3):
@@ -142,6 +146,7 @@ for _epsilon in (0.1, 0.2, 0.3):
         "clip-wrong",
         f"min(ρ, clip(ρ)) × A with ε = {_epsilon:g}: the minimum is taken before the advantage",
         MINIMUM,
+        vague="min(ρ, clip(ρ)) × A: the minimum is taken before the advantage",
     )(_minimum_alone(_epsilon))
 
 

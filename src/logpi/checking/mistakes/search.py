@@ -2,7 +2,8 @@
 estimator's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
@@ -12,58 +13,100 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.cases import Cases
-from logpi.checking.fitting import fit
+from logpi.checking.fitting import Size, fit
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
 from logpi.checking.mistakes.batches import Batches
 from logpi.checking.mistakes.divergences import DIVERGENCES
-from logpi.checking.mistakes.forms import Cause, Form
+from logpi.checking.mistakes.forms import EXACT, Cause, Form, Mistake
+from logpi.checking.mistakes.groups import GROUPS
 from logpi.checking.mistakes.ratios import RATIOS
 from logpi.checking.mistakes.scores import SCORES
 from logpi.theory.exact import log_softmax
 
-# An explanation is exact where what it leaves is rounding.
-EXACT = 1e-7
-# It explains where it leaves at most this share of the deviation from the target.
-EXPLAINS = 0.35
+# What nearly explains leaves at most this share of the gradient, and of its deviation from the
+# target.
+NEAR = 0.05
+NEAR_DEVIATION = 0.35
 # Below this share of the target a gradient is taken for rounding.
 ROUNDING = 1e-6
-# Advantages that people combine with importance ratios and with their own scores.
-COMMON = ("whiten-batch", "own-sample-baseline", "grpo-std", "gae-lambda")
+# Combinations whose gradients are held at once.
+AT_ONCE = 500
+# Advantages that people combine with importance ratios, aggregations and their own scores.
+COMMON = {"whiten-batch", "own-sample-baseline", "group-of-one", "grpo-std", "gae-lambda"}
 # No γ^t: nearly every library does so on purpose, so it explains at half the cost of another
 # mistake.
 NO_POWER = "gamma-t-missing"
+TERMINATION = Mistake(
+    "trunc-as-terminal",
+    "where the time limit cuts, the episode is taken to have terminated: nothing is added for what"
+    " would come after",
+    "use terminated, not done, where the next value is added",
+)
+BOOTSTRAPPED = Mistake(
+    "trunc-bootstrapped",
+    "a value is added where the time limit cuts, which is right for the task that goes on",
+    "choose --target continuing, or leave it out",
+)
+DISCOUNTED = Mistake(
+    "discounted-return",
+    "rewards are discounted, while the target is their plain sum",
+    "leave γ out, or check against --target discounted",
+)
 
 AnyForm: TypeAlias = Form[Callable[..., Any]]
 
 
 class Combination(NamedTuple):
-    """The factors of one estimator, and those of them that are mistakes, the most telling first."""
+    """The factors of one estimator, and the mistakes in them, the most telling first."""
 
     advantage: AnyForm
     aggregation: AnyForm
     power: AnyForm | None
     ratio: AnyForm | None
     score: AnyForm | None
-    mistakes: tuple[AnyForm, ...]
+    mistakes: tuple[Mistake, ...]
+    discount: float | None = None
+    """γ where it is not the probe's."""
+
+    @property
+    def cost(self) -> float:
+        """How many mistakes it takes."""
+        return sum(0.5 if mistake.name == NO_POWER else 1.0 for mistake in self.mistakes)
 
 
 class Explanation(NamedTuple):
     """A combination, and how well its expected gradients are those that were found."""
 
-    exact: bool
-    """Whether what is left is rounding."""
+    combination: Combination
     distance: float
     """What is left, relative to the gradient, where it is left most."""
-    unscaled: bool
-    """Whether no factor beside it is needed."""
-    mistakes: tuple[AnyForm, ...]
+    exact: bool
+    """Whether what is left is rounding."""
+    factors: Mapping[Size, float]
+    """What it is to be multiplied by, for each size of a batch."""
+
+    @property
+    def unscaled(self) -> bool:
+        """Whether no factor beside it is needed."""
+        return all(abs(k - 1) < EXACT for k in self.factors.values())
 
     @property
     def cost(self) -> float:
-        """How many mistakes it takes."""
-        return sum(0.5 if form.name == NO_POWER else 1.0 for form in self.mistakes)
+        """How many mistakes it takes; a factor that depends on the size of the batch is one."""
+        least, most = min(self.factors.values()), max(self.factors.values())
+        varies = most - least > EXACT * abs(most)
+        return self.combination.cost + varies
+
+    @property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        return self.combination.mistakes
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those of its mistakes."""
+        return frozenset(mistake.name for mistake in self.mistakes)
 
     @property
     def rank(self) -> tuple[bool, float, float, bool]:
@@ -74,42 +117,118 @@ class Explanation(NamedTuple):
 
 
 def diagnose(
-    measurements: Sequence[Measurement], names: tuple[str, ...], target: str, most: int = 5
+    measurements: Sequence[Measurement], names: tuple[str, ...], target: str
 ) -> list[Cause]:
-    """Combinations of known mistakes, those that explain most with fewest mistakes first."""
-    explanations = sorted(_explanations(measurements, names, target), key=lambda e: e.rank)
-    if explanations and explanations[0].exact:
-        least = explanations[0].cost
-        explanations = [e for e in explanations if e.exact and e.cost <= least]
-    causes: dict[str, Cause] = {}
-    for explanation in explanations:
-        for form in explanation.mistakes:
-            cause = Cause(form.name, form.explanation, form.remedy, explanation.distance)
-            causes.setdefault(form.name, cause)
-    return list(causes.values())[:most]
+    """The mistakes of the combination that explains what was found with the fewest of them, and
+    others that explain it as well; where none does, what is nearest.
+    """
+    combinations = list(_combinations(names, target))
+    explanations = sorted(_explanations(measurements, combinations, target), key=lambda e: e.rank)
+    if not explanations:
+        return []
+    first = explanations[0]
+    if not first.exact:
+        return _causes(first, explanations[:1], {})
+    equals = [each for each in explanations if each.exact and each.cost <= first.cost]
+    alone = {}
+    if len(first.mistakes) > 1:
+        alone = _alone(first, measurements, combinations, target)
+    causes = _causes(first, equals, alone)
+    told = {first.names}
+    for other in equals:
+        if other.names not in told and other.unscaled == first.unscaled:
+            told.add(other.names)
+            causes += [replace(cause, is_alternative=True) for cause in _causes(other, equals, {})]
+    return causes
+
+
+def _causes(
+    explanation: Explanation, equals: Sequence[Explanation], alone: Mapping[str, float]
+) -> list[Cause]:
+    """A cause for each mistake, those that do most by themselves first. What cannot be told from
+    others of the same name is said without its parameter.
+    """
+    alike = [each for each in equals if each.names == explanation.names]
+    causes = []
+    for mistake in explanation.mistakes:
+        said = {
+            other.explanation
+            for each in alike
+            for other in each.mistakes
+            if other.name == mistake.name
+        }
+        words = mistake.explanation
+        if len(said) > 1 and mistake.vague:
+            words = mistake.vague
+        by_itself = alone.get(mistake.name)
+        causes.append(Cause(mistake.name, words, mistake.remedy, explanation.distance, by_itself))
+    return sorted(causes, key=lambda cause: -(cause.alone or 0.0))
+
+
+def _alone(
+    explanation: Explanation,
+    measurements: Sequence[Measurement],
+    combinations: Sequence[Combination],
+    target: str,
+) -> dict[str, float]:
+    """What each of its mistakes leaves by itself of the target, after the best factor: the median
+    over the situations in which it leaves something.
+    """
+    wanted = [m.targets[target] for m in measurements]
+    sizes = [m.size for m in measurements]
+    found: dict[str, float] = {}
+    for mistake in explanation.mistakes:
+        single = next((each for each in combinations if each.mistakes == (mistake,)), None)
+        if single is not None:
+            gradients = [_expected(measurement, [single])[0] for measurement in measurements]
+            left = np.array(fit(gradients, wanted, sizes).left)
+            seen = left[left > EXACT]
+            found[mistake.name] = float(np.median(seen)) if len(seen) else 0.0
+    return found
 
 
 def _explanations(
-    measurements: Sequence[Measurement], names: tuple[str, ...], target: str
+    measurements: Sequence[Measurement], combinations: list[Combination], target: str
 ) -> Iterator[Explanation]:
-    """The combinations that leave little of the deviation from the target."""
+    """The combinations that leave little of the deviation from the target.
+
+    Situations are looked at one after another, the small ones first: what leaves too much in one of
+    them is not looked at in the others.
+    """
     found = [m.moments.mean for m in measurements]
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
     deviation = max(fit(found, wanted, sizes).left)
     floor = [ROUNDING * float(np.linalg.norm(gradient)) for gradient in wanted]
-    combinations = list(_combinations(names, _accepted(target)))
-    expected = [_expected(measurement, combinations) for measurement in measurements]
-    for number, combination in enumerate(combinations):
+    most = min(NEAR, NEAR_DEVIATION * deviation)
+    expected: list[dict[int, ndarray]] = [{} for _ in measurements]
+    left = list(range(len(combinations)))
+    for place in sorted(range(len(measurements)), key=lambda i: _work(measurements[i])):
+        kept = []
+        for first in range(0, len(left), AT_ONCE):
+            some = left[first : first + AT_ONCE]
+            gradients = _expected(measurements[place], [combinations[i] for i in some])
+            for number, gradient in zip(some, gradients, strict=True):
+                alone = fit([found[place]], [gradient], [sizes[place]], [floor[place]])
+                if alone.left[0] <= 2 * most:  # False for NaN
+                    kept.append(number)
+                    expected[place][number] = gradient
+        left = kept
+    for number in left:
         fitted = fit(found, [gradients[number] for gradients in expected], sizes, floor)
-        distance = float(np.max(fitted.left))  # NaN where an entry is not defined, unlike max
-        if np.isfinite(distance) and distance <= EXPLAINS * deviation:
+        distance = float(np.max(fitted.left))
+        if distance <= most:
             yield Explanation(
-                exact=distance < min(EXACT, 1e-3 * deviation),
+                combination=combinations[number],
                 distance=distance,
-                unscaled=all(abs(k - 1) < EXACT for k in fitted.factors.values()),
-                mistakes=combination.mistakes,
+                exact=distance < min(EXACT, 1e-3 * deviation),
+                factors=fitted.factors,
             )
+
+
+def _work(measurement: Measurement) -> int:
+    """How many numbers the weights of its batches are."""
+    return sum(case.fields["mask"].size for case in measurement.cases)
 
 
 def _accepted(target: str) -> set[str]:
@@ -117,53 +236,72 @@ def _accepted(target: str) -> set[str]:
     accepted: set[str] = set()
     if target.startswith("conventional") or target == "undiscounted":
         accepted.add(NO_POWER)
-    if "continuing" in target:
-        accepted.add("trunc-bootstrapped")
     if target == "undiscounted":
         accepted.add("undiscounted-return")
     return accepted
 
 
-def _combinations(names: tuple[str, ...], accepted: set[str]) -> Iterator[Combination]:
+def _combinations(names: tuple[str, ...], target: str) -> Iterator[Combination]:
     """Estimators with few mistakes, of those that a function which asks for `names` can be."""
     asks = set(names)
     if "reference_log_prob" in asks and "reward" not in asks:
         for divergence, aggregation in product(DIVERGENCES, AGGREGATIONS):
-            mistakes = (divergence, *_mistakes_of((aggregation,), set()))
+            mistakes = (*divergence.mistakes, *aggregation.mistakes)
             yield Combination(divergence, aggregation, None, None, None, mistakes)
         return
+    if target != "undiscounted":
+        yield from _with_rewards(asks, target, None)
+        return
+    yield from _with_rewards(asks, target, 1.0)
+    if "discount" in asks:
+        for each in _with_rewards(asks, target, None):
+            if "undiscounted-return" not in each.advantage.names:
+                yield each._replace(mistakes=(*each.mistakes, DISCOUNTED))
+
+
+def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
+    """Those whose weights are made of rewards, with this γ."""
+    accepted = _accepted(target)
+    goes_on = "continuing" in target
     ratios = list(RATIOS) if "old_log_prob" in asks else [RATIOS.first]
-    if asks & {"logits", "policy"}:
-        scores = list(SCORES)
-    else:
-        scores = [SCORES.first]
-    for advantage, ratio, aggregation, score in product(ADVANTAGES, ratios, AGGREGATIONS, scores):
+    scores = list(SCORES) if asks & {"logits", "policy"} else [SCORES.first]
+    powers = [POWERS.first] if discount == 1.0 else list(POWERS)
+    without = [power for power in POWERS if NO_POWER in power.names]
+    for advantage in (*ADVANTAGES, *GROUPS):
         if not set(advantage.needs) <= asks:
             continue
-        mistakes = _mistakes_of((score, advantage, ratio, aggregation), accepted)
-        unusual = advantage.is_mistake and advantage.name not in COMMON
-        if len(mistakes) > 2 or (unusual and (ratio.is_mistake or score.is_mistake)):
-            continue
-        for power in _powers_of(advantage):
+        own = _mistakes_of(advantage, accepted)
+        is_usual = all(mistake.name in COMMON for mistake in own)
+        own += _of_truncation(advantage, goes_on)
+        for ratio, aggregation, score in product(ratios, AGGREGATIONS, scores):
+            beside = (ratio.mistakes, score.mistakes, aggregation.mistakes)
+            count = sum(map(bool, beside))
+            if not is_usual and (count > 1 or ratio.mistakes or score.mistakes):
+                continue
+            if ratio.mistakes and score.mistakes:
+                continue
+            mistakes = (*score.mistakes, *own, *ratio.mistakes, *aggregation.mistakes)
             # R(τ) has its power of γ already: another would be the mistake
-            if advantage.whole:
-                wrong = ()
-            else:
-                wrong = _mistakes_of((power,), accepted)
-            if mistakes or wrong:
-                every = (*mistakes, *wrong)
-                yield Combination(advantage, aggregation, power, ratio, score, every)
+            for power in without if advantage.whole else powers:
+                wrong = () if advantage.whole else _mistakes_of(power, accepted)
+                is_rare = bool(wrong) and NO_POWER not in power.names
+                if (mistakes or wrong) and not (is_rare and mistakes):
+                    yield Combination(
+                        advantage, aggregation, power, ratio, score, (*mistakes, *wrong), discount
+                    )
 
 
-def _mistakes_of(forms: tuple[AnyForm, ...], accepted: set[str]) -> tuple[AnyForm, ...]:
-    return tuple(form for form in forms if form.is_mistake and form.name not in accepted)
+def _mistakes_of(form: AnyForm, accepted: set[str]) -> tuple[Mistake, ...]:
+    return tuple(mistake for mistake in form.mistakes if mistake.name not in accepted)
 
 
-def _powers_of(advantage: AnyForm) -> list[AnyForm]:
-    """The powers of γ that may stand beside an advantage; R(τ) has its own in it."""
-    if advantage.whole:
-        return [power for power in POWERS if power.name == NO_POWER]
-    return list(POWERS)
+def _of_truncation(advantage: AnyForm, goes_on: bool) -> tuple[Mistake, ...]:
+    """What is wrong in how an advantage takes the time limit; `goes_on`: in the target the task
+    goes on after it.
+    """
+    if advantage.goes_on is None or advantage.goes_on == goes_on:
+        return ()
+    return (TERMINATION,) if goes_on else (BOOTSTRAPPED,)
 
 
 def _expected(
@@ -176,41 +314,49 @@ def _expected(
     total = np.zeros((len(combinations), *probe.logits.shape))
     for case in measurement.cases:
         taken = log_policy[case.observation, case.fields["action"]]
-        batches = Batches(case.fields, probe.mdp.discount, taken, rollout)
+        by_discount = {
+            discount: Batches(
+                case.fields, probe.mdp.discount if discount is None else discount, taken, rollout
+            )
+            for discount in {each.discount for each in combinations}
+        }
         with np.errstate(all="ignore"):
-            total += _expected_of_one_shape(measurement, case, batches, combinations)
+            total += _expected_of_one_shape(measurement, case, by_discount, combinations)
     return total
 
 
 def _expected_of_one_shape(
     measurement: Measurement,
     case: Cases,
-    batches: Batches,
+    by_discount: Mapping[float | None, Batches],
     combinations: Sequence[Combination],
 ) -> Float[ndarray, "estimator O A"]:
     @cache
-    def part(form: AnyForm) -> ndarray:
-        return form.compute(batches)
+    def part(form: AnyForm, discount: float | None) -> ndarray:
+        return form.compute(by_discount[discount])
 
     @cache
-    def rated(advantage: AnyForm, ratio: AnyForm | None) -> ndarray:
+    def rated(advantage: AnyForm, ratio: AnyForm | None, discount: float | None) -> ndarray:
         if ratio is None:
-            return part(advantage)
-        return ratio.compute(batches, part(advantage))
+            return part(advantage, discount)
+        return ratio.compute(by_discount[discount], part(advantage, discount))
 
     logits = measurement.situation.probe.logits
+    batches = next(iter(by_discount.values()))
     share = _share(case, batches)
     weights = np.empty((len(combinations), *batches.mask.shape))
     for number, combination in enumerate(combinations):
-        weight = rated(combination.advantage, combination.ratio)
+        discount = combination.discount
+        weight = rated(combination.advantage, combination.ratio, discount)
         if combination.power is not None:
-            weight = weight * part(combination.power)
-        weights[number] = share * (weight * part(combination.aggregation))
+            weight = weight * part(combination.power, discount)
+        weights[number] = share * (weight * part(combination.aggregation, discount))
     gradients = _by_scores(measurement, case, weights)
     for number, combination in enumerate(combinations):
         score = combination.score
-        if score is not None and score.is_mistake:
-            by_logits = score.compute(batches, logits[case.observation], weights[number])
+        if score is not None and score.mistakes:
+            own = by_discount[combination.discount]
+            by_logits = score.compute(own, logits[case.observation], weights[number])
             gradients[number] = _onto_observations(case, by_logits, len(logits))
     return gradients
 

@@ -1,15 +1,17 @@
 """Causes that show in the verdict or in the sampler's law, rather than in the weights."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from logpi.checking.fitting import Size
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.forms import Cause
-from logpi.checking.verdict import Judgement
+from logpi.checking.targets import REGULARISED
+from logpi.checking.verdict import Judgement, scale_name
 
 _BY_SCALE = {
     "1/N": (
@@ -45,32 +47,6 @@ _BY_SCALE = {
     "1/T": ("per-episode-1/T", "a mean over time instead of the sum", "sum over t"),
 }
 _BY_TARGET = {
-    "conventional": (
-        "gamma-t-missing",
-        "γ^t is missing, as in most libraries (deliberate)",
-        "multiply by γ^t",
-    ),
-    "undiscounted": (
-        "undiscounted-return",
-        "the plain sum of rewards is maximised",
-        "discount, or --target undiscounted",
-    ),
-    "discounted": (
-        "trunc-as-terminal",
-        "the time limit is taken for the end of the task",
-        "add γ^{T-t} V of the final state",
-    ),
-    "continuing": (
-        "trunc-bootstrapped",
-        "the time limit is bootstrapped through",
-        "--target continuing says that it is meant",
-    ),
-    "conventional-continuing": (
-        "gamma-t-missing",
-        "γ^t is missing and the time limit is bootstrapped through, as in most libraries"
-        " (deliberate)",
-        "--target conventional-continuing says that it is meant",
-    ),
     "forward-kl-per-step": (
         "kl-k3-loss",
         "the gradient of the forward KL of each state, as of k3",
@@ -105,6 +81,24 @@ _BY_TARGET = {
 }
 
 
+class _Objective(NamedTuple):
+    """What a target of rewards has."""
+
+    has_power: bool
+    """γ^t."""
+    is_discounted: bool
+    """γ inside the return."""
+    goes_on: bool
+    """The task goes on after the time limit."""
+
+
+_OBJECTIVES = {
+    "discounted": _Objective(has_power=True, is_discounted=True, goes_on=False),
+    "undiscounted": _Objective(has_power=False, is_discounted=False, goes_on=False),
+    "conventional": _Objective(has_power=False, is_discounted=True, goes_on=False),
+    "continuing": _Objective(has_power=True, is_discounted=True, goes_on=True),
+    "conventional-continuing": _Objective(has_power=False, is_discounted=True, goes_on=True),
+}
 _REWARD = ("discounted", "undiscounted", "conventional", "continuing", "conventional-continuing")
 
 
@@ -123,6 +117,38 @@ def entropy_sign() -> Cause:
     return Cause(
         "entropy-sign", "the entropy is taken off the objective", "subtract it from the loss"
     )
+
+
+def unequal_factors(measurements: Sequence[Measurement], target: str, beta: float) -> list[Cause]:
+    """Where E[ĝ] = a ∇J - b ∇KL with other factors than 1 and β, which is not 0: what β acts as."""
+    (kl,) = (name for name, regularised in REGULARISED.items() if regularised == target)
+    by_size: dict[Size, list[Measurement]] = {}
+    for measurement in measurements:
+        by_size.setdefault(measurement.size, []).append(measurement)
+    of_reward: dict[Size, float] = {}
+    acts_as: dict[Size, float] = {}
+    for size, alike in by_size.items():
+        found = np.concatenate([m.moments.mean.ravel() for m in alike])
+        parts = [
+            np.concatenate([m.targets[name].ravel() for m in alike])
+            for name in ("undiscounted", kl)
+        ]
+        (a, b), *_ = np.linalg.lstsq(np.stack(parts, axis=1), found)
+        left = np.linalg.norm(found - a * parts[0] - b * parts[1])
+        if left > 1e-6 * np.linalg.norm(found):
+            return []
+        if abs(a) > 1e-9:  # an episode without others may have no advantage
+            of_reward[size] = float(a)
+            acts_as[size] = float(b / a / beta)
+    if not of_reward:
+        return []
+    discount = measurements[0].situation.probe.mdp.discount
+    factor = scale_name(acts_as, discount)
+    said = f"reward and KL have different factors: β acts as β × {factor}"
+    scaled = scale_name(of_reward, discount)
+    if scaled != "1":
+        said += f", and the reward is multiplied by {scaled}"
+    return [Cause("kl-factor", said, "give both the same factor", 0.0)]
 
 
 Kind: TypeAlias = Literal["kl", "entropy", "policy"]
@@ -179,19 +205,51 @@ def _other_target(target: str, matches: tuple[str, ...], kind: Kind) -> list[Cau
         return [Cause("another-term", said, f"--target {first} says that it is meant", 0.0)]
     if target in matches:
         return []
+    if target in _OBJECTIVES and first in _OBJECTIVES:
+        return _other_objective(target, first)
     return [Cause(*_BY_TARGET[name], 0.0) for name in matches if name in _BY_TARGET][:1]
+
+
+def _other_objective(target: str, match: str) -> list[Cause]:
+    """In what the gradient that was found differs from the one that was asked for."""
+    asked = _OBJECTIVES[target]
+    found = _OBJECTIVES[match]
+    meant = f"--target {match} says that it is meant"
+    causes = []
+    if asked.goes_on and not found.goes_on:
+        said = "where the time limit cuts, the episode is taken to have terminated"
+        remedy = "use terminated, not done, where the next value is added"
+        causes.append(Cause("trunc-as-terminal", said, remedy, 0.0))
+    if found.goes_on and not asked.goes_on:
+        said = "the time limit is bootstrapped through"
+        causes.append(Cause("trunc-bootstrapped", said, meant, 0.0))
+    if asked.is_discounted and not found.is_discounted:
+        said = "the plain sum of rewards is maximised"
+        return [*causes, Cause("undiscounted-return", said, f"discount, or {meant}", 0.0)]
+    if found.is_discounted and not asked.is_discounted:
+        said = "rewards are discounted, while the target is their plain sum"
+        return [*causes, Cause("discounted-return", said, f"leave γ out, or {meant}", 0.0)]
+    if asked.has_power and not found.has_power:
+        said = "γ^t is missing, as in most libraries (deliberate): the gradient of no objective"
+        remedy = f"multiply by γ^t, or {meant}"
+        causes.append(Cause("gamma-t-missing", said, remedy, 0.0))
+    if found.has_power and not asked.has_power:
+        said = "γ^t is there, which the target does not have"
+        causes.append(Cause("gamma-t-present", said, f"leave it out, or {meant}", 0.0))
+    return causes
 
 
 def _zero(names: tuple[str, ...], silent: bool) -> Cause:
     if silent:
         said = (
-            "the gradient of every batch is 0: the loss does not depend on the policy, or is"
-            " detached from it"
+            "the gradient of every batch is 0: the loss does not depend on the policy, is detached"
+            " from it, or all of its weights are 0"
         )
         return Cause(
             "no-gradient",
             said,
-            "let log_prob, logits, entropy or policy enter the loss with its gradient",
+            "let log_prob, logits, entropy or policy enter the loss with its gradient; of a single"
+            " episode its own mean leaves nothing",
         )
     if "reference_log_prob" in names:
         return Cause(

@@ -1,0 +1,152 @@
+"""What stands in place of R(τ) where episodes are compared with others, as language models are
+trained: a baseline of the sample, and a scale, in all their combinations.
+
+The sample is the prompt's group or the batch; s are its R(τ), n is how many there are.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy import ndarray
+
+from logpi.checking.mistakes.advantages import LEAVE_OUT
+from logpi.checking.mistakes.batches import Batches
+from logpi.checking.mistakes.forms import Factor, Mistake
+
+Compute: TypeAlias = Callable[[Batches], ndarray]
+GROUPS: Factor[Compute] = Factor()
+
+NO_DIVISION = "leave out the division: Dr. GRPO, RLOO"
+
+
+class Sample(NamedTuple):
+    """Which episodes are compared: those of a prompt, or all of the batch."""
+
+    name: str
+    needs: tuple[str, ...]
+    of_group: bool
+
+    def same(self, batches: Batches) -> ndarray:
+        """Whether two episodes are of one sample, [batch, episode, episode]."""
+        if self.of_group:
+            return batches.same_group
+        return np.ones_like(batches.same_group)
+
+    def sum(self, batches: Batches, x: ndarray) -> ndarray:
+        """Sum over the sample of each episode, [batch, episode, 1]."""
+        return np.einsum("bij,bjk->bik", self.same(batches).astype(float), x)
+
+    def size(self, batches: Batches) -> ndarray:
+        """n of each episode."""
+        return self.same(batches).sum(axis=2)[:, :, None]
+
+
+GROUP = Sample("the prompt's group", ("reward", "group"), True)
+BATCH = Sample("the batch", ("reward",), False)
+
+
+class Deviation(NamedTuple):
+    """A deviation of a sample: `ddof` as in NumPy's std, and what is added so that no division is
+    by 0, to the deviation or to the variance.
+    """
+
+    ddof: int
+    epsilon: float
+    inside: bool
+
+    def of(self, batches: Batches, sample: Sample) -> ndarray:
+        """[batch, episode, 1]; infinite where the sample is too small for one."""
+        size = sample.size(batches)
+        whole = batches.whole
+        squares = (whole - sample.sum(batches, whole) / size) ** 2
+        enough = size > self.ddof
+        variance = sample.sum(batches, squares) / np.where(enough, size - self.ddof, 1)
+        if self.inside:
+            deviation = np.sqrt(variance + self.epsilon)
+        else:
+            deviation = np.sqrt(variance) + self.epsilon
+        return np.where(enough, deviation, np.inf)
+
+    @property
+    def words(self) -> str:
+        """What is special about it."""
+        kind = "sample standard deviation (ddof = 1, PyTorch's default)"
+        if self.ddof == 0:
+            kind = "standard deviation (ddof = 0)"
+        return kind
+
+
+def less_mean(sample: Sample) -> Compute:
+    """s_i - mean(s), own return included."""
+
+    def advantage(batches: Batches) -> ndarray:
+        whole = batches.whole
+        return (whole - sample.sum(batches, whole) / sample.size(batches)) * batches.mask
+
+    return advantage
+
+
+def less_others(sample: Sample, keeps_single: bool) -> Compute:
+    """s_i - the mean of the others; of a single episode s or 0."""
+
+    def advantage(batches: Batches) -> ndarray:
+        whole = batches.whole
+        others = sample.size(batches) - 1
+        mean = (sample.sum(batches, whole) - whole) / np.maximum(others, 1)
+        left = np.where(others > 0, whole - mean, whole if keeps_single else 0.0)
+        return left * batches.mask
+
+    return advantage
+
+
+def divided(advantage: Compute, deviation: Deviation, sample: Sample) -> Compute:
+    """The advantage over a deviation of the sample."""
+
+    def scaled(batches: Batches) -> ndarray:
+        return advantage(batches) / deviation.of(batches, sample)
+
+    return scaled
+
+
+def _own_mean(sample: Sample) -> Mistake:
+    said = f"the baseline is the mean return of {sample.name}, own sample included"
+    return Mistake("own-sample-baseline", said, LEAVE_OUT)
+
+
+def _single(sample: Sample) -> Mistake:
+    said = f"an episode that is alone in {sample.name} has the weight 0: nothing is learned from it"
+    return Mistake("group-of-one", said, "sample at least two, or give it its own return")
+
+
+def _division(sample: Sample, deviation: Deviation) -> Mistake:
+    harm = ": easy and hard prompts weigh more" if sample.of_group else ""
+    start = f"whole returns are divided by the deviation over {sample.name}"
+    return Mistake(
+        "grpo-std",
+        f"whole returns are divided by the {deviation.words} over {sample.name}{harm}",
+        NO_DIVISION,
+        f"{start}{harm}",
+    )
+
+
+DEVIATIONS = [
+    Deviation(ddof, epsilon, inside)
+    for ddof, epsilon, inside in product((1, 0), (1e-8, 1e-6, 1e-5, 1e-4), (False, True))
+]
+
+for _sample in (GROUP, BATCH):
+    _mean = less_mean(_sample)
+    _others = less_others(_sample, keeps_single=True)
+    _others_or_none = less_others(_sample, keeps_single=False)
+    GROUPS.form((), _sample.needs, whole=True)(_others)
+    GROUPS.form((_single(_sample),), _sample.needs, whole=True)(_others_or_none)
+    GROUPS.form((_own_mean(_sample),), _sample.needs, whole=True)(_mean)
+    for _deviation in DEVIATIONS:
+        _divided = _division(_sample, _deviation)
+        # GRPO: the own mean is a part of what is meant by it
+        for _centred in (_mean, _others, _others_or_none):
+            GROUPS.form((_divided,), _sample.needs, whole=True)(
+                divided(_centred, _deviation, _sample)
+            )
