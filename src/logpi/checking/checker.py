@@ -246,7 +246,7 @@ class Check:
         names = self.trial.names
         causes: list[Cause] = []
         if leaks:
-            causes.append(value_leak())
+            causes.append(value_leak(self._detached(measurements)))
         bonuses = ("entropy-bonus", "entropy-regularised")
         if any(self._takes_off(measurements, bonus) for bonus in bonuses):
             causes.append(entropy_sign())
@@ -258,14 +258,27 @@ class Check:
             causes += by_law(measurements, names)
         causes += about
         beta = self.trial.coefficients.kl
+        factors: list[Cause] = []
         if self.target in REGULARISED.values() and judgement.verdict == "biased" and beta:
-            causes += unequal_factors(measurements, self.target, beta)
-        if judgement.verdict != "zero" and not causes:
+            factors = unequal_factors(measurements, self.target, beta)
+        causes += factors
+        if judgement.verdict != "zero" and not factors:
             causes += diagnose(measurements, names, self.target)
         unique: dict[str, Cause] = {}
         for cause in causes:
             unique.setdefault(cause.name, cause)
         return tuple(unique.values())
+
+    def _detached(self, measurements: Sequence[Measurement]) -> str:
+        """The verdict without what the loss does to the critic."""
+        judged = self._judge(measurements, False)
+        if judged.judgement.verdict == "exact":
+            return "exact"
+        matches = self._match(measurements, self.trial.least_episodes, judged.tolerance)
+        said = [judged.judgement.verdict, *(f"exact for {name}" for name in matches.targets[:1])]
+        if not matches.targets:
+            said += matches.notes[:1]
+        return ", ".join(said)
 
     def _takes_off(self, measurements: Sequence[Measurement], bonus: str) -> bool:
         """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from numpy import ndarray
 
 # N, the steps of a rollout or 0, and the size of a group: what a factor such as 1/N depends on.
@@ -48,6 +49,21 @@ def fit(
         length = max(_length(f), _length(scaled), smallest)
         left.append(ratio_or_zero(_length(f - scaled), length))
     return Fit(factors, left)
+
+
+def left_of_each(
+    found: ndarray, expected: Float[ndarray, "number O A"], floor: float
+) -> Float[ndarray, " number"]:
+    """What the best multiple of each of several expectations leaves, as in `fit`; NaN where one is
+    not defined.
+    """
+    flat = expected.reshape(len(expected), -1)
+    square = np.sum(flat**2, axis=1)
+    product = flat @ found.ravel()
+    factor = np.where(square > 0, product / np.where(square > 0, square, 1.0), 1.0)
+    scaled = factor[:, None] * flat
+    lengths = np.maximum(np.linalg.norm(scaled, axis=1), max(_length(found), floor, TINY))
+    return np.linalg.norm(found.ravel() - scaled, axis=1) / lengths
 
 
 def ratio_or_zero(part: float, whole: float) -> float:

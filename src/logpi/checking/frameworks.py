@@ -22,6 +22,7 @@ KNOWN = ("torch", "jax", "numpy")
 def _inner(function: Any) -> Any:
     """The Python function that is called in the end."""
     inner = inner_function(function)
+    inner = getattr(inner, "__func__", inner)  # of a method
     if hasattr(inner, "__code__"):
         return inner
     return type(inner).__call__
@@ -86,6 +87,9 @@ def find_framework(function: Callable[..., Any]) -> FrameworkName:
 
     **Raises:** `LogpiError` where the code refers to both PyTorch and JAX.
     """
+    owner = getattr(inner_function(function), "__self__", None)  # of the method of a module
+    if "torch" in {_package(each) for each in type(owner).__mro__}:
+        return "torch"
     function = _inner(function)
     used = _packages(function, set())
     if {"torch", "jax"} <= used:

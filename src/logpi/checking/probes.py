@@ -202,8 +202,10 @@ def _chain(random: Generator, discount: float) -> Probe:
 
 
 def with_behaviour(probe: Probe) -> Probe:
-    """The same, acted by another policy."""
-    other = probe.logits + 0.5 * np.cos(1.0 + np.arange(probe.logits.size)).reshape(
-        probe.logits.shape
-    )
+    """The same, acted by another policy. Its ratios are of many sizes, so that a limit on them
+    shows wherever it is.
+    """
+    number = np.arange(probe.logits.size)
+    distance = (0.5 + 0.2 * (number % 5)) * np.cos(2.2 + number)
+    other = probe.logits + distance.reshape(probe.logits.shape)
     return replace(probe, name=f"{probe.name}, old policy", behaviour=other)

@@ -131,6 +131,7 @@ def _formulas(size: Size, discount: float) -> dict[str, float]:
         "(N-1)/N": (n - 1) / n,
         "(G-1)/G": (g - 1) / g,
         "N/(N-1)": _quotient(n, n - 1),
+        "G/(G-1)": _quotient(g, g - 1),
         "1/T": _quotient(1, t),
         "T": t or math.inf,
         "N T": n * t or math.inf,

@@ -34,11 +34,14 @@ NAMES: Mapping[str, str] = {
     "step": "[episodes, time] t",
     "length": "[episodes] number of steps T",
     "discount": "γ, a number",
-    "value": "[episodes, time] a critic's V(s_t)",
-    "next_value": "[episodes, time] V(s_{t+1}), of the true final state where the episode ends",
+    "value": "[episodes, time] a critic's V(s_t), differentiable",
+    "next_value": (
+        "[episodes, time] V(s_{t+1}), of the true final state where the episode ends;"
+        " differentiable"
+    ),
     "last_value": (
         "[episodes] V of the state after the last step;"
-        " in a rollout, of the state that it goes on from"
+        " in a rollout, of the state that it goes on from; differentiable"
     ),
     "old_log_prob": "[episodes, time] log-probability of a_t under the law that it was drawn from",
     "reference_log_prob": "[episodes, time] log-probability of a_t under a reference policy",

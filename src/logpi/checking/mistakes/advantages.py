@@ -474,6 +474,19 @@ def advantage_through_truncation(batches: Batches) -> Weight:
     )
 
 
+@ADVANTAGES.mistake(
+    "value-from-padding",
+    "the critic's value in the padding is taken for that of the state after the last step",
+    "multiply the next value by the mask of its own row",
+    CRITIC,
+)
+def bootstrapped_from_padding(batches: Batches) -> Weight:
+    after = np.zeros_like(batches.value)
+    after[:, :, :-1] = batches.value[:, :, 1:]
+    delta = batches.reward + batches.discount * after - batches.value
+    return batches.scan(delta, batches.discount, batches.never)
+
+
 def _advantage_with(decay: float) -> Compute:
     def advantage(batches: Batches) -> Weight:
         return batches.gae(decay)

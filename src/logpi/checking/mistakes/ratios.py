@@ -109,7 +109,7 @@ for _limit in (1.0, 1.5, 2.0, 5.0):
         vague="the product of ratios is cut (deliberate: less variance)",
     )(_truncated_product(_limit))
 
-for _limit in (1.0, 1.5, 2.0, 5.0):
+for _limit in (1.0, 1.5, 2.0):  # no ratio of a probe's step is larger
     RATIOS.mistake(
         "truncated-is",
         f"the ratio of the step is cut at {_limit:g} (deliberate: less variance)",
@@ -148,6 +148,24 @@ for _epsilon in (0.1, 0.2, 0.3):
         MINIMUM,
         vague="min(ρ, clip(ρ)) × A: the minimum is taken before the advantage",
     )(_minimum_alone(_epsilon))
+
+
+def _rejected(limit: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        kept = np.abs(np.log(batches.ratio_of_episode)) < limit
+        return advantage * kept
+
+    return apply
+
+
+for _limit in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
+    _said = "episodes that the old policy made too likely or too unlikely are left out"
+    RATIOS.mistake(
+        "rejected-samples",
+        f"{_said}: |log Π ρ| above {_limit:g}; they stay in the baseline of the others",
+        PRODUCT,
+        vague=f"{_said}; they stay in the baseline of the others",
+    )(_rejected(_limit))
 
 
 @RATIOS.mistake("inverse-ratio", "the ratio is upside down", "π over the law that acted")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.cases import Cases
-from logpi.checking.fitting import Size, fit
+from logpi.checking.fitting import Size, fit, left_of_each
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
@@ -208,11 +208,10 @@ def _explanations(
         for first in range(0, len(left), AT_ONCE):
             some = left[first : first + AT_ONCE]
             gradients = _expected(measurements[place], [combinations[i] for i in some])
-            for number, gradient in zip(some, gradients, strict=True):
-                alone = fit([found[place]], [gradient], [sizes[place]], [floor[place]])
-                if alone.left[0] <= 2 * most:  # False for NaN
-                    kept.append(number)
-                    expected[place][number] = gradient
+            alone = left_of_each(found[place], gradients, floor[place])
+            for i in np.flatnonzero(alone <= 2 * most):  # False for NaN
+                kept.append(some[i])
+                expected[place][some[i]] = gradients[i]
         left = kept
     for number in left:
         fitted = fit(found, [gradients[number] for gradients in expected], sizes, floor)

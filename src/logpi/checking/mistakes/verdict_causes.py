@@ -102,12 +102,12 @@ _OBJECTIVES = {
 _REWARD = ("discounted", "undiscounted", "conventional", "continuing", "conventional-continuing")
 
 
-def value_leak() -> Cause:
-    """The policy's loss reaches the critic."""
+def value_leak(detached: str) -> Cause:
+    """The policy's loss reaches the critic; `detached` is the verdict where it does not."""
     return Cause(
         "value-leak",
-        "the advantage is not detached: the policy's loss moves the critic, and with shared"
-        " parameters the policy",
+        "value is differentiable here: the policy's loss moves the critic, and with shared"
+        f" parameters the policy. Under stop_gradient the verdict is {detached}",
         "detach (stop_gradient) value before it enters the weight",
     )
 
@@ -214,7 +214,7 @@ def _other_objective(target: str, match: str) -> list[Cause]:
     """In what the gradient that was found differs from the one that was asked for."""
     asked = _OBJECTIVES[target]
     found = _OBJECTIVES[match]
-    meant = f"--target {match} says that it is meant"
+    meant = f"if it is meant, ask for --target {match}"
     causes = []
     if asked.goes_on and not found.goes_on:
         said = "where the time limit cuts, the episode is taken to have terminated"
@@ -225,17 +225,17 @@ def _other_objective(target: str, match: str) -> list[Cause]:
         causes.append(Cause("trunc-bootstrapped", said, meant, 0.0))
     if asked.is_discounted and not found.is_discounted:
         said = "the plain sum of rewards is maximised"
-        return [*causes, Cause("undiscounted-return", said, f"discount, or {meant}", 0.0)]
+        return [*causes, Cause("undiscounted-return", said, f"discount; {meant}", 0.0)]
     if found.is_discounted and not asked.is_discounted:
         said = "rewards are discounted, while the target is their plain sum"
-        return [*causes, Cause("discounted-return", said, f"leave γ out, or {meant}", 0.0)]
+        return [*causes, Cause("discounted-return", said, f"leave γ out; {meant}", 0.0)]
     if asked.has_power and not found.has_power:
         said = "γ^t is missing, as in most libraries (deliberate): the gradient of no objective"
-        remedy = f"multiply by γ^t, or {meant}"
+        remedy = f"multiply by γ^t; {meant}"
         causes.append(Cause("gamma-t-missing", said, remedy, 0.0))
     if found.has_power and not asked.has_power:
         said = "γ^t is there, which the target does not have"
-        causes.append(Cause("gamma-t-present", said, f"leave it out, or {meant}", 0.0))
+        causes.append(Cause("gamma-t-present", said, f"leave it out; {meant}", 0.0))
     return causes
 
 

@@ -1,0 +1,286 @@
+"""Causes are those that are there, or said to be unknown: losses composed from parts, whose answer
+is known, and losses as people write them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import logpi
+
+PARTS = {
+    "baseline": {"leave-one-out": set(), "own mean": {"own-sample-baseline"}},
+    "scale": {"none": set(), "population": {"grpo-std"}, "sample": {"grpo-std"}},
+    "aggregation": {
+        "sum": set(),
+        "mean of each": {"per-episode-1/T"},
+        "all tokens": {"mean-over-all-steps"},
+        "padded length": {"drgrpo-padded-len"},
+    },
+    "ratio": {
+        "whole product": set(),
+        "none": {"old-logp-recomputed"},
+        "token": {"per-step-ratio"},
+        "clip 0.1": {"ppo-clip"},
+        "clip 0.2": {"ppo-clip"},
+        "clip 0.3": {"ppo-clip"},
+        "geometric": {"gspo-ratio"},
+    },
+}
+
+
+def advantages(score, group, baseline, scale):
+    """Of each episode, by loops over the groups."""
+    found = np.zeros(len(score))
+    for number in set(group.tolist()):
+        members = np.flatnonzero(group == number)
+        for i in members:
+            others = [j for j in members if j != i]
+            if baseline == "own mean":
+                found[i] = score[i] - np.mean(score[members])
+            elif others:
+                found[i] = score[i] - np.mean(score[others])
+            else:
+                found[i] = score[i]
+            if scale == "population":
+                found[i] /= np.std(score[members]) + 1e-6
+            elif scale == "sample":
+                many = len(members) > 1
+                found[i] = found[i] / (np.std(score[members], ddof=1) + 1e-6) if many else 0.0
+    return found
+
+
+def composed(baseline, scale, aggregation, ratio):
+    """Weights of ∇ log π, made of these parts."""
+
+    def weights(log_prob, old_log_prob, reward, mask, group):
+        count, length = mask.shape
+        advantage = advantages((reward * mask).sum(1), group, baseline, scale)
+        out = np.zeros(mask.shape)
+        for i, t in itertools.product(range(count), range(length)):
+            if not mask[i, t]:
+                continue
+            steps = int(mask[i].sum())
+            token = np.exp(log_prob[i, t] - old_log_prob[i, t])
+            logs = ((log_prob[i] - old_log_prob[i]) * mask[i]).sum()
+            kind, _, epsilon = ratio.partition(" ")
+            if kind == "clip":
+                stopped = (
+                    token > 1 + float(epsilon) if advantage[i] > 0 else token < 1 - float(epsilon)
+                )
+                factor = 0.0 if stopped else token
+            else:
+                factor = {"none": 1.0, "token": token, "whole": np.exp(logs)}.get(
+                    kind, np.exp(logs / steps)
+                )
+            divisor = {
+                "sum": count,
+                "mean of each": count * steps,
+                "all tokens": mask.sum(),
+                "padded length": count * length,
+            }[aggregation]
+            out[i, t] = count / divisor * factor * advantage[i]
+        return out
+
+    return weights
+
+
+def named(report):
+    """The sets of mistakes that are named as an explanation: the first, and the others."""
+    first = {cause.name for cause in report.diagnosis if not cause.is_alternative}
+    others = {cause.name for cause in report.diagnosis if cause.is_alternative}
+    return first, others
+
+
+def is_named_rightly(parts):
+    """Whether the check names the mistakes of a composition, and no other."""
+    expected = set().union(*(PARTS[kind][part] for kind, part in zip(PARTS, parts, strict=True)))
+    if "grpo-std" in expected:  # whose definition has the own mean in it
+        expected.discard("own-sample-baseline")
+    report = logpi.check(composed(*parts), target="undiscounted")
+    if not expected:
+        return report.verdict == "exact"
+    first, others = named(report)
+    return first == expected and not others
+
+
+COMPOSITIONS = list(itertools.product(*PARTS.values()))
+ORDER = np.random.default_rng(2).permutation(len(COMPOSITIONS))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(3),
+        pytest.param(range(3, 18), marks=pytest.mark.slow),
+        pytest.param(range(18, len(COMPOSITIONS)), marks=pytest.mark.release),
+    ],
+)
+def test_compositions_are_named_by_their_parts(numbers, unchecked):
+    """At most 1 % of all are named otherwise."""
+    wrong = [
+        COMPOSITIONS[ORDER[number]]
+        for number in numbers
+        if not is_named_rightly(COMPOSITIONS[ORDER[number]])
+    ]
+    assert len(wrong) <= 0.01 * len(COMPOSITIONS), wrong
+    if len(numbers) < 100:
+        assert not wrong
+
+
+def test_a_wrong_answer_would_be_seen(unchecked, monkeypatch):
+    """The control: where the answer is another, the same composition fails."""
+    monkeypatch.setitem(PARTS["aggregation"], "mean of each", {"mean-over-all-steps"})
+    assert not is_named_rightly(("leave-one-out", "none", "mean of each", "whole product"))
+
+
+def padded_value(log_prob, reward, value, mask, discount, step):
+    """The next row's value is bootstrapped, also that of the padding."""
+    count, length = mask.shape
+    out = np.zeros(mask.shape)
+    for i in range(count):
+        later = 0.0
+        for t in reversed(range(length)):
+            after = value[i, t + 1] if t + 1 < length else 0.0
+            later = mask[i, t] * (reward[i, t] + discount * after - value[i, t] + discount * later)
+            out[i, t] = discount ** step[i, t] * later
+    return out
+
+
+def rejected(log_prob, old_log_prob, reward, mask, group):
+    """What the old policy found too unlikely is left out, and stays in the mean of the others."""
+    score = (reward * mask).sum(1)
+    advantage = advantages(score, group, "leave-one-out", "none")
+    kept = np.abs(((log_prob - old_log_prob) * mask).sum(1)) < 0.3
+    return (kept * advantage)[:, None] * mask
+
+
+def generalised(decay, through):
+    """Advantages in a rollout; `through`: the time limit is bootstrapped."""
+
+    def weights(log_prob, reward, value, next_value, terminated, done, discount):
+        out = np.zeros(reward.shape)
+        later = np.zeros(reward.shape[1:])
+        ends = terminated if through else done
+        for t in reversed(range(len(reward))):
+            delta = reward[t] + discount * next_value[t] * ~ends[t] - value[t]
+            later = delta + discount * decay * ~done[t] * later
+            out[t] = later
+        return out
+
+    return weights
+
+
+def shifted_own_mean(log_prob, reference_log_prob, reward, mask, group):
+    """The KL beside a reward whose baseline contains the own sample."""
+    advantage = advantages((reward * mask).sum(1), group, "own mean", "none")[:, None]
+    paid = ((log_prob - reference_log_prob) * mask).sum(1, keepdims=True)
+    return (advantage - 0.1 * paid) * mask
+
+
+def regularised(log_prob, reference_log_prob, reward, mask, group):
+    paid = (reward - 0.1 * (log_prob - reference_log_prob)) * mask
+    return advantages(paid.sum(1), group, "leave-one-out", "none")[:, None] * mask
+
+
+CONTINUING = {"layout": "rollout", "target": "conventional-continuing"}
+CASES = {
+    "padding": (padded_value, {}, {"value-from-padding"}),
+    "rejected": (rejected, {"target": "undiscounted"}, {"rejected-samples"}),
+    "termination": (generalised(1.0, False), CONTINUING, {"trunc-as-terminal"}),
+    "both": (generalised(0.95, False), CONTINUING, {"trunc-as-terminal", "gae-lambda"}),
+    "lambda": (generalised(0.95, True), CONTINUING, {"gae-lambda"}),
+    "kl": (shifted_own_mean, {"target": "regularised"}, {"kl-factor"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_causes_of_losses_as_people_write_them(name, unchecked):
+    estimator, options, expected = CASES[name]
+    report = logpi.check(estimator, **options)
+    first, others = named(report)
+    assert (first, others) == (expected, set()), str(report)
+    assert all(cause.is_exact for cause in report.diagnosis)
+
+
+def test_what_does_most_comes_first(unchecked):
+    """Each cause says what it does by itself."""
+    report = logpi.check(generalised(0.95, False), **CONTINUING)
+    truncation, decay = report.diagnosis
+    assert truncation.name == "trunc-as-terminal"
+    assert truncation.alone > 3 * decay.alone > 0
+    assert "likely causes, which explain it together" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "beta", "verdict"),
+    [(regularised, 0.1, "exact"), (regularised, 0.2, "biased"), (shifted_own_mean, 0.1, "biased")],
+)
+def test_the_target_that_stays_near_a_reference(estimator, beta, verdict, unchecked):
+    """J - β KL of whole sequences; what β acts as is said."""
+    report = logpi.check(estimator, target="regularised", kl_coefficient=beta)
+    assert report.verdict == verdict
+    if verdict == "biased":
+        acts = "β acts as β × 0.5" if beta == 0.2 else "β acts as β × G/(G-1)"
+        assert acts in str(report)
+
+
+def test_what_is_near_is_called_near(unchecked):
+    """And only below 5 %: a weight that is nearly right, and one that is not."""
+
+    def bent(bend):
+        def weights(log_prob, reward, mask, discount, step):
+            returns = np.flip(np.cumsum(np.flip(reward * mask * discount**step, 1), 1), 1)
+            return (returns + bend * np.sin(7 * returns)) * mask / mask.sum(1, keepdims=True)
+
+        return weights
+
+    near = logpi.check(bent(0.02))
+    assert "no known mistake explains it; the nearest" in str(near)
+    assert near.diagnosis[0].name == "per-episode-1/T"
+    assert 1e-7 < near.diagnosis[0].distance < 0.05
+    far = logpi.check(bent(1.0))
+    assert far.diagnosis == ()
+    assert "no known mistake explains it" in str(far)
+
+
+def test_what_no_probe_tells_apart_has_no_parameter(unchecked):
+    """Without data of another policy no clip shows; with them its ε does."""
+
+    def clipped(log_prob, old_log_prob, reward, mask, group):
+        return composed("leave-one-out", "none", "sum", "clip 0.2")(
+            log_prob, old_log_prob, reward, mask, group
+        )
+
+    report = logpi.check(clipped, target="undiscounted")
+    assert "clipped ratios with ε = 0.2" in str(report)
+
+
+def completions(per_token_logps, completion_mask, rewards, prompt_id):
+    score = rewards - advantages(rewards, prompt_id, "leave-one-out", "none")
+    return (rewards - score)[:, None] * completion_mask
+
+
+def test_names_of_libraries_for_language_models(unchecked):
+    assert logpi.check(completions, target="undiscounted").verdict == "exact"
+    with pytest.raises(logpi.LogpiError, match="one for each episode"):
+        logpi.check(completions, layout="rollout")
+
+
+def test_a_wrong_name_is_told_the_right_one():
+    with pytest.raises(
+        logpi.LogpiError, match="'rewrd', which does not exist; did you mean 'reward'"
+    ):
+        logpi.check(lambda log_prob, rewrd: log_prob)
+
+
+def test_modules_and_classes():
+    import torch
+
+    class Loss(torch.nn.Module):
+        def forward(self, log_prob, reward, mask):
+            return -(log_prob * mask * reward.sum(1, keepdim=True)).sum(1).mean()
+
+    assert logpi.check(Loss(), target="undiscounted").verdict == "exact"
+    with pytest.raises(logpi.LogpiError, match="Loss is a class: give an instance of it"):
+        logpi.check(Loss)
