@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings, strategies as st
 from logpi import Reinforce, exact_gradient
 from logpi.estimators.baselines import value_baseline
 from logpi.estimators.score_function import score_function_surrogate
-from logpi.methods.reinforce import measured_gradient
+from logpi.methods.reinforce import policy_gradient
 from logpi.networks.critic import make_value_function
 from logpi.networks.parameters import as_vector
 from logpi.theory.enumeration import enumerate_trajectories
@@ -66,7 +66,7 @@ def library_gradient(config, mdp, logits):
         predicted = None if value is None else value_baseline(value, trajectory)
         baseline = config.baseline_of(return_, trajectory.mask, predicted, trust=0.4)
         weight = config.weight_of(trajectory, return_, baseline)
-        vector, _ = measured_gradient(policy, trajectory, weight)
+        vector, _ = policy_gradient(policy, trajectory, weight)
         return as_vector(policy)[1](vector).network.weights[0]
 
     return gradient
@@ -113,7 +113,7 @@ def test_signal_and_noise_of_the_gradient_have_their_expectations(random):
     def measured(trajectory):
         return_ = config.return_of(trajectory)
         weight = config.weight_of(trajectory, return_, jnp.zeros_like(return_))
-        gradient, found = measured_gradient(policy, trajectory, weight)
+        gradient, found = policy_gradient(policy, trajectory, weight)
         square = gradient @ gradient
         ratio = found["gradient_snr"]  # of two equal episodes: NaN, there is no noise
         noise = jnp.where(jnp.isnan(ratio), 0.0, square / (1 + ratio))

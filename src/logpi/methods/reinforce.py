@@ -160,7 +160,7 @@ class Reinforce(NetworkOptions):
         baseline = self.baseline_of(return_, trajectory.mask, predicted, trust)
         if self.estimator is None:
             weight = self.weight_of(trajectory, return_, baseline)
-            gradient, sums = measured_gradient(learner.policy, trajectory, weight)
+            gradient, sums = policy_gradient(learner.policy, trajectory, weight)
         else:
             value = None if predicted is None else baseline
             policies = (learner.policy, learner.reference)
@@ -258,57 +258,54 @@ class Reinforce(NetworkOptions):
         return learner._replace(value=value, value_optimizer=moments), loss
 
 
-def measured_gradient(
-    policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]
-) -> tuple[Vector, Metrics]:
-    """ĝ = (ĝ_1 + ĝ_2) / 2, the policy gradients of both halves of the episodes, and what that tells
-    of its signal-to-noise ratio ‖∇J‖² / tr Cov(ĝ): ĝ_1·ĝ_2 / (‖ĝ_1 - ĝ_2‖² / 4), whose numerator
-    and denominator have these expectations. Nothing is measured of an odd number of episodes.
-    """
-    episodes = trajectory.mask.shape[1]
-    if episodes % 2:
-        return policy_gradient(policy, trajectory, weight)
-
-    def halves(x: AnyArray) -> Array:
-        time, env, *rest = x.shape
-        return jnp.moveaxis(jnp.reshape(x, (time, 2, env // 2, *rest)), 1, 0)
-
-    memory = jnp.reshape(trajectory.memory, (2, episodes // 2, -1))
-    steps, weights = jax.tree.map(halves, (trajectory._replace(memory=None), weight))
-
-    def gradient_of(half: tuple[Trajectory, Array]) -> tuple[Vector, Metrics]:
-        return policy_gradient(policy, *half)
-
-    both, sums = jax.lax.map(gradient_of, (steps._replace(memory=memory), weights))
-    signal = both[0] @ both[1]
-    noise = jnp.sum((both[0] - both[1]) ** 2) / 4
-    return jnp.mean(both, axis=0), {
-        "surrogate": jnp.mean(sums["surrogate"]),
-        "entropy": jnp.sum(sums["entropy"]),
-        "gradient_snr": jnp.where(noise > 0, signal / noise, jnp.nan),
-    }
-
-
 def policy_gradient(
     policy: Policy, trajectory: Trajectory, weight: Float[Array, "time env"]
 ) -> tuple[Vector, Metrics]:
-    """ĝ = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ), with the surrogate and summed
-    entropy.
+    """ĝ = 1/N Σ_i Σ_t w_{t,i} ∇ log π(a_{t,i}|s_{t,i}; θ), with the surrogate and summed entropy.
+
+    It is computed as (ĝ_1 + ĝ_2) / 2, of the two halves of the episodes, which tells of its
+    signal-to-noise ratio ‖∇J‖² / tr Cov(ĝ): ĝ_1·ĝ_2 / (‖ĝ_1 - ĝ_2‖² / 4), whose numerator and
+    denominator have these expectations. An odd number of episodes is left whole.
     """
     parameters, rebuild = as_vector(policy)
+    episodes = trajectory.mask.shape[1]
+    parts = 1 if episodes % 2 else 2
 
-    def surrogate(parameters: Vector, chunk: tuple[Array, ...]) -> tuple[Scalar, Metrics]:
-        observation, action, step, mask, weight = chunk
-        distribution = rebuild(parameters).distributions(observation, step, trajectory.memory)
+    def surrogate(
+        parameters: Vector, part: tuple[Array, ...], memory: Float[Array, "env state"]
+    ) -> tuple[Scalar, Metrics]:
+        observation, action, step, mask, weight = part
+        distribution = rebuild(parameters).distributions(observation, step, memory)
         objective = score_function_surrogate(distribution.log_prob(action), weight, mask)
         entropy = jnp.sum(jnp.where(mask, distribution.entropy(), 0.0))
         return objective, {"surrogate": objective, "entropy": jax.lax.stop_gradient(entropy)}
 
-    gradient = jax.grad(surrogate, has_aux=True)
+    def in_parts(x: Array) -> Array:
+        time, env, *rest = x.shape
+        return jnp.moveaxis(x.reshape(time, parts, env // parts, *rest), 1, 0)
+
+    state = trajectory.memory.shape[1]
+    memories = jnp.reshape(trajectory.memory, (parts, episodes // parts, state))
+    gradients_of = jax.vmap(jax.grad(surrogate, has_aux=True), in_axes=(None, 0, 0))
+
+    def gradients(
+        chunk: tuple[Array, ...],
+    ) -> tuple[Float[Array, "part parameters"], dict[str, Float[Array, " part"]]]:
+        return gradients_of(parameters, jax.tree.map(in_parts, chunk), memories)
+
     steps = (trajectory.observation, trajectory.action, trajectory.step, trajectory.mask, weight)
     if policy.memory.recurrent:  # chunks would cut what it remembers
-        return gradient(parameters, steps)
-    return sum_over_time(lambda chunk: gradient(parameters, chunk), steps, trajectory.used)
+        found, sums = gradients(jax.tree.map(jnp.asarray, steps))
+    else:
+        found, sums = sum_over_time(gradients, steps, trajectory.used)
+    metrics = {
+        "surrogate": jnp.mean(sums["surrogate"]),
+        "entropy": jnp.sum(sums["entropy"]),
+    }
+    if parts == 2:
+        noise = jnp.sum((found[0] - found[1]) ** 2) / 4
+        metrics["gradient_snr"] = jnp.where(noise > 0, found[0] @ found[1] / noise, jnp.nan)
+    return jnp.mean(found, axis=0), metrics
 
 
 def mean_kl(old: Policy, new: Policy, trajectory: Trajectory) -> Scalar:
