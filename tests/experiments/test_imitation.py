@@ -152,6 +152,10 @@ def test_a_run_goes_on_from_it(expert, tmp_path):
     np.testing.assert_allclose(np.asarray(begun(observations).logits), expected, atol=1e-5)
     other = logpi.train("CartPole-v1", still, steps=10, out=tmp_path / "alone").policy
     assert not np.allclose(np.asarray(other(observations).logits), expected, atol=1e-2)
+    (listed,) = logpi.list_runs(tmp_path / "made")
+    assert (listed.state, listed.steps) == ("imitated", 0)
+    with pytest.raises(LogpiError, match="has no curve yet"):
+        logpi.plot([made.run.folder])
     run = logpi.resume(made.run.folder)
     assert run.steps >= 300
     np.testing.assert_allclose(np.asarray(run.policy(observations).logits), expected, atol=1e-5)

@@ -33,6 +33,8 @@ class RunState:
         writer = run.writer()
         if writer is not None:
             state = f"running, {writer}"
+        elif found is not None and not run.saved_steps():
+            state = "imitated"
         elif found is not None:
             state = "finished"
         else:

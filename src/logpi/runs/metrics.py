@@ -253,6 +253,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
     **Raises:** `LogpiError` where the file is missing or is something else.
     """
+    if path.parent.is_dir() and not path.exists():
+        raise LogpiError(f"{path.parent} has no curve yet: `logpi resume {path.parent}` trains it")
     try:
         require_plain_file(path, LARGEST_TABLE)
         with open(path, newline="") as file:

@@ -248,18 +248,18 @@ def _combinations(names: tuple[str, ...], target: str) -> Iterator[Combination]:
             mistakes = (*divergence.mistakes, *aggregation.mistakes)
             yield Combination(divergence, aggregation, None, None, None, mistakes)
         return
-    if target != "undiscounted":
-        yield from _with_rewards(asks, target, None)
-        return
-    yield from _with_rewards(asks, target, 1.0)
-    if "discount" in asks:
+    discount = 1.0 if target == "undiscounted" else None
+    for each in _with_rewards(asks, target, discount):
+        if each.mistakes:
+            yield each
+    if target == "undiscounted" and "discount" in asks:
         for each in _with_rewards(asks, target, None):
             if "undiscounted-return" not in each.advantage.names:
                 yield each._replace(mistakes=(*each.mistakes, DISCOUNTED))
 
 
 def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
-    """Those whose weights are made of rewards, with this γ."""
+    """Those whose weights are made of rewards, with this γ; right ones too."""
     accepted = _accepted(target)
     goes_on = "continuing" in target
     ratios = list(RATIOS) if "old_log_prob" in asks else [RATIOS.first]
@@ -284,7 +284,7 @@ def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterat
             for power in without if advantage.whole else powers:
                 wrong = () if advantage.whole else _mistakes_of(power, accepted)
                 is_rare = bool(wrong) and NO_POWER not in power.names
-                if (mistakes or wrong) and not (is_rare and mistakes):
+                if not (is_rare and mistakes):
                     yield Combination(
                         advantage, aggregation, power, ratio, score, (*mistakes, *wrong), discount
                     )
