@@ -362,8 +362,9 @@ def _confirmed(
         zip(list(settings)[1:], differences, strict=True), key=lambda pair: means[pair[0]]
     )
     is_better = difference.is_real and means[best] > means[DEFAULTS]
+    chosen = replace(_with(search.base, settings[best]), workers=None)  # alone it may have them
     found = {
-        "settings": _with(search.base, settings[best]).to_json(),
+        "settings": chosen.to_json(),
         "confirmed": {
             "seeds": list(seeds),
             "is_better": bool(is_better),
