@@ -34,7 +34,7 @@ def test_the_page_has_all_presets():
         f" | {as_text(each.defaults_mean, each.defaults_interval)} |"
         for each in logpi.presets()
     ]
-    assert len(rows) == len(FILES) >= 3
+    assert len(rows) == len(FILES) >= 1
     for row in rows:
         assert row in text
 

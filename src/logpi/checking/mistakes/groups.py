@@ -71,11 +71,10 @@ class Deviation(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is special about it."""
-        kind = "sample standard deviation (ddof = 1, PyTorch's default)"
-        if self.ddof == 0:
-            kind = "standard deviation (ddof = 0)"
-        return kind
+        """Which of the two it is."""
+        if self.ddof:
+            return "sample standard deviation (ddof = 1, PyTorch's default)"
+        return "standard deviation (ddof = 0)"
 
 
 def less_mean(sample: Sample) -> Compute:
@@ -121,13 +120,14 @@ def _single(sample: Sample) -> Mistake:
 
 
 def _division(sample: Sample, deviation: Deviation) -> Mistake:
-    harm = ": easy and hard prompts weigh more" if sample.of_group else ""
-    start = f"whole returns are divided by the deviation over {sample.name}"
+    harm = f"over {sample.name}"
+    if sample.of_group:
+        harm += ": easy and hard prompts weigh more"
     return Mistake(
         "grpo-std",
-        f"whole returns are divided by the {deviation.words} over {sample.name}{harm}",
+        f"whole returns are divided by their {deviation.words} {harm}",
         NO_DIVISION,
-        f"{start}{harm}",
+        f"whole returns are divided by their deviation {harm}",
     )
 
 
