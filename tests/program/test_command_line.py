@@ -528,7 +528,7 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
     """With short budgets."""
     text = (README.parent / "docs" / "experiments.md").read_text()
     commands = re.findall(r"^    (logpi .*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    assert len(commands) == 22
+    assert len(commands) == 23
     for name in ("a", "b", "c_1", "c_2"):
         options = ["--steps", 200, "--seed", len(name), "--out", f"runs/{name}"]
         if name == "c_2":

@@ -78,15 +78,17 @@ def as_estimator(function: Estimator, layout: Layout = "batch") -> Estimator:
     written = inner_function(function)
     if not hasattr(written, "__code__") and hasattr(written, "forward"):  # of PyTorch
         written = written.forward
+    is_module = written is not inner_function(function)
     try:
-        parameters = inspect.signature(written if function is not written else function).parameters
+        parameters = inspect.signature(written if is_module else function).parameters
     except (TypeError, ValueError):
         return function
-    given = function.keywords if isinstance(function, partial) else {}
+    given: Mapping[str, Any] = {}
+    if isinstance(function, partial):
+        given = function.keywords
     renamed = {
         alias: ALIASES[alias] for alias in parameters if alias in ALIASES and alias not in given
     }
-    is_module = written is not inner_function(function)
     if not renamed and not is_module:
         return function
     if layout == "rollout" and SUMMED in renamed:
@@ -95,7 +97,9 @@ def as_estimator(function: Estimator, layout: Layout = "batch") -> Estimator:
     def call_by_alias(**inputs: Any) -> Any:
         named = {key: inputs[key] for key in inputs if key in parameters}
         for alias, key in renamed.items():
-            named[alias] = inputs[key].sum(-1) if alias == SUMMED else inputs[key]
+            named[alias] = inputs[key]
+        if SUMMED in renamed:
+            named[SUMMED] = inputs[renamed[SUMMED]].sum(-1)
         return function(**named)
 
     asked = dict.fromkeys(renamed.get(key, key) for key in parameters if key not in given)
@@ -139,7 +143,9 @@ def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> t
             names.append(parameter.name)
         elif parameter.default is parameter.empty:
             near = difflib.get_close_matches(parameter.name, [*known, *ALIASES], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            hint = "."
+            if near:
+                hint = f"; did you mean {near[0]!r}?"
             unknown = f"{parameter.name!r}, which does not exist{hint}"
             raise LogpiError(f"{called} asks for {unknown} Known: {', '.join(known)}")
     if not names:

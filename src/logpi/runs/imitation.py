@@ -108,7 +108,10 @@ def imitate(
         env_kwargs=options.kwargs,
         wrapper=options.wrapper,
     )
-    return imitate_as(settings, made, demonstrations, None if out is None else Path(out), passes)
+    folder = None
+    if out is not None:
+        folder = Path(out)
+    return imitate_as(settings, made, demonstrations, folder, passes)
 
 
 def imitate_as(

@@ -69,7 +69,10 @@ def _on_host(
 ) -> Iterator[Recorded]:
     count = min(COPIES, episodes)
     group = make_group(environment, count)
-    shares = Shares(range(count), count if environment.pool else SHARE_SIZE)
+    size = SHARE_SIZE
+    if environment.pool is not None:  # it steps its copies together
+        size = count
+    shares = Shares(range(count), size)
     host = HostEpisodes(environment.spec, group, shares, seed, interrupted=lambda: False)
     try:
         for first in range(0, episodes, count):

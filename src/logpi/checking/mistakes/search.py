@@ -183,7 +183,9 @@ def _alone(
             gradients = [_expected(measurement, [single])[0] for measurement in measurements]
             left = np.array(fit(gradients, wanted, sizes).left)
             seen = left[left > EXACT]
-            found[mistake.name] = float(np.median(seen)) if len(seen) else 0.0
+            found[mistake.name] = 0.0
+            if len(seen):
+                found[mistake.name] = float(np.median(seen))
     return found
 
 
@@ -248,7 +250,9 @@ def _combinations(names: tuple[str, ...], target: str) -> Iterator[Combination]:
             mistakes = (*divergence.mistakes, *aggregation.mistakes)
             yield Combination(divergence, aggregation, None, None, None, mistakes)
         return
-    discount = 1.0 if target == "undiscounted" else None
+    discount = None
+    if target == "undiscounted":
+        discount = 1.0
     for each in _with_rewards(asks, target, discount):
         if each.mistakes:
             yield each
@@ -263,8 +267,12 @@ def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterat
     accepted = _accepted(target)
     goes_on = "continuing" in target
     ratios = list(RATIOS) if "old_log_prob" in asks else [RATIOS.first]
-    scores = list(SCORES) if asks & {"logits", "policy"} else [SCORES.first]
-    powers = [POWERS.first] if discount == 1.0 else list(POWERS)
+    scores = [SCORES.first]
+    if asks & {"logits", "policy"}:
+        scores = list(SCORES)
+    powers = list(POWERS)
+    if discount == 1.0:
+        powers = [POWERS.first]
     without = [power for power in POWERS if NO_POWER in power.names]
     for advantage in (*ADVANTAGES, *GROUPS):
         if not set(advantage.needs) <= asks:
@@ -280,9 +288,13 @@ def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterat
             if ratio.mistakes and score.mistakes:
                 continue
             mistakes = (*score.mistakes, *own, *ratio.mistakes, *aggregation.mistakes)
-            # R(τ) has its power of γ already: another would be the mistake
-            for power in without if advantage.whole else powers:
-                wrong = () if advantage.whole else _mistakes_of(power, accepted)
+            possible = powers
+            if advantage.whole:  # R(τ) has its power of γ already: another would be the mistake
+                possible = without
+            for power in possible:
+                wrong: tuple[Mistake, ...] = ()
+                if not advantage.whole:
+                    wrong = _mistakes_of(power, accepted)
                 is_rare = bool(wrong) and NO_POWER not in power.names
                 if not (is_rare and mistakes):
                     yield Combination(
@@ -300,7 +312,9 @@ def _of_truncation(advantage: AnyForm, goes_on: bool) -> tuple[Mistake, ...]:
     """
     if advantage.goes_on is None or advantage.goes_on == goes_on:
         return ()
-    return (TERMINATION,) if goes_on else (BOOTSTRAPPED,)
+    if goes_on:
+        return (TERMINATION,)
+    return (BOOTSTRAPPED,)
 
 
 def _expected(
