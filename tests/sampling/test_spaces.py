@@ -111,9 +111,10 @@ class Unmasked(Masked):
         return super().observe()[0], {}
 
 
+METHODS = [logpi.Reinforce(kl_limit=0.03), logpi.PPO(rollout_steps=64, minibatches=4)]
 ALGORITHMS = [
-    pytest.param(logpi.Reinforce(kl_limit=0.03), marks=pytest.mark.slow),
-    pytest.param(logpi.PPO(rollout_steps=64, minibatches=4), marks=pytest.mark.release),
+    pytest.param(METHODS[0], marks=pytest.mark.slow),
+    pytest.param(METHODS[1], marks=pytest.mark.release),
 ]
 
 
@@ -145,14 +146,14 @@ def test_ten_million_masked_actions_are_all_allowed():
     player = HostEpisodes(environment.spec, group, Shares(range(256), 4), 0, lambda: False)
     Masked.steps = Masked.invalid = 0
     while Masked.steps < 10_000_000:
-        policy = ALGORITHMS[0].make_learner(environment.spec, Masked.steps).policy
+        policy = METHODS[0].make_learner(environment.spec, Masked.steps).policy
         player.sample(policy, Masked.steps)
     assert Masked.invalid == 0
 
 
 def test_without_the_mask_some_are_taken(tmp_path):
     Unmasked.steps = Unmasked.invalid = 0
-    logpi.train(Unmasked, ALGORITHMS[0], steps=3e3, seed=1, out=tmp_path / "run")
+    logpi.train(Unmasked, METHODS[0], steps=3e3, seed=1, out=tmp_path / "run")
     assert Unmasked.invalid > 0.1 * Unmasked.steps
 
 
@@ -160,7 +161,7 @@ def test_a_mask_that_allows_nothing_is_named(tmp_path):
     class Stuck(Masked):
         none_at = 3
 
-    for number, algorithm in enumerate(ALGORITHMS):
+    for number, algorithm in enumerate(METHODS):
         with pytest.raises(
             LogpiError, match=r"environment 0, episode 0, step 3: action_mask allows no action"
         ):

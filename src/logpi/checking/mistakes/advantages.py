@@ -245,6 +245,24 @@ def whitened_over_batch_by_sample(batches: Batches) -> Weight:
     return whitened(batches, batches.returns, Batches.over_batch, ddof=1)
 
 
+def _weights_whitened(ddof: int) -> Compute:
+    def weight(batches: Batches) -> Weight:
+        power = batches.discount ** batches.fields["step"]
+        return whitened(batches, power * batches.returns, Batches.over_batch, ddof=ddof)
+
+    return weight
+
+
+for _ddof in (0, 1):
+    ADVANTAGES.mistake(
+        "whiten-batch",
+        "the weights γ^t R_t are shifted and scaled over the batch (a bias of order 1/N)",
+        LEAVE_OUT,
+        REWARD,
+        whole=True,
+    )(_weights_whitened(_ddof))
+
+
 @ADVANTAGES.mistake(
     "whiten-batch",
     "advantages are shifted and scaled over the batch (deliberate in most libraries; a bias of"
