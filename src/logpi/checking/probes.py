@@ -202,10 +202,10 @@ def _chain(random: Generator, discount: float) -> Probe:
 
 
 def with_behaviour(probe: Probe) -> Probe:
-    """The same, acted by another policy. Its ratios are of many sizes, so that a limit on them
-    shows wherever it is.
+    """The same, acted by another policy. Its ratios lie between all limits that people set to them,
+    so that each shows, and none is so near to one that differences of a loss would reach across.
     """
     number = np.arange(probe.logits.size)
-    distance = (0.5 + 0.2 * (number % 5)) * np.cos(2.2 + number)
+    distance = 1.3 * (number % 2) * np.cos(number)
     other = probe.logits + distance.reshape(probe.logits.shape)
     return replace(probe, name=f"{probe.name}, old policy", behaviour=other)

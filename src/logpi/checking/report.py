@@ -93,10 +93,7 @@ def _causes(causes: Sequence[Cause]) -> list[str]:
     if not first[0].is_exact:
         heading = "no known mistake explains it; the nearest, which is not it"
     elif len(first) > 1:
-        heading = (
-            "likely causes, which explain it together; in brackets the bias that each makes by"
-            " itself after the best scale, median over the probes"
-        )
+        heading = "likely causes, which explain it together; in brackets the bias of each by itself"
     else:
         heading = "likely cause"
     lines = [heading, *_lines_of(first)]
