@@ -118,6 +118,35 @@ for _limit in (1.0, 1.5, 2.0):  # no ratio of a probe's step is larger
     )(_truncated_step(_limit))
 
 
+def _v_trace(limit: float) -> Apply:
+    """A_t = min(ρ_t, limit) (δ_t + γ A_{t+1}) (Espeholt et al. 2018), for A_t = R_t - V(s_t)."""
+
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        cut = np.minimum(batches.ratio, limit)
+        if advantage is not batches.advantage:
+            return np.full_like(cut, np.nan)  # it is not defined without a critic
+        goes_on = np.where(batches.done, 0.0, 1.0)
+        delta = batches.reward + batches.discount * goes_on * batches.next_value - batches.value
+        out = np.zeros_like(delta)
+        later = np.zeros(delta.shape[:2])
+        for t in reversed(range(delta.shape[2])):
+            later = cut[:, :, t] * (delta[:, :, t] + batches.discount * goes_on[:, :, t] * later)
+            later = np.where(batches.mask[:, :, t] > 0, later, 0.0)
+            out[:, :, t] = later
+        return out
+
+    return apply
+
+
+for _limit in (1.0, 1.5, 2.0):
+    RATIOS.mistake(
+        "truncated-is",
+        f"V-trace: ratios from the step on, each cut at {_limit:g} (deliberate: less variance)",
+        PRODUCT,
+        vague="V-trace: ratios from the step on, each cut (deliberate: less variance)",
+    )(_v_trace(_limit))
+
+
 def _clipped_alone(epsilon: float) -> Apply:
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
         return advantage * batches.ratio * (np.abs(batches.ratio - 1) < epsilon)
