@@ -103,10 +103,9 @@ def as_estimator(function: Estimator, layout: Layout = "batch") -> Estimator:
         return function(**named)
 
     asked = dict.fromkeys(renamed.get(key, key) for key in parameters if key not in given)
-    kinds = {key: parameters.get(key) for key in asked}
     signature = [
-        each or inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY)
-        for key, each in kinds.items()
+        parameters.get(key) or inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY)
+        for key in asked
     ]
     ordered = sorted(signature, key=lambda each: each.kind)
     call_by_alias.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]

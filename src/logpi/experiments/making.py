@@ -42,7 +42,7 @@ class Makers:
         """
         if self._on is not None:
             run_on_ray(tasks, self._on, done)
-        elif self._processes is None and all(map(_is_compiled, tasks)):
+        elif self._processes is None and _is_compiled(tasks[0]):
             for together in _of_one_setting(tasks):
                 run_together(together, done)
         else:
@@ -50,7 +50,9 @@ class Makers:
 
 
 def _is_compiled(task: Task) -> bool:
-    """Whether the environment of a run is part of its program."""
+    """Whether the environment of a run, which all runs of an experiment share, is part of its
+    program.
+    """
     made = make_environment(task.environment, task.settings.environment_options)
     return isinstance(made, CompiledEnvironment)
 

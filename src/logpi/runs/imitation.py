@@ -188,13 +188,6 @@ def _trajectory(
     ends = np.cumsum(demonstrations.lengths)
     by_episode = np.split(np.arange(ends[-1]), ends[:-1])
     rows = [by_episode[episode] for episode in episodes]
-    observations = demonstrations.observations
-    if spec.origin is not None:
-        observations = observations - np.reshape(spec.origin, observations.shape[1:])
-    observations = observations.astype(
-        jax.dtypes.canonicalize_dtype(stored_dtype(spec.observation_space))
-    )
-    actions = _sampled(demonstrations.actions, policy)
     if policy.memory.recurrent:
         time = max(map(len, rows))
         row = np.stack([np.pad(each, (0, time - len(each))) for each in rows], axis=1)
@@ -202,11 +195,15 @@ def _trajectory(
     else:
         row = np.concatenate(rows)[None]
         mask = np.ones(row.shape, bool)
+    observations = demonstrations.observations[row]
+    if spec.origin is not None:
+        observations = observations - np.reshape(spec.origin, observations.shape[2:])
+    stored = jax.dtypes.canonicalize_dtype(stored_dtype(spec.observation_space))
     step = np.broadcast_to(np.arange(len(row), dtype=np.int32)[:, None], row.shape)
     nothing = np.zeros(row.shape, bool)
     return Trajectory(
-        observation=observations[row],
-        action=actions[row],
+        observation=observations.astype(stored),
+        action=_sampled(demonstrations.actions[row], policy),
         reward=np.zeros(row.shape, float_dtype()),
         terminated=nothing,
         truncated=nothing,

@@ -26,10 +26,9 @@ from logpi.runs.folder import RunFolder
 from logpi.runs.loop import Run
 from logpi.runs.report import SilentReporter
 from logpi.sampling.choose import make_sampler
+from logpi.sampling.recording import COPIES
 
 Which = Literal["latest", "best"]
-# Episodes of an evaluation that run side by side.
-COPIES = 16
 
 
 def load(folder: str | Path, *, which: Which = "latest", trust: bool = False) -> Policy:
