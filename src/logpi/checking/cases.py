@@ -11,13 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from logpi.checking.probes import Probe
+from logpi.checking.probes import MOST_BATCHES, Probe
 from logpi.core.errors import LogpiError
 from logpi.theory.enumeration import enumerate_trajectories
 from logpi.theory.exact import log_softmax
-
-# More batches than this are not enumerated.
-MOST_BATCHES = 200_000
 
 
 @dataclass(frozen=True)
@@ -121,12 +118,16 @@ def _columns(
     return Columns(probability, start, fields)
 
 
-def add_law(columns: Columns, law: Float[ndarray, "O A"]) -> None:
-    """`old_log_prob`: of the law that the actions were drawn from; 0 where padding has an
-    impossible action.
+def add_laws(
+    columns: Columns, acting: Float[ndarray, "O A"], recorded: Float[ndarray, "O A"]
+) -> None:
+    """`sampling_log_prob` and `old_log_prob`: of the law that the actions were drawn from, and of
+    the one that the trainer kept; 0 where padding has an impossible action.
     """
-    probability = law[columns.fields["observation"], columns.fields["action"]]
-    columns.fields["old_log_prob"] = np.log(np.where(probability > 0, probability, 1.0))
+    place = (columns.fields["observation"], columns.fields["action"])
+    for name, law in (("sampling_log_prob", acting), ("old_log_prob", recorded)):
+        probability = law[place]
+        columns.fields[name] = np.log(np.where(probability > 0, probability, 1.0))
 
 
 def batches(probe: Probe, columns: Columns) -> Iterator[Cases]:

@@ -1,42 +1,24 @@
-"""`logpi.check`: the exact expectation and variance of an estimator, against the exact gradient.
+"""`logpi.check`: the exact expectation and variance of an estimator, against the exact gradient."""
 
-The stages stand in a row, and each returns what it adds: measure, judge, match, explain, report.
-"""
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_args
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, get_args
-
-import numpy as np
-
-from logpi.checking.credit import Credit, credit_matrix
-from logpi.checking.expectation import Critic, NotFinite, Situation, all_cases, least_variance
+from logpi.checking.composing import GIVEN, Accumulation, Calling, from_state, given_name
+from logpi.checking.expectation import Critic
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
-from logpi.checking.measuring import Measurement, Trial
-from logpi.checking.mistakes.forms import Cause
-from logpi.checking.mistakes.search import diagnose
-from logpi.checking.mistakes.verdict_causes import (
-    by_law,
-    by_verdict,
-    entropy_sign,
-    unequal_factors,
-    value_leak,
-)
-from logpi.checking.probes import Probes, batch_of, make_probes
-from logpi.checking.report import CheckReport, Variance
+from logpi.checking.measuring import Advantages, Trial
+from logpi.checking.objectives import OF_GROUPS, Objective, make_objective
+from logpi.checking.probes import all_pass_or_fail, make_probes
+from logpi.checking.question import Question
+from logpi.checking.report import CheckReport
 from logpi.checking.request import FrameworkName
-from logpi.checking.targets import REGULARISED, TARGETS, Coefficients
-from logpi.checking.verdict import ROUNDED_INSIDE, SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
-from logpi.core.checks import is_real, require
+from logpi.checking.targets import TARGETS, Coefficients
+from logpi.core.checks import is_real, is_whole, require
 from logpi.core.errors import LogpiError
-from logpi.estimators.contract import (
-    CRITIC,
-    NAMES,
-    Estimator,
-    Layout,
-    as_estimator,
-    requested_names,
-)
+from logpi.core.user_files import name_of
+from logpi.estimators.contract import NAMES, Estimator, Layout, as_estimator, requested_names
+from logpi.theory.mdp import FiniteMDP
 
 
 def check(
@@ -51,6 +33,13 @@ def check(
     entropy_coefficient: float = 0.01,
     kl_coefficient: float = 0.1,
     framework: FrameworkName | None = None,
+    objective: Callable[..., Any] | None = None,
+    k: int | None = None,
+    advantage: Estimator | None = None,
+    micro_batches: int = 1,
+    accumulate: Accumulation = "mean",
+    state: bool = False,
+    mdp: FiniteMDP | None = None,
 ) -> CheckReport:
     """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient
     of `target`.
@@ -62,277 +51,108 @@ def check(
     probabilities with which actions are really drawn. `exact_critic` gives V^π as `value`, instead
     of numbers that are wrong on purpose.
 
+    `objective` makes the target the one of that name: a function of what was played
+    (`logpi.checking.objectives.PLAYED`) in NumPy: a number for each episode of a group, or one for
+    the group. `k` is that of the targets best-of-k and pass-at-k, by default the size of the group.
+    `advantage` computes what the loss asks for as `advantages`, once for a batch and without a
+    gradient. The loss is called on `micro_batches` parts, whose gradients `accumulate` to their
+    mean or sum. With `state` the estimator is an object that changes from batch to batch: each
+    batch is evaluated from the state that it has after three. `mdp` is a process beside the probes,
+    with this `discount`.
+
     **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an
     unknown name, a wrong return type, no gradient, NaN, randomness, changed inputs, an exception.
     """
-    require(layout in get_args(Layout), "layout", " or ".join(get_args(Layout)), layout)
-    known = get_args(FrameworkName)
-    require(framework is None or framework in known, "framework", " or ".join(known), framework)
+    if objective is not None and target == "discounted":
+        target = "objective"
     require(target in TARGETS, "target", " or ".join(TARGETS), target)
+    in_range = is_real(discount) and 0 <= discount <= 1
+    require(in_range, "discount", "a number in [0, 1]", discount)
     coefficients = Coefficients(entropy_coefficient, kl_coefficient)
     for name, coefficient in coefficients._asdict().items():
         is_number = is_real(coefficient) and abs(coefficient) < float("inf")
         require(is_number, f"{name}_coefficient", "a number", coefficient)
-    in_range = is_real(discount) and 0 <= discount <= 1
-    require(in_range, "discount", "a number in [0, 1]", discount)
-    estimator = as_estimator(estimator, layout)
+    _require_one_of("layout", get_args(Layout), layout)
+    if framework is not None:
+        _require_one_of("framework", get_args(FrameworkName), framework)
+    _require_one_of("accumulate", get_args(Accumulation), accumulate)
+    is_count = is_whole(micro_batches) and micro_batches >= 1
+    require(is_count, "micro_batches", "a whole number >= 1", micro_batches)
+    own_objective = make_objective(target, objective, k)
+    _require_episodes(layout, sampler, own_objective, micro_batches)
+
+    kind = framework or find_framework(as_estimator(estimator, layout))
+    calling = Calling(layout, micro_batches, accumulate)
+    going_on = estimator
+    if state:
+        going_on, estimator = from_state(estimator)
+    called = calling.of(estimator)
+    advantages = _find_advantages(called, advantage, layout)
+    known = dict(NAMES)
+    if advantages is not None:
+        known[advantages.name] = "what is computed before"
+    asked = requested_names(called, known)
     trial = Trial(
-        framework=make_framework(framework or find_framework(estimator), estimator),
-        names=requested_names(estimator, NAMES),
+        framework=make_framework(kind, called),
+        own_names=tuple(name for name in asked if name in NAMES),
         layout=layout,
         sign=-1.0 if maximize else 1.0,
         sampler=sampler and sampled_law(sampler),
         coefficients=coefficients,
+        objective=own_objective,
+        micro_batches=micro_batches,
+        advantages=advantages,
     )
+    probes = make_probes(discount, mdp)
+    if target == "pass-at-k":
+        probes = all_pass_or_fail(probes)
+    if state:
+        trial.warm_up(make_framework(kind, calling.of(going_on)), probes)
     critic = Critic(exact_critic, "continuing" in target)
-    return Check(trial, target, critic, make_probes(discount)).report()
+    report = Question(trial, target, critic, probes).report()
+    if state:
+        given = "every batch is evaluated from the state after three batches: given that past"
+        report = replace(report, notes=(given, *report.notes))
+    return report
 
 
-class Judged(NamedTuple):
-    """A judgement, the tolerance with which it was made, and why that one."""
+def _find_advantages(
+    loss: Estimator, advantage: Estimator | None, layout: Layout
+) -> Advantages | None:
+    """What computes the advantages that a loss asks for.
 
-    judgement: Judgement
-    tolerance: float
-    notes: tuple[str, ...]
+    **Raises:** `LogpiError` where only one of the two is there.
+    """
+    given = given_name(loss)
+    name = name_of(loss)
+    if given is None and advantage is not None:
+        asked = f"{name} does not ask for what {name_of(advantage)} computes"
+        raise LogpiError(f"{asked}: add a parameter {GIVEN[0]!r}")
+    if given is not None and advantage is None:
+        missing = "say what computes them with --advantage FILE.py:NAME"
+        raise LogpiError(f"{name} asks for {given!r}: {missing}")
+    if given is None or advantage is None:
+        return None
+    own = as_estimator(advantage, layout)
+    framework = make_framework(find_framework(own), own)
+    return Advantages(given, framework, requested_names(own, NAMES))
 
 
-class Matches(NamedTuple):
-    """The targets for which the estimator is exact, and for which it nearly is."""
-
-    targets: tuple[str, ...]
-    notes: tuple[str, ...]
+def _require_one_of(name: str, known: tuple[str, ...], value: object) -> None:
+    require(value in known, name, " or ".join(known), value)
 
 
-@dataclass(frozen=True)
-class Check:
-    """One question: is this estimator, with this critic, that of this target?"""
-
-    trial: Trial
-    target: str
-    critic: Critic
-    probes: Probes
-
-    def report(self) -> CheckReport:
-        """All stages.
-
-        **Raises:** `LogpiError` for an estimator that cannot be checked.
-        """
-        trial = self.trial
-        trial.require_function(self.probes)
-        measured = trial.measure(self.probes, self.critic)
-        alone = measured.measurements
-        self._require_target(alone[0])
-        leak = trial.leak(alone[0])
-        everything = [*leak.measurements, *alone]
-        is_single = trial.single_precision or any(m.moments.single_precision for m in everything)
-        judged = self._judge(everything, is_single)
-        matches = self._match(everything, measured.least_episodes, judged.tolerance)
-        judgement = judged.judgement
-        if judgement.verdict in ("biased", "zero") and matches.targets and not leak.measurements:
-            judgement = replace(judgement, verdict="other-target")
-        precision = ("computed in single precision: exact to 1e-5 counts as exact",)
-        return CheckReport(
-            **vars(judgement),
-            target=self.target,
-            matches=matches.targets,
-            diagnosis=self._explain(judgement, alone, matches.targets, bool(leak.measurements)),
-            variance=self._variance(alone),
-            credit=self._credit(),
-            framework=trial.framework.name,
-            layout=trial.layout,
-            notes=(
-                *measured.notes,
-                *(precision if is_single else ()),
-                *leak.notes,
-                *judged.notes,
-                *matches.notes,
-            ),
-            probes=tuple(self._biases(everything, judged.tolerance)),
+def _require_episodes(
+    layout: Layout, sampler: object, objective: Objective | None, micro_batches: int
+) -> None:
+    """What is made of whole episodes, or of several of them, needs a layout that has them."""
+    if micro_batches > 1 and layout != "batch":
+        raise LogpiError("micro-batches are parts of a batch of episodes: use layout 'batch'")
+    if objective is None:
+        return
+    if layout == "rollout" or (layout == "episode" and objective.target in OF_GROUPS):
+        raise LogpiError(f"target {objective.target!r} needs layout 'batch', not {layout!r}")
+    if sampler is not None:
+        raise LogpiError(
+            f"target {objective.target!r} is that of the policy: leave out the sampler"
         )
-
-    def _require_target(self, measurement: Measurement) -> None:
-        if self.target not in measurement.targets:
-            what = TARGETS[self.target]
-            raise LogpiError(
-                f"target {self.target!r} needs what the estimator does not ask for: {what}"
-            )
-
-    def _judge(self, measurements: Sequence[Measurement], is_single: bool) -> Judged:
-        """A bias is looked at again: it may be the rare action's, or single precision inside."""
-        tolerance = SINGLE_TOLERANCE if is_single else TOLERANCE
-        judgement = judge(measurements, self.target, tolerance)
-        if judgement.verdict != "biased":
-            return Judged(judgement, tolerance, ())
-        rounded = judge(measurements, self.target, ROUNDED_INSIDE)
-        if rounded.verdict == "exact":
-            note = "exact to what single precision inside of the function leaves"
-            return Judged(rounded, ROUNDED_INSIDE, (note,))
-        # the figures of the probe with the rare action are of no common size
-        usual = [m for m in measurements if m.situation.probe.name != "rare"]
-        without_rare = judge(usual, self.target, tolerance)
-        if without_rare.verdict == "biased":
-            judgement = without_rare
-        if judgement.relative_bias < SINGLE_TOLERANCE:
-            note = "a bias as small as this may come from single precision inside the function"
-            return Judged(judgement, tolerance, (note,))
-        return Judged(judgement, tolerance, ())
-
-    def _biases(
-        self, measurements: Sequence[Measurement], tolerance: float
-    ) -> list[tuple[str, float]]:
-        """(situation, relative bias)."""
-        return [
-            (m.situation.name, judge([m], self.target, tolerance).relative_bias)
-            for m in measurements
-        ]
-
-    def _match(
-        self, measurements: Sequence[Measurement], least_episodes: int, tolerance: float
-    ) -> Matches:
-        """Every target for which the estimator is exact, with the critic that such an estimator
-        would have.
-        """
-        found = self._exact_targets(measurements, tolerance)
-        notes: list[str] = []
-        if not found and set(CRITIC) & set(self.trial.names):
-            continuing = not self.critic.continuing
-            other = self.critic._replace(continuing=continuing)
-            going_on = self.trial.measure_from(self.probes, other, least_episodes)
-            found = self._exact_targets(going_on, tolerance)
-            if not found and not self.critic.exact:
-                exact = self.critic._replace(exact=True)
-                known = self.trial.measure_from(self.probes, exact, least_episodes)
-                names = ", ".join(self._exact_targets(known, tolerance))
-                if names:
-                    notes.append(
-                        f"with an exact critic it is exact for {names}: what is wrong is the"
-                        " critic's part in it, as with λ < 1"
-                    )
-        if not found and "old_log_prob" in self.trial.names:
-            fresh = [m for m in measurements if m.situation.probe.behaviour is None]
-            names = ", ".join(self._exact_targets(fresh, tolerance))
-            if names:
-                notes.append(
-                    f"on the first step after sampling (old policy = policy) exact for {names}"
-                )
-        return Matches(tuple(found), tuple(notes))
-
-    def _exact_targets(self, measurements: Sequence[Measurement], tolerance: float) -> list[str]:
-        return [
-            target
-            for target in measurements[0].targets
-            if self._is_exact_for(measurements, target, tolerance)
-        ]
-
-    def _is_exact_for(
-        self, measurements: Sequence[Measurement], target: str, tolerance: float
-    ) -> bool:
-        """Another target is met by a multiple of its gradient too."""
-        if not all(target in m.targets and np.any(m.targets[target]) for m in measurements):
-            return False
-        verdict = judge(measurements, target, tolerance).verdict
-        return verdict == "exact" or (verdict == "scaled" and target != self.target)
-
-    def _explain(
-        self,
-        judgement: Judgement,
-        measurements: Sequence[Measurement],
-        matches: tuple[str, ...],
-        leaks: bool,
-    ) -> tuple[Cause, ...]:
-        """Causes, most likely first, each once."""
-        if judgement.verdict == "exact":
-            return ()
-        names = self.trial.names
-        causes: list[Cause] = []
-        if leaks:
-            causes.append(value_leak(self._detached(measurements)))
-        bonuses = ("entropy-bonus", "entropy-regularised")
-        if any(self._takes_off(measurements, bonus) for bonus in bonuses):
-            causes.append(entropy_sign())
-        silent = all(m.moments.second == 0 for m in measurements)
-        about = by_verdict(judgement, self.target, matches, names, silent)
-        if judgement.verdict == "other-target" and about:
-            return tuple(about)  # it explains all that there is
-        if self.trial.sampler is not None:
-            causes += by_law(measurements, names)
-        causes += about
-        beta = self.trial.coefficients.kl
-        factors: list[Cause] = []
-        if self.target in REGULARISED.values() and judgement.verdict == "biased" and beta:
-            factors = unequal_factors(measurements, self.target, beta)
-        causes += factors
-        if judgement.verdict != "zero" and not factors:
-            causes += diagnose(measurements, names, self.target)
-        unique: dict[str, Cause] = {}
-        for cause in causes:
-            unique.setdefault(cause.name, cause)
-        return tuple(unique.values())
-
-    def _detached(self, measurements: Sequence[Measurement]) -> str:
-        """The verdict without what the loss does to the critic."""
-        judged = self._judge(measurements, False)
-        if judged.judgement.verdict == "exact":
-            return "exact"
-        matches = self._match(measurements, self.trial.least_episodes, judged.tolerance)
-        said = [judged.judgement.verdict, *(f"exact for {name}" for name in matches.targets[:1])]
-        if not matches.targets:
-            said += matches.notes[:1]
-        return ", ".join(said)
-
-    def _takes_off(self, measurements: Sequence[Measurement], bonus: str) -> bool:
-        """Whether the gradient is that of the reward minus the term that `bonus` adds to it."""
-        if self.trial.coefficients.entropy == 0:
-            return False
-        for m in measurements:
-            if not {"discounted", bonus} <= m.targets.keys():
-                return False
-            mirrored = 2 * m.targets["discounted"] - m.targets[bonus]
-            if not np.allclose(m.moments.mean, mirrored, rtol=1e-6, atol=1e-9):
-                return False
-        return True
-
-    def _variance(self, measurements: Sequence[Measurement]) -> Variance | None:
-        """Of batches of two where there are any, beside the least that a state baseline reaches."""
-        pairs = [m for m in measurements if _is_pair(m)]
-        first = (pairs or measurements)[0]
-        probe = first.situation.probe
-        trace = first.moments.variance
-        discount = probe.mdp.discount
-        powers = {
-            "discounted": (discount, discount),
-            "conventional": (1.0, discount),
-            "undiscounted": (1.0, 1.0),
-        }
-        plays_episodes = self.trial.layout != "rollout" and first.situation.law.jacobian is None
-        comparable = plays_episodes and "reward" in self.trial.names
-        if not comparable or self.target not in powers:
-            return Variance(trace, None, None, probe.episodes)
-        least = least_variance(first.situation, first.columns, *powers[self.target])
-        least = least / probe.episodes
-        ratio = trace / least if least > 0 else None
-        return Variance(trace, least, ratio, probe.episodes)
-
-    def _credit(self) -> Credit | None:
-        """The credit matrix; None where there are no rewards, or no expectation of them is
-        finite.
-        """
-        trial = self.trial
-        if "reward" not in trial.names or trial.layout == "rollout" or trial.sampler is not None:
-            return None
-        designs = batch_of(trial.least_episodes)
-        chain = replace(self.probes.chain, designs=designs)
-
-        def mean(situation: Situation) -> np.ndarray:
-            return trial.moments(situation, all_cases(situation, situation.columns())).mean
-
-        try:
-            return credit_matrix(mean, Situation(chain, trial.layout, trial.law(chain)))
-        except NotFinite:
-            return None  # such as a division by the deviation of equal returns
-
-
-def _is_pair(measurement: Measurement) -> bool:
-    """Whether it is of the probe `stop` in batches of two episodes."""
-    probe = measurement.situation.probe
-    return probe.name == "stop" and probe.episodes == 2

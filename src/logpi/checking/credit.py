@@ -1,5 +1,5 @@
-"""The credit matrix: C[t, k] = how much the reward at k counts for the action at t. Right is γ^k
-for k ≥ t.
+"""The credit matrix: C[t, k] = how much the reward at k counts for the action at t. Right for J is
+γ^k for k ≥ t, γ^{k-t} where γ^t is left out, 1 for the plain sum of rewards.
 
 On a process of fixed length whose steps have their own parameters, with rewards at step k only, an
 estimator that is linear in rewards has E[ĝ_t] = C[t, k] E[r_k ∇ log π(a_t|s_t)].
@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from logpi.checking.expectation import Situation
 from logpi.checking.fitting import ratio_or_zero
+from logpi.checking.targets import REGULARISED
 from logpi.theory.exact import exact_gradient
 
 
@@ -41,18 +42,28 @@ def _rows_to_json(matrix: Float[ndarray, "time time"]) -> list[list[float | None
     return [[None if np.isnan(x) else float(x) for x in row] for row in matrix]
 
 
+def right_credit(target: str, discount: float, horizon: int) -> Float[ndarray, "time time"]:
+    """What the reward at k counts for the action at t in a target; NaN below the diagonal."""
+    t = np.arange(horizon)[:, None]
+    k = np.arange(horizon)
+    power = k + 0 * t
+    if target.startswith("conventional"):
+        power = k - t
+    elif target in ("undiscounted", *REGULARISED.values()):
+        power = 0 * power
+    return np.where(k >= t, float(discount) ** np.maximum(power, 0), np.nan)
+
+
 def credit_matrix(
-    mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation
+    mean: Callable[[Situation], Float[ndarray, "O A"]], situation: Situation, target: str
 ) -> Credit:
     """The matrix of an estimator whose expectation is `mean` on `situation`, whose probe is the
-    chain.
+    chain, beside the right one of `target`.
     """
     probe = situation.probe
     horizon = situation.probe.mdp.horizon
     matrix = np.full((horizon, horizon), np.nan)
-    correct = np.where(
-        np.triu(np.ones((horizon, horizon))) > 0, probe.mdp.discount ** np.arange(horizon), np.nan
-    )
+    correct = right_credit(target, probe.mdp.discount, horizon)
     left = 0.0
     size = 0.0
     found = [mean(_rewarded(situation, k)) for k in (None, *range(horizon))]

@@ -1,5 +1,6 @@
 """E[ĝ] and E[|ĝ|²] of an estimator on a probe: Σ over batches of p(batch) ĝ(batch)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,13 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.checking.cases import Cases, Columns, add_law, batches, streams, trajectories
+from logpi.checking.cases import Cases, Columns, add_laws, batches, streams, trajectories
 from logpi.checking.probes import Probe
 from logpi.checking.request import Answer, Framework, Request
 from logpi.checking.targets import Law
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import CRITIC, DIFFERENTIABLE, Layout
-from logpi.theory.exact import continuing_values, log_softmax, policy_values
+from logpi.theory.exact import continuing_values, log_softmax, policy_values, softmax
 
 ROLLOUT_STEPS = 3
 
@@ -76,7 +77,10 @@ class Situation:
             columns = streams(self.probe, law, self.steps)
         else:
             columns = trajectories(self.probe, law)
-        add_law(columns, law)
+        recorded = law
+        if self.probe.recorded is not None:
+            recorded = softmax(self.probe.recorded)
+        add_laws(columns, law, recorded)
         self._add_critic(columns)
         return columns
 
@@ -133,9 +137,12 @@ def all_cases(situation: Situation, columns: Columns) -> list[Cases]:
 
 
 def moments(
-    framework: Framework, names: tuple[str, ...], situation: Situation, cases: list[Cases]
+    framework: Framework,
+    make: Callable[[Situation, Cases], Request],
+    situation: Situation,
+    cases: list[Cases],
 ) -> Moments:
-    """Σ_batch p(batch) ĝ(batch), exactly.
+    """Σ_batch p(batch) ĝ(batch), exactly; `make` asks for the batches of one shape.
 
     **Raises:** `LogpiError` for an estimator that fails, and `NotFinite` where its gradient is not
     finite.
@@ -145,7 +152,7 @@ def moments(
     single = False
     rounding = 0.0
     for case in cases:
-        request = make_request(situation, case, names)
+        request = make(situation, case)
         with np.errstate(all="ignore"):
             answer = framework.evaluate(request)
             if not answer.finite:

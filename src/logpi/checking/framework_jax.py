@@ -1,6 +1,7 @@
 """Estimators in JAX: compiled over many batches, in double precision."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -12,6 +13,12 @@ from logpi.estimators.contract import CRITIC, Estimator, blame, call, shape_of
 
 # Batches that one compiled call takes; the same for all probes, so that equal shapes compile once.
 CHUNK = 64
+Answers = TypeVar("Answers")
+
+
+def _axes(leaves: Mapping[str, Any]) -> dict[str, int | None]:
+    """Batches lie along the first axis; the policy is one for all of them."""
+    return {name: None if name == "policy" else 0 for name in leaves}
 
 
 class JaxFramework:
@@ -69,13 +76,42 @@ class JaxFramework:
         leaves = request.take(request.leaves, index)
         return constant, {name: self.jax.numpy.asarray(array) for name, array in leaves.items()}
 
+    def values(self, request: Request) -> list[ndarray]:
+        """What the function returns for every batch, whatever its shape."""
+        return self._run(request, self._compiled_values, self._values_one_by_one)
+
+    def _compiled_values(self, request: Request) -> list[ndarray]:
+        def function(leaves, constant):
+            return self._call(request, constant, leaves)
+
+        program = self.jax.jit(self.jax.vmap(function, (_axes(request.leaves), 0)))
+        with blame(self.function):
+            chunks = [
+                np.asarray(program(*self._chunk(request, start)))
+                for start in range(0, request.count, CHUNK)
+            ]
+        return [*np.concatenate(chunks)[: request.count]]
+
+    def _values_one_by_one(self, request: Request) -> list[ndarray]:
+        given = [self._one(request, index) for index in range(request.count)]
+        return [np.asarray(self._call(request, *each)) for each in given]
+
     def evaluate(self, request: Request) -> Answer:
         """All batches, in compiled chunks of one size."""
+        return self._run(request, self._compiled, self._one_by_one)
+
+    def _run(
+        self,
+        request: Request,
+        compiled: Callable[[Request], Answers],
+        one_by_one: Callable[[Request], Answers],
+    ) -> Answers:
+        """Compiled where the function can be traced."""
         with self.jax.enable_x64(True):
             if self.traceable:
                 errors = self.jax.errors
                 try:
-                    return self._compiled(request)
+                    return compiled(request)
                 except LogpiError as error:
                     untraceable = (
                         errors.ConcretizationTypeError,
@@ -89,7 +125,7 @@ class JaxFramework:
                     self.traceable = False
             # else every call would compile the function's own loops again
             with self.jax.disable_jit():
-                return self._one_by_one(request)
+                return one_by_one(request)
 
     def _compiled(self, request: Request) -> Answer:
         jax = self.jax
@@ -110,9 +146,8 @@ class JaxFramework:
                 one = jax.value_and_grad(function)
             else:
                 one = function
-            axes = {name: None if name == "policy" else 0 for name in leaves}
             self.compiled[key] = (
-                jax.jit(jax.vmap(one, (axes, 0))),
+                jax.jit(jax.vmap(one, (_axes(leaves), 0))),
                 shape,
                 seen.dtype == np.float32,
             )

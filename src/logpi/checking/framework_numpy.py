@@ -40,11 +40,18 @@ class NumpyFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant = request.take(request.constant, index)
-        leaves = request.take(request.leaves, index)
-        output = call(self.function, self.inputs(request, constant, leaves))
+        output = self._value(request, index)
         shape_of(output, request.shape, name_of(self.function))
         return np.asarray(output)
+
+    def _value(self, request: Request, index: int) -> Any:
+        constant = request.take(request.constant, index)
+        leaves = request.take(request.leaves, index)
+        return call(self.function, self.inputs(request, constant, leaves))
+
+    def values(self, request: Request) -> list[ndarray]:
+        """What the function returns for every batch, whatever its shape."""
+        return [np.asarray(self._value(request, index)) for index in range(request.count)]
 
     def evaluate(self, request: Request) -> Answer:
         """Every batch, one after the other."""

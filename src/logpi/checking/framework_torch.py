@@ -74,12 +74,20 @@ class TorchFramework:
 
     def output(self, request: Request, index: int) -> ndarray:
         """What the function returns for one batch, as an array."""
-        constant = request.take(request.constant, index)
-        leaves = request.take(request.leaves, index)
         with torch_settings():
-            output = self._call(request, constant, leaves)[0]
+            output = self._value(request, index)
         shape_of(output, request.shape, name_of(self.function))
         return self._numbers(output)
+
+    def _value(self, request: Request, index: int) -> Any:
+        constant = request.take(request.constant, index)
+        leaves = request.take(request.leaves, index)
+        return self._call(request, constant, leaves)[0]
+
+    def values(self, request: Request) -> list[ndarray]:
+        """What the function returns for every batch, whatever its shape."""
+        with torch_settings(), self.torch.no_grad(), blame(self.function):
+            return [self._numbers(self._value(request, i)) for i in range(request.count)]
 
     def _numbers(self, output: Any) -> ndarray:
         return self.torch.as_tensor(output).detach().double().numpy()

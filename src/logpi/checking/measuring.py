@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.cases import Cases, Columns
+from logpi.checking.composing import part_of_each
 from logpi.checking.expectation import (
     Critic,
     Moments,
@@ -21,7 +22,8 @@ from logpi.checking.expectation import (
     moments,
 )
 from logpi.checking.fitting import Size
-from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour
+from logpi.checking.objectives import Objective, objective_gradient
+from logpi.checking.probes import Probe, Probes, batch_of, with_behaviour, with_engine
 from logpi.checking.request import Framework, Request
 from logpi.checking.targets import Coefficients, Law, law_of, targets
 from logpi.core.errors import LogpiError
@@ -65,17 +67,55 @@ class Leak(NamedTuple):
     notes: tuple[str, ...]
 
 
+class Advantages(NamedTuple):
+    """What the trainer computes for a loss before it calls it, once for a batch."""
+
+    name: str
+    """What the loss calls it."""
+    framework: Framework
+    """The function that computes it."""
+    names: tuple[str, ...]
+    """What that function asks for."""
+
+    def of(self, situation: Situation, case: Cases) -> ndarray:
+        """Of every batch, [batch, episodes] or [batch, episodes, time].
+
+        **Raises:** `LogpiError` for another shape, and for what is not finite.
+        """
+        request = make_request(situation, case, self.names)
+        found = np.stack(self.framework.values(request)).astype(np.float64)
+        if found.ndim == 1 or found.shape[1:] != request.shape[: found.ndim - 1]:
+            raise LogpiError(
+                f"advantages have the shape {found.shape[1:]}: return one for each episode,"
+                f" {request.shape[:1]}, or for each step, {request.shape}"
+            )
+        if not np.isfinite(found).all():
+            raise LogpiError(f"advantages are not finite on probe {situation.name}")
+        return found
+
+
 @dataclass(frozen=True)
 class Trial:
     """An estimator, and how it is called."""
 
     framework: Framework
-    names: tuple[str, ...]
+    own_names: tuple[str, ...]
+    """What it asks for."""
     layout: Layout
     sign: float
     """-1 where the function returns an objective."""
     sampler: Callable[[ndarray], ndarray] | None
     coefficients: Coefficients
+    objective: Objective | None = None
+    micro_batches: int = 1
+    advantages: Advantages | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it depends on: what it asks for, and what its advantages are computed of."""
+        if self.advantages is None:
+            return self.own_names
+        return tuple(dict.fromkeys((*self.own_names, *self.advantages.names)))
 
     @property
     def least_episodes(self) -> int:
@@ -97,9 +137,17 @@ class Trial:
         tried = self._probes(probes, least)
         if self.sampler is not None:
             tried = [probe for probe in tried if probe.name != "rare"]
-        elif "old_log_prob" in self.names:
+        elif {"old_log_prob", "sampling_log_prob"} & set(self.names):
             acted = [probe for probe in tried if probe.name in ("stop", "short")]
             tried += [with_behaviour(probe) for probe in acted]
+            if "sampling_log_prob" in self.names:
+                tried += [with_engine(probe, True) for probe in acted]
+            if {"old_log_prob", "sampling_log_prob"} <= set(self.names):
+                tried += [with_engine(probe, False) for probe in acted]
+        if self.objective is not None:
+            tried = [probe for probe in tried if self.objective.has_room(probe)]
+        if not tried:
+            raise LogpiError("no probe has groups as large as k: they have 4 episodes at most")
         made = [Situation(probe, self.layout, self.law(probe), critic) for probe in tried]
         if self.layout == "rollout":
             made.append(replace(made[0], steps=4))
@@ -107,16 +155,23 @@ class Trial:
 
     def _probes(self, probes: Probes, least: int) -> list[Probe]:
         sizes = [size for size in (1, 2) if size >= least]
+        own = [probe for probe in probes.own if probe.episodes >= least]
+        if probes.own and not own:
+            raise LogpiError(
+                "your process has too many trajectories for all batches of two episodes, which"
+                " this estimator needs: shorten its horizon"
+            )
         if self.layout == "episode":
-            return [probes.stop, _in_batches(probes.short, 1), probes.offset, probes.rare]
+            single = [probes.stop, _in_batches(probes.short, 1), probes.offset, probes.rare]
+            return [*single, *own[:1]]
         if self.layout == "rollout":
-            return [_in_batches(probes.short, size) for size in sizes]
+            return [*(_in_batches(probes.short, size) for size in sizes), *own]
         tried = [_in_batches(probes.stop, size) for size in sizes]
         tried.append(probes.short)
         tried += [_in_batches(probe, least) for probe in (probes.offset, probes.rare)]
         if "group" in self.names and self.sampler is None:
             tried += [probes.prompts, probes.answers]
-        return tried
+        return [*tried, *own]
 
     def law(self, probe: Probe) -> Law:
         """What actions are drawn from."""
@@ -151,6 +206,8 @@ class Trial:
         """E[ĝ], E[|ĝ|²] and all targets."""
         columns = situation.columns()
         cases = all_cases(situation, columns)
+        if self.micro_batches > 1:
+            cases = [self._divided(case) for case in cases]
         law = situation.law
         is_fixed = law.jacobian is not None and not np.any(law.jacobian)
         if situation.probe.behaviour is not None or is_fixed:
@@ -158,19 +215,50 @@ class Trial:
         possible = targets(
             situation.probe, self.layout, law, columns, self.names, self.coefficients
         )
+        if self.objective is not None:
+            played = cases
+            if situation.probe.behaviour is not None:
+                acted = replace(situation, law=Law(situation.probe.policy))
+                played = all_cases(acted, acted.columns())
+            gradient = objective_gradient(self.objective, situation.probe, played)
+            possible[self.objective.target] = gradient
         return Measurement(situation, columns, cases, self.moments(situation, cases), possible)
+
+    def _divided(self, cases: Cases) -> Cases:
+        """The batches with the number of the micro-batch that each episode is in."""
+        count, episodes = cases.fields["group"].shape
+        part = np.tile(part_of_each(episodes, self.micro_batches), (count, 1))
+        return Cases(cases.probability, cases.fields | {"micro_batch": part})
+
+    def request(self, situation: Situation, case: Cases) -> Request:
+        """What the estimator is asked about the batches of one shape."""
+        request = make_request(situation, case, self.own_names)
+        if self.advantages is None:
+            return request
+        given = self.advantages.name
+        constant = request.constant | {given: self.advantages.of(situation, case)}
+        return replace(request, names=(*request.names, given), constant=constant)
 
     def moments(self, situation: Situation, cases: list[Cases]) -> Moments:
         """Those of ĝ, an ascent direction."""
-        found = moments(self.framework, self.names, situation, cases)
+        found = moments(self.framework, self.request, situation, cases)
         uphill = self.sign > 0 or self._gives_weights(situation, cases)
         if uphill:
             return found
         return found._replace(mean=-found.mean)
 
     def _gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
-        request = make_request(situation, cases[-1], self.names)
+        request = self.request(situation, cases[-1])
         return self.framework.output(request, 0).shape == request.shape
+
+    def warm_up(self, framework: Framework, probes: Probes) -> None:
+        """Three batches, for an estimator that keeps a state."""
+        probe = _in_batches(probes.short, self.least_episodes)
+        situation = Situation(probe, self.layout, self.law(probe))
+        cases = all_cases(situation, situation.columns())
+        request = self.request(situation, cases[-1])
+        for index in (0, request.count // 2, request.count - 1):
+            framework.output(request, index)
 
     def require_function(self, probes: Probes) -> None:
         """Refuse what is no function: the same batch must give the same answer, also when another
@@ -182,7 +270,7 @@ class Trial:
         probe = _in_batches(probes.short, self.least_episodes)
         situation = Situation(probe, self.layout, self.law(probe))
         cases = all_cases(situation, situation.columns())
-        request = make_request(situation, cases[-1], self.names)
+        request = self.request(situation, cases[-1])
         again = request.some([0, request.count - 1] * 4)
         with np.errstate(all="ignore"):
             outputs = np.stack([self.framework.output(again, i) for i in range(again.count)])
@@ -209,7 +297,7 @@ class Trial:
         situation = measurement.situation
         if self._gives_weights(situation, measurement.cases):
             return Leak([], ())
-        requests = [make_request(situation, case, self.names) for case in measurement.cases]
+        requests = [self.request(situation, case) for case in measurement.cases]
         with contextlib.suppress(LogpiError):  # what cannot be differentiated twice
             if any(self.framework.moves_critic(request) for request in requests):
                 note = (

@@ -13,11 +13,14 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from numpy.random import Generator
 
+from logpi.theory.enumeration import enumerate_trajectories
 from logpi.theory.exact import softmax
-from logpi.theory.mdp import FiniteMDP
+from logpi.theory.mdp import FiniteMDP, RewardLaw
 
 # Numbers without a pattern, the same at every call.
 SEED = 20010
+# More batches than this are not enumerated.
+MOST_BATCHES = 200_000
 
 
 class Design(NamedTuple):
@@ -43,6 +46,8 @@ class Probe:
     designs: tuple[Design, ...]
     behaviour: Float[ndarray, "O A"] | None = None
     """Logits of the policy that acts, where it is another one."""
+    recorded: Float[ndarray, "O A"] | None = None
+    """Logits of the policy that `old_log_prob` is of, where that is not the one that acts."""
 
     @property
     def episodes(self) -> int:
@@ -166,10 +171,15 @@ class Probes:
     """Three steps, always: the process of the credit matrix."""
     prompts: Probe
     answers: Probe
+    own: tuple[Probe, ...] = ()
+    """The process of the user, in batches of one and two where these are not too many."""
 
 
-def make_probes(discount: float) -> Probes:
-    """The probes with γ = `discount`."""
+def make_probes(discount: float, process: FiniteMDP | None = None) -> Probes:
+    """The probes with γ = `discount`, and a process of the user's own.
+
+    **Raises:** `LogpiError` where that has too many trajectories to enumerate.
+    """
     random = np.random.default_rng(SEED)
     long = _stopping(random, 3, discount, 0.25)
     brief = _stopping(random, 2, discount, 0.0)
@@ -183,7 +193,45 @@ def make_probes(discount: float) -> Probes:
         chain=_chain(random, discount),
         prompts=_prompts(random, discount),
         answers=_answers(random, discount),
+        own=_own(process, discount),
     )
+
+
+def _own(process: FiniteMDP | None, discount: float) -> tuple[Probe, ...]:
+    """A process of the user's own, whose states are told apart by their time: (t, s) looks as s
+    does.
+    """
+    if process is None:
+        return ()
+    count = process.states
+    times = process.horizon + 1
+    transition = np.zeros((times * count, process.actions, times * count))
+    outcomes = process.reward_value.shape[-1]
+    value = np.zeros((*transition.shape, outcomes))
+    probability = np.zeros(value.shape)
+    probability[..., 0] = 1.0
+    for t in range(times):
+        now = slice(t * count, (t + 1) * count)
+        next_t = min(t + 1, process.horizon)  # beyond the time limit it goes on as it was
+        after = slice(next_t * count, (next_t + 1) * count)
+        transition[now, :, after] = process.transition
+        value[now, :, after] = process.reward_value
+        probability[now, :, after] = process.reward_probability
+    mdp = FiniteMDP(
+        np.concatenate([process.initial, np.zeros(times * count - count)]),
+        transition,
+        RewardLaw(value, probability),
+        np.tile(process.terminal, times),
+        process.horizon,
+        discount,
+        np.tile(process.observation, times),
+    )
+    step = np.repeat(np.arange(times), count).tolist()
+    probe = _probe(np.random.default_rng(SEED), "own", mdp, step, batch_of(1))
+    trajectories = len(enumerate_trajectories(mdp).environment)
+    if trajectories**2 > MOST_BATCHES:
+        return (probe,)
+    return probe, replace(probe, designs=batch_of(2))
 
 
 def _chain(random: Generator, discount: float) -> Probe:
@@ -209,3 +257,34 @@ def with_behaviour(probe: Probe) -> Probe:
     distance = 1.3 * (number % 2) * np.cos(number)
     other = probe.logits + distance.reshape(probe.logits.shape)
     return replace(probe, name=f"{probe.name}, old policy", behaviour=other)
+
+
+def with_engine(probe: Probe, keeps_policy: bool) -> Probe:
+    """Acted by an inference engine whose law is neither the policy nor what `old_log_prob` is of:
+    that is the policy itself, or another one.
+    """
+    recorded = probe.logits
+    if not keeps_policy:
+        number = np.arange(probe.logits.size)
+        recorded = probe.logits + (0.4 * np.sin(1.0 + number)).reshape(probe.logits.shape)
+    engine = with_behaviour(probe).behaviour
+    told = "" if keeps_policy else ", old policy"
+    return replace(probe, name=f"{probe.name}, engine{told}", behaviour=engine, recorded=recorded)
+
+
+def pass_or_fail(probe: Probe) -> Probe:
+    """The same with answers that are right or wrong: the step that ends an episode pays 1 where it
+    paid more than most, and nothing else pays.
+    """
+    mdp = probe.mdp
+    from_inside = ~mdp.terminal[:, None, None] & (mdp.transition > 0)
+    ends = from_inside & (mdp.terminal | (probe.step >= mdp.horizon))[None, None, :]
+    reward = np.where(ends & (mdp.reward > np.median(mdp.reward[ends])), 1.0, 0.0)
+    return replace(probe, mdp=mdp.replace(reward=reward))
+
+
+def all_pass_or_fail(probes: Probes) -> Probes:
+    """Every probe with answers that are right or wrong."""
+    own = tuple(map(pass_or_fail, probes.own))
+    named = {name: pass_or_fail(probe) for name, probe in vars(probes).items() if name != "own"}
+    return Probes(**named, own=own)

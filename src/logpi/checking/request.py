@@ -113,6 +113,10 @@ class Framework(Protocol):
         """What the function returns for one batch, as an array."""
         ...
 
+    def values(self, request: Request) -> list[ndarray]:
+        """What the function returns for every batch, whatever its shape; not differentiated."""
+        ...
+
     def evaluate(self, request: Request) -> Answer:
         """Every batch of the request.
 

@@ -6,6 +6,7 @@ the sampler's law.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from numpy import ndarray
 from logpi.checking.cases import Columns
 from logpi.checking.probes import Probe
 from logpi.core.differences import STEP, derivative
+from logpi.core.errors import LogpiError
 from logpi.estimators.contract import Layout
 from logpi.theory.exact import continuing_values, occupancy, policy_values, softmax, through_softmax
 from logpi.theory.mdp import FiniteMDP
@@ -44,6 +46,9 @@ TARGETS: Mapping[str, str] = {
         "∇ of J, the plain sum of rewards, minus kl_coefficient × KL(π, reference) in each visited"
         " state"
     ),
+    "best-of-k": "∇ of the expected maximum of the returns of k answers to one prompt",
+    "pass-at-k": "∇ of the probability that one of k answers to a prompt is right: rewards 0 and 1",
+    "objective": "∇ of the expectation of your own function of an episode, or of a group of them",
 }
 
 
@@ -99,9 +104,10 @@ def targets(
         "discounted": acted.reward(),
         "undiscounted": acted.reward(discount=1.0),
         "conventional": acted.reward(power=False),
-        "continuing": acted.reward(continuing=True),
-        "conventional-continuing": acted.reward(power=False, continuing=True),
     }
+    with suppress(LogpiError):  # a process that never ends may have none
+        found["continuing"] = acted.reward(continuing=True)
+        found["conventional-continuing"] = acted.reward(power=False, continuing=True)
     if law.jacobian is not None:
         found["policy"] = _Gradients(probe, Law(probe.policy), layout, columns).reward()
     if "reference_log_prob" in names:

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -69,7 +70,8 @@ class Check:
     """The objective whose gradient is expected: discounted, undiscounted, conventional (no γ^t),
     continuing (beyond the time limit), conventional-continuing, policy, reverse-kl, forward-kl,
     reverse-kl-per-step, forward-kl-per-step, entropy, entropy-objective, entropy-regularised,
-    entropy-bonus, regularised (J - β KL of whole sequences), regularised-per-step."""
+    entropy-bonus, regularised (J - β KL of whole sequences), regularised-per-step, best-of-k,
+    pass-at-k, objective."""
     discount: float = 0.9
     """γ of the decision processes, and `discount` of the estimator."""
     maximize: bool = False
@@ -85,6 +87,21 @@ class Check:
     """Weight of the entropy in the targets entropy-regularised and entropy-bonus."""
     framework: Literal["numpy", "torch", "jax"] | None = None
     """By default found out from the code."""
+    objective: str | None = None
+    """FILE.py:NAME of the objective itself, a function of what was played that returns a number for
+    each episode, or one for the group: the target is the gradient of its expectation."""
+    k: int | None = None
+    """k of best-of-k and pass-at-k; by default the size of the group."""
+    advantage: str | None = None
+    """FILE.py:NAME of what computes the loss's `advantages`, once for each batch and as data."""
+    micro_batches: int = 1
+    """Call the loss on this many parts of a batch and accumulate their gradients."""
+    accumulate: Literal["mean", "sum"] = "mean"
+    """How the gradients of the micro-batches are accumulated."""
+    state: bool = False
+    """The estimator is an object that keeps a state: check it from that after three batches."""
+    mdp: str | None = None
+    """Check on this finite MDP too: a name or a JSON file, as in logpi derive."""
     json: bool = False
     """Print the report as JSON."""
     plot: Path | None = None
@@ -96,6 +113,7 @@ class Check:
         from logpi.checking.checker import check
         from logpi.checking.picture import plot_credit
         from logpi.core.user_files import load_function
+        from logpi.theory.processes import load_mdp
 
         if self.json:
             elsewhere = contextlib.redirect_stdout(sys.stderr)
@@ -108,11 +126,18 @@ class Check:
                 target=self.target,
                 discount=self.discount,
                 maximize=self.maximize,
-                sampler=None if self.sampler is None else load_function(self.sampler),
+                sampler=_function(self.sampler),
                 exact_critic=self.exact_critic,
                 entropy_coefficient=self.entropy_coefficient,
                 kl_coefficient=self.kl_coefficient,
                 framework=self.framework,
+                objective=_function(self.objective),
+                k=self.k,
+                advantage=_function(self.advantage),
+                micro_batches=self.micro_batches,
+                accumulate=self.accumulate,
+                state=self.state,
+                mdp=None if self.mdp is None else load_mdp(self.mdp),
             )
         print(json.dumps(report.to_json()) if self.json else report)
         if self.plot is not None:
@@ -122,6 +147,15 @@ class Check:
 
             write_check(report, self.estimator, self.report)
         return int(report.verdict != "exact")
+
+
+def _function(source: str | None) -> Callable[..., Any] | None:
+    """The user's function, if one is named."""
+    from logpi.core.user_files import load_function
+
+    if source is None:
+        return None
+    return load_function(source)
 
 
 @dataclass

@@ -43,7 +43,14 @@ NAMES: Mapping[str, str] = {
         "[episodes] V of the state after the last step;"
         " in a rollout, of the state that it goes on from; differentiable"
     ),
-    "old_log_prob": "[episodes, time] log-probability of a_t under the law that it was drawn from",
+    "old_log_prob": (
+        "[episodes, time] log-probability of a_t under the policy before the update, which drew it"
+        " unless sampling_log_prob is asked for"
+    ),
+    "sampling_log_prob": (
+        "[episodes, time] log-probability of a_t under the law that really drew it, such as an"
+        " inference engine"
+    ),
     "reference_log_prob": "[episodes, time] log-probability of a_t under a reference policy",
     "group": "[episodes] number of the prompt; episodes of one prompt form a group",
     "policy": (
@@ -57,6 +64,7 @@ ALIASES: Mapping[str, str] = {
     "per_token_logps": "log_prob",
     "old_per_token_logps": "old_log_prob",
     "ref_per_token_logps": "reference_log_prob",
+    "sampling_per_token_logps": "sampling_log_prob",
     "prompt_id": "group",
     "rewards": "reward",
 }

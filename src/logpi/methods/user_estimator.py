@@ -150,6 +150,7 @@ def _policy_inputs(policy: Policy, law: Distribution, action: Array) -> dict[str
     return {
         "log_prob": log_prob,
         "old_log_prob": jax.lax.stop_gradient(log_prob),
+        "sampling_log_prob": jax.lax.stop_gradient(log_prob),
         "entropy": law.entropy(),
         "logits": getattr(law, "logits", None),
         "policy": _Scores(policy),

@@ -58,6 +58,21 @@ def mean_over_rows(batches: Batches) -> Weight:
     return batches.mask / batches.mask.shape[2]
 
 
+@AGGREGATIONS.mistake(
+    "microbatch-norm",
+    "the mean over the steps of each micro-batch: how much an episode weighs depends on which"
+    " others are in its part",
+    "divide by what the whole batch has, the same number for each micro-batch",
+    needs=("micro_batch",),
+)
+def mean_over_steps_of_micro_batch(batches: Batches) -> Weight:
+    part = batches.fields["micro_batch"]
+    together = (part[:, :, None] == part[:, None, :]).astype(float)
+    steps = np.einsum("bij,bjt->bi", together, batches.mask)[:, :, None]
+    parts = part.max(axis=1)[:, None, None] + 1
+    return batches.mask.shape[1] * batches.mask / (parts * steps)
+
+
 @POWERS.right("γ^t")
 def power(batches: Batches) -> Weight:
     return batches.discount ** batches.fields["step"]

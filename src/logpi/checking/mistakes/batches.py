@@ -134,7 +134,11 @@ class Batches:
     @cached_property
     def ratio(self) -> Weight:
         """ρ_t = π(a_t|s_t) / law that a_t was drawn from."""
-        log_ratio = self.log_prob - self.fields["old_log_prob"]
+        return self.ratio_to("sampling_log_prob")
+
+    def ratio_to(self, law: str) -> Weight:
+        """π(a_t|s_t) / another law, the log-probabilities of which are a field."""
+        log_ratio = self.log_prob - self.fields[law]
         return np.where(self.mask > 0, np.exp(log_ratio), 1.0)
 
     @cached_property

@@ -131,6 +131,36 @@ def _division(sample: Sample, deviation: Deviation) -> Mistake:
     )
 
 
+@GROUPS.mistake(
+    "unshaped-baseline",
+    "the baseline is the mean of the plain rewards, own sample included, while what is weighed is"
+    " shaped by the objective",
+    "take the mean of what is weighed, of the other episodes",
+    needs=("reward", "group", "plain_reward"),
+    whole=True,
+)
+def less_plain_mean_of_group(batches: Batches) -> ndarray:
+    return less_plain_mean(batches, GROUP)
+
+
+@GROUPS.mistake(
+    "unshaped-baseline",
+    "the baseline is the mean of the plain rewards of the batch, own sample included, while what"
+    " is weighed is shaped by the objective",
+    "take the mean of what is weighed, of the other episodes",
+    needs=("reward", "plain_reward"),
+    whole=True,
+)
+def less_plain_mean_of_batch(batches: Batches) -> ndarray:
+    return less_plain_mean(batches, BATCH)
+
+
+def less_plain_mean(batches: Batches, sample: Sample) -> ndarray:
+    """f_i - the mean return before the objective shaped it."""
+    plain = np.sum(batches.fields["plain_reward"] * batches.mask, axis=2, keepdims=True)
+    return (batches.whole - sample.sum(batches, plain) / sample.size(batches)) * batches.mask
+
+
 DEVIATIONS = [
     Deviation(ddof, epsilon, inside)
     for ddof, epsilon, inside in product((1, 0), (1e-8, 1e-6, 1e-5, 1e-4), (False, True))

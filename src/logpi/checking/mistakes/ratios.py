@@ -200,3 +200,53 @@ for _limit in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
 @RATIOS.mistake("inverse-ratio", "the ratio is upside down", "π over the law that acted")
 def inverse_ratio(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage / batches.ratio
+
+
+CONFUSED = (
+    "the ratio is to the trainer's own log-probabilities, old_log_prob, while another law drew the"
+    " actions, sampling_log_prob"
+)
+TO_SAMPLER = "divide by sampling_log_prob, or multiply by the product of old over sampling"
+BOTH = ("old_log_prob", "sampling_log_prob")
+
+
+@RATIOS.mistake("sampler-confused", CONFUSED, TO_SAMPLER, needs=BOTH)
+def product_to_trainer(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage * batches.ratio_to("old_log_prob").prod(axis=2, keepdims=True)
+
+
+@RATIOS.mistake("sampler-confused", CONFUSED, TO_SAMPLER, needs=BOTH)
+def step_to_trainer(batches: Batches, advantage: ndarray) -> ndarray:
+    return advantage * batches.ratio_to("old_log_prob")
+
+
+def _corrected(limit: float, of_episode: bool) -> Apply:
+    """π/old of the step, times old/sampling cut at a limit, of the step or of the episode."""
+
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        to_trainer = batches.ratio_to("old_log_prob")
+        between = batches.ratio / to_trainer
+        if of_episode:
+            between = between.prod(axis=2, keepdims=True)
+        return advantage * to_trainer * np.minimum(between, limit)
+
+    return apply
+
+
+for _limit in (1.0, 2.0, 3.0, 5.0):
+    RATIOS.mistake(
+        "truncated-is",
+        f"old over sampling is cut at {_limit:g} for each step (deliberate: less variance)",
+        PRODUCT,
+        needs=BOTH,
+        vague="old over sampling is cut for each step (deliberate: less variance)",
+    )(_corrected(_limit, of_episode=False))
+    RATIOS.mistake(
+        "truncated-is",
+        f"the ratio of the step, and old over sampling of the episode cut at {_limit:g}"
+        " (deliberate: less variance)",
+        PRODUCT,
+        needs=BOTH,
+        vague="the ratio of the step, and old over sampling of the episode, cut (deliberate: less"
+        " variance)",
+    )(_corrected(_limit, of_episode=True))

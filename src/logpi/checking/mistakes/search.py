@@ -23,6 +23,7 @@ from logpi.checking.mistakes.forms import EXACT, Cause, Form, Mistake
 from logpi.checking.mistakes.groups import GROUPS
 from logpi.checking.mistakes.ratios import RATIOS
 from logpi.checking.mistakes.scores import SCORES
+from logpi.checking.objectives import OF_GROUPS
 from logpi.theory.exact import log_softmax
 
 # What nearly explains leaves at most this share of the gradient, and of its deviation from the
@@ -38,6 +39,8 @@ COMMON = {"whiten-batch", "own-sample-baseline", "group-of-one", "grpo-std", "ga
 # No γ^t: nearly every library does so on purpose, so it explains at half the cost of another
 # mistake.
 NO_POWER = "gamma-t-missing"
+# Targets whose rewards are not discounted.
+PLAIN = ("undiscounted", *OF_GROUPS, "objective")
 TERMINATION = Mistake(
     "trunc-as-terminal",
     "where the time limit cuts, the episode is taken to have terminated: nothing is added for what"
@@ -122,7 +125,7 @@ def diagnose(
     """The mistakes of the combination that explains what was found with the fewest of them, and
     others that explain it as well; where none does, what is nearest.
     """
-    combinations = list(_combinations(names, target))
+    combinations = list(_combinations({*names, *_known_beside(measurements)}, target))
     explanations = sorted(_explanations(measurements, combinations, target), key=lambda e: e.rank)
     if not explanations:
         return []
@@ -235,28 +238,35 @@ def _work(measurement: Measurement) -> int:
 def _accepted(target: str) -> set[str]:
     """What is no mistake for this target."""
     accepted: set[str] = set()
-    if target.startswith("conventional") or target == "undiscounted":
+    if target.startswith("conventional"):
         accepted.add(NO_POWER)
-    if target == "undiscounted":
-        accepted.add("undiscounted-return")
+    if target in PLAIN:
+        accepted |= {NO_POWER, "undiscounted-return"}
     return accepted
 
 
-def _combinations(names: tuple[str, ...], target: str) -> Iterator[Combination]:
-    """Estimators with few mistakes, of those that a function which asks for `names` can be."""
-    asks = set(names)
+def _known_beside(measurements: Sequence[Measurement]) -> set[str]:
+    """What an estimator may depend on without asking for it: how its batch is divided, and what an
+    objective makes of the rewards.
+    """
+    return {"micro_batch", "plain_reward"} & measurements[0].cases[0].fields.keys()
+
+
+def _combinations(asks: set[str], target: str) -> Iterator[Combination]:
+    """Estimators with few mistakes, of those that a function which asks for these names can be."""
     if "reference_log_prob" in asks and "reward" not in asks:
-        for divergence, aggregation in product(DIVERGENCES, AGGREGATIONS):
+        aggregations = [each for each in AGGREGATIONS if set(each.needs) <= asks]
+        for divergence, aggregation in product(DIVERGENCES, aggregations):
             mistakes = (*divergence.mistakes, *aggregation.mistakes)
             yield Combination(divergence, aggregation, None, None, None, mistakes)
         return
     discount = None
-    if target == "undiscounted":
+    if target in PLAIN:
         discount = 1.0
     for each in _with_rewards(asks, target, discount):
         if each.mistakes:
             yield each
-    if target == "undiscounted" and "discount" in asks:
+    if target in PLAIN and "discount" in asks:
         for each in _with_rewards(asks, target, None):
             if "undiscounted-return" not in each.advantage.names:
                 yield each._replace(mistakes=(*each.mistakes, DISCOUNTED))
@@ -266,13 +276,16 @@ def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterat
     """Those whose weights are made of rewards, with this γ; right ones too."""
     accepted = _accepted(target)
     goes_on = "continuing" in target
-    ratios = list(RATIOS) if "old_log_prob" in asks else [RATIOS.first]
+    ratios = [RATIOS.first]
+    if asks & {"old_log_prob", "sampling_log_prob"}:
+        ratios = [each for each in RATIOS if set(each.needs) <= asks]
     scores = [SCORES.first]
     if asks & {"logits", "policy"}:
         scores = list(SCORES)
     powers = list(POWERS)
     if discount == 1.0:
         powers = [POWERS.first]
+    aggregations = [each for each in AGGREGATIONS if set(each.needs) <= asks]
     without = [power for power in POWERS if NO_POWER in power.names]
     for advantage in (*ADVANTAGES, *GROUPS):
         if not set(advantage.needs) <= asks:
@@ -280,7 +293,7 @@ def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterat
         own = _mistakes_of(advantage, accepted)
         is_usual = all(mistake.name in COMMON for mistake in own)
         own += _of_truncation(advantage, goes_on)
-        for ratio, aggregation, score in product(ratios, AGGREGATIONS, scores):
+        for ratio, aggregation, score in product(ratios, aggregations, scores):
             beside = (ratio.mistakes, score.mistakes, aggregation.mistakes)
             count = sum(map(bool, beside))
             if not is_usual and (count > 1 or ratio.mistakes or score.mistakes):

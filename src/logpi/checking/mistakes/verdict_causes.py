@@ -191,6 +191,8 @@ def _scaled(name: str | None) -> Cause:
     if name in _BY_SCALE:
         return Cause(*_BY_SCALE[name], 0.0)
     said = f"exact but for the factor {name}"
+    if name is not None and name.startswith("a factor"):
+        said = f"exact but for {name}"
     return Cause("constant-factor", said, "harmless with a tuned step size", 0.0)
 
 
