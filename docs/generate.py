@@ -1,9 +1,11 @@
 """Write the pages that the program computes; with `--check`, only say whether they are current."""
 
+import inspect
 import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import logpi
@@ -151,7 +153,115 @@ are not exact, and {first} of these have a diagnosis; the name is the one listed
 """
 
 
-PAGES = {"derivation.md": derivation_page, "estimators.md": estimators_page, "bugs.md": bugs_page}
+def language_models_page() -> str:
+    """Published losses for language models: their code, and what the check says of them."""
+    import language_models as losses
+
+    published = (
+        losses.rloo,
+        losses.grpo,
+        losses.dr_grpo,
+        losses.dapo,
+        losses.gspo,
+        losses.cispo,
+        losses.gpg,
+        losses.opo,
+        losses.reinforce_plus_plus,
+        losses.ppo_with_critic,
+    )
+    rows = []
+    sections = []
+    for loss in (*published, losses.kl_in_the_reward, losses.k3_in_the_loss):
+        parameters = inspect.signature(loss).parameters
+        target = "regularised" if "reference_log_prob" in parameters else "undiscounted"
+        report = logpi.check(loss, target=target, framework="jax")
+        first = report
+        later = "not meant for it"
+        if "old_log_prob" in parameters:
+            later = in_words(report)
+            first = logpi.check(on_first_step(loss), target=target, framework="jax")
+        ratio = first.variance.ratio
+        variance = "" if ratio is None or first.verdict != "exact" else f"{ratio:.2f}"
+        title = loss.__doc__.partition(" (")[0].partition(":")[0]
+        if loss not in published:
+            title = loss.__name__.replace("_", " ")
+        rows.append(f"| {title} | {in_words(first)} | {later} | {variance} |")
+        sections.append(
+            f"## {title}\n\n{causes_in_words(report)}\n\n"
+            f"```python\n{inspect.getsource(loss).rstrip()}\n```"
+        )
+    return f"""# Losses for language models
+
+An autoregressive policy is a finite process: its state is the prompt and what was written so far. So `logpi check`
+covers the losses that language models are trained with. Below are published ones, as their papers and libraries write
+them, in ten lines each of [examples/language_models.py](../examples/language_models.py), whose first functions are the
+parts that they share. Nothing here says that a biased loss trains badly: most of these biases are deliberate, for less
+variance or by convention. The page says what each is.
+
+The target is ∇J of the plain sum of rewards; for the last two ∇(J - β KL) of whole answers with β = 0.1. *First step*:
+the policy that is updated is the one that wrote the answers. *Later*: it is not any more. What a factor such as
+(G-1)/G depends on, G, is the number of answers to a prompt. Variance is that of two answers to one prompt, relative to
+the best state baseline, where the first step is exact. Written by `python docs/generate.py`.
+
+    logpi check examples/language_models.py:grpo --target undiscounted
+
+| loss | first step | later | variance, relative |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+## The parts that they share
+
+```python
+{chr(10).join(inspect.getsource(part) + chr(10) for part in shared_parts(losses)).rstrip()}
+```
+
+{(chr(10) * 2).join(sections)}
+"""
+
+
+def shared_parts(losses):
+    return (losses.score_of, losses.over_group, losses.standardised, losses.clipped)
+
+
+def on_first_step(loss):
+    """The loss where the policy that acted is the one that is updated."""
+
+    def with_own_law(**inputs):
+        return loss(**inputs, old_log_prob=jax.lax.stop_gradient(inputs["log_prob"]))
+
+    signature = inspect.signature(loss)
+    left = [each for name, each in signature.parameters.items() if name != "old_log_prob"]
+    with_own_law.__signature__ = signature.replace(parameters=left)
+    return with_own_law
+
+
+def in_words(report) -> str:
+    """The verdict, its factor, and the causes."""
+    causes = ", ".join(cause.name for cause in report.diagnosis)
+    if report.verdict == "exact":
+        return "exact"
+    if report.verdict == "scaled":
+        return f"exact × {report.scale_name}"
+    return f"{report.verdict}: {causes}"
+
+
+def causes_in_words(report) -> str:
+    """Each cause with its remedy."""
+    if report.verdict == "exact":
+        return "Exact."
+    lines = [
+        f"- *{cause.name}*: {cause.explanation}. To be exact: {cause.remedy}."
+        for cause in report.diagnosis
+    ]
+    return "\n".join(lines)
+
+
+PAGES = {
+    "derivation.md": derivation_page,
+    "estimators.md": estimators_page,
+    "bugs.md": bugs_page,
+    "language-models.md": language_models_page,
+}
 
 
 def main() -> int:

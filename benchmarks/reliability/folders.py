@@ -60,19 +60,30 @@ VALUES: list[Any] = [
     {"kind": "Box", "low": 0, "high": 1, "shape": [10**5, 10**5], "dtype": "float32"},
     {"kind": "Box", "low": "x", "high": {}, "shape": "ab", "dtype": "object"},
 ]
+# How a folder is opened without being run, and which of its policies that gives.
+LOADED = {"load": "latest", "best": "best"}
 Change = Callable[[Path, np.random.Generator], None]
 
 
 def some_file(folder: Path, random: np.random.Generator) -> Path:
     """A file of the run, most often its configuration or a checkpoint."""
     names = ["config.json", "config.json", "metrics.csv", "evaluation.json"]
-    files = [folder / name for name in names] + sorted((folder / "checkpoints").iterdir())[-2:] * 2
+    best = ["best.npz", "best.npz", "best.json"]
+    files = [folder / name for name in names + best]
+    files += sorted((folder / "checkpoints").iterdir())[-2:] * 2
     return files[random.integers(len(files))]
 
 
 def newest(folder: Path) -> Path:
     """Its newest checkpoint."""
     return sorted((folder / "checkpoints").iterdir())[-1]
+
+
+def an_archive(folder: Path, random: np.random.Generator) -> Path:
+    """The newest checkpoint, or the best policy."""
+    if random.uniform() < 0.5:
+        return folder / "best.npz"
+    return newest(folder)
 
 
 def flip_bits(folder: Path, random: np.random.Generator) -> None:
@@ -161,8 +172,8 @@ def nest(folder: Path, random: np.random.Generator) -> None:
 
 
 def rewrite(folder: Path, random: np.random.Generator) -> None:
-    """The members of the newest checkpoint, one of them wrongly."""
-    path = newest(folder)
+    """The members of a checkpoint or of the best policy, one of them wrongly."""
+    path = an_archive(folder, random)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = list(members)[random.integers(len(members))]
@@ -180,8 +191,8 @@ def rewrite(folder: Path, random: np.random.Generator) -> None:
 
 
 def encrypt(folder: Path, random: np.random.Generator) -> None:
-    """The newest checkpoint says that its members are encrypted."""
-    path = newest(folder)
+    """A checkpoint or the best policy says that its members are encrypted."""
+    path = an_archive(folder, random)
     data = bytearray(path.read_bytes())
     for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         begin = data.find(mark)
@@ -215,9 +226,9 @@ CHANGES: list[Change] = [
 
 
 def policies_of(folder: Path) -> set[str]:
-    """What each of its checkpoints would give."""
+    """What each of its checkpoints would give, and its best policy."""
     found = set()
-    for path in (folder / "checkpoints").iterdir():
+    for path in (*(folder / "checkpoints").iterdir(), folder / "best.npz"):
         arrays = dict(np.load(path))
         found.add(_digest([arrays[name] for name in sorted(arrays) if name.startswith("policy.")]))
     return found
@@ -245,8 +256,9 @@ def serve() -> None:
         out = io.StringIO()
         try:
             with contextlib.redirect_stderr(error), contextlib.redirect_stdout(out):
-                if task["how"] == "load":
-                    named = jax.tree_util.tree_leaves_with_path(logpi.load(task["folder"]))
+                if task["how"] in LOADED:
+                    policy = logpi.load(task["folder"], which=LOADED[task["how"]])
+                    named = jax.tree_util.tree_leaves_with_path(policy)
                     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in named}
                     kind = "a policy"
                     text = _digest([np.asarray(leaves[name]) for name in sorted(leaves)])
@@ -317,7 +329,7 @@ def verdict_of(answer: dict[str, Any], right: set[str], how: str) -> str:
     kind = answer["kind"]
     if kind in ("a traceback", "hangs", "dies"):
         return f"WRONG: {kind}"
-    if answer["seconds"] > MOST_SECONDS and how == "load":
+    if answer["seconds"] > MOST_SECONDS and how in LOADED:
         return "WRONG: slow"
     if answer["megabytes"] > MOST_MEGABYTES:
         return "WRONG: large"
@@ -350,6 +362,7 @@ def main() -> None:
         program = "import sys; from logpi.cli import main; sys.exit(main())"
         for run, options in RUNS.items():
             words = ["train", *options.split(), "--checkpoint-every", "150", "--out", run]
+            words += ["--evaluate-every", "200"]
             command = [sys.executable, "-c", program, *words]
             subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
         right = {run: policies_of(directory / run) for run in RUNS}
@@ -382,7 +395,7 @@ def _tried(
         random = np.random.default_rng([seed, number])
         run = list(RUNS)[random.integers(len(RUNS))]
         change = CHANGES[random.integers(len(CHANGES))]
-        how = str(random.choice(["load", "evaluate", "resume"], p=[0.96, 0.02, 0.02]))
+        how = str(random.choice([*LOADED, "evaluate", "resume"], p=[0.66, 0.3, 0.02, 0.02]))
         folder = place / "run"
         shutil.copytree(directory / run, folder)
         victim.write_text("untouched")

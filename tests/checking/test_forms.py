@@ -9,7 +9,7 @@ import pytest
 from correct import FORMS
 
 import logpi
-from logpi.testing import assert_exact
+from logpi.testing import assert_exact, assert_verdict
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -288,8 +288,23 @@ def test_a_nearly_right_estimator_is_not_exact():
 
     assert logpi.check(scaled).verdict == "scaled"
     assert logpi.check(biased).verdict == "biased"
-    with pytest.raises(AssertionError, match=r"biased is not exact[\s\S]*relative bias"):
+    with pytest.raises(AssertionError, match=r"biased is biased, not exact[\s\S]*relative bias"):
         assert_exact(biased)
+
+
+def test_a_deliberate_bias_is_pinned():
+    """By verdict and causes; another of either is told."""
+
+    def centred(log_prob, reward, mask):
+        score = (reward * mask).sum(1, keepdims=True)
+        return (score - score.mean()) * mask
+
+    options = {"target": "undiscounted"}
+    assert_verdict(centred, "scaled", causes=["own-sample-baseline"], **options)
+    with pytest.raises(AssertionError, match="is scaled, not biased"):
+        assert_verdict(centred, "biased", **options)
+    with pytest.raises(AssertionError, match=r"has the causes \['own-sample-baseline'\]"):
+        assert_verdict(centred, "scaled", causes=["grpo-std"], **options)
 
 
 def test_the_variance_is_that_of_the_estimator():

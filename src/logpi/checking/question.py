@@ -12,12 +12,12 @@ from logpi.checking.credit import Credit, credit_matrix
 from logpi.checking.expectation import Critic, NotFinite, Situation, all_cases, least_variance
 from logpi.checking.measuring import Measurement, Trial
 from logpi.checking.mistakes.forms import Cause
+from logpi.checking.mistakes.regularised import of_regularised
 from logpi.checking.mistakes.search import diagnose
 from logpi.checking.mistakes.verdict_causes import (
     by_law,
     by_verdict,
     entropy_sign,
-    unequal_factors,
     value_leak,
 )
 from logpi.checking.objectives import Objective, pays_with
@@ -209,7 +209,7 @@ class Question:
         beta = self.trial.coefficients.kl
         factors: list[Cause] = []
         if self.target in REGULARISED.values() and judgement.verdict == "biased" and beta:
-            factors = unequal_factors(measurements, self.target, beta)
+            factors = of_regularised(measurements, self.target, beta)
         causes += factors
         if judgement.verdict != "zero" and not factors:
             causes += self._diagnose(measurements)

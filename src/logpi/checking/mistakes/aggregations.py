@@ -59,6 +59,20 @@ def mean_over_rows(batches: Batches) -> Weight:
 
 
 @AGGREGATIONS.mistake(
+    "drop-zero-variance",
+    "the mean over the steps of those groups whose returns differ: how much an episode weighs"
+    " depends on the other groups (DAPO; deliberate)",
+    SUM,
+    needs=("group",),
+)
+def mean_over_steps_of_groups_that_differ(batches: Batches) -> Weight:
+    distance = np.abs(batches.whole - batches.over_group(batches.whole))
+    kept = batches.mask * (batches.over_group(distance) > 1e-12)
+    steps = np.maximum(kept.sum((1, 2), keepdims=True), 1)
+    return batches.mask.shape[1] * kept / steps
+
+
+@AGGREGATIONS.mistake(
     "microbatch-norm",
     "the mean over the steps of each micro-batch: how much an episode weighs depends on which"
     " others are in its part",

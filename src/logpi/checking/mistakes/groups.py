@@ -132,6 +132,19 @@ def _division(sample: Sample, deviation: Deviation) -> Mistake:
 
 
 @GROUPS.mistake(
+    "own-sample-baseline",
+    "the baseline is the mean return of the prompt's group with lengths for weights (OPO), own"
+    " sample included",
+    LEAVE_OUT,
+    needs=GROUP.needs,
+    whole=True,
+)
+def less_mean_by_length(batches: Batches) -> ndarray:
+    weighted = GROUP.sum(batches, batches.length * batches.whole)
+    return (batches.whole - weighted / GROUP.sum(batches, batches.length)) * batches.mask
+
+
+@GROUPS.mistake(
     "unshaped-baseline",
     "the baseline is the mean of the plain rewards, own sample included, while what is weighed is"
     " shaped by the objective",

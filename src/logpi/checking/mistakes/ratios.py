@@ -46,26 +46,30 @@ def ratio_of_the_step(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage * batches.ratio
 
 
-def _clipped(epsilon: float) -> Apply:
+def not_stopped(ratio: ndarray, advantage: ndarray, low: float, high: float) -> ndarray:
+    """Where min(ρ A, clip(ρ, 1 - low, 1 + high) A) has a derivative by ρ."""
+    return ~np.where(advantage > 0, ratio > 1 + high, ratio < 1 - low)
+
+
+def _clipped(low: float, high: float) -> Apply:
     """Derivative of PPO's surrogate by log π: ρ A, or 0 where the clipped branch is taken."""
 
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
-        too_high = batches.ratio > 1 + epsilon
-        too_low = batches.ratio < 1 - epsilon
-        stopped = np.where(advantage > 0, too_high, too_low)
-        return advantage * batches.ratio * ~stopped
+        return advantage * batches.ratio * not_stopped(batches.ratio, advantage, low, high)
 
     return apply
 
 
-for _epsilon in (0.1, 0.2, 0.25, 0.3):
+for _low, _high in ((0.1, 0.1), (0.2, 0.2), (0.25, 0.25), (0.3, 0.3), (0.2, 0.28)):
+    _limits = f"ε = {_low:g}"
+    if _high != _low:
+        _limits = f"ε = {_low:g} below and {_high:g} above"
     RATIOS.mistake(
         "ppo-clip",
-        f"clipped ratios with ε = {_epsilon:g} (deliberate): right on the first step after"
-        " sampling only",
+        f"clipped ratios with {_limits} (deliberate): right on the first step after sampling only",
         PRODUCT,
         vague="clipped ratios (deliberate): right on the first step after sampling only",
-    )(_clipped(_epsilon))
+    )(_clipped(_low, _high))
 
 
 def geometric_mean(batches: Batches) -> ndarray:
@@ -85,6 +89,27 @@ def geometric_ratio(batches: Batches, advantage: ndarray) -> ndarray:
 )
 def geometric_ratio_by_length(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage * geometric_mean(batches) / batches.length
+
+
+def _clipped_geometric(low: float, high: float) -> Apply:
+    """Derivative of GSPO's clipped surrogate, shared by length."""
+
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        ratio = geometric_mean(batches)
+        free = not_stopped(ratio, advantage, low, high)
+        return advantage * ratio * free / batches.length
+
+    return apply
+
+
+for _low, _high in ((3e-4, 4e-4), (0.2, 0.2)):
+    RATIOS.mistake(
+        "gspo-ratio",
+        f"the geometric mean of the ratios, clipped with ε = {_low:g} below and {_high:g} above"
+        " (GSPO; deliberate)",
+        PRODUCT,
+        vague="the geometric mean of the ratios, clipped (GSPO; deliberate)",
+    )(_clipped_geometric(_low, _high))
 
 
 def _truncated_product(limit: float) -> Apply:

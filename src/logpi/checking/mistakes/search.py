@@ -197,8 +197,8 @@ def _explanations(
 ) -> Iterator[Explanation]:
     """The combinations that leave little of the deviation from the target.
 
-    Situations are looked at one after another, the small ones first: what leaves too much in one of
-    them is not looked at in the others.
+    Situations are looked at one after another, those that tell most apart first: what leaves too
+    much in one of them is not looked at in the others.
     """
     found = [m.moments.mean for m in measurements]
     wanted = [m.targets[target] for m in measurements]
@@ -208,7 +208,7 @@ def _explanations(
     most = min(NEAR, NEAR_DEVIATION * deviation)
     expected: list[dict[int, ndarray]] = [{} for _ in measurements]
     left = list(range(len(combinations)))
-    for place in sorted(range(len(measurements)), key=lambda i: _work(measurements[i])):
+    for place in sorted(range(len(measurements)), key=lambda i: _tells_little(measurements[i])):
         kept = []
         for first in range(0, len(left), AT_ONCE):
             some = left[first : first + AT_ONCE]
@@ -230,9 +230,14 @@ def _explanations(
             )
 
 
-def _work(measurement: Measurement) -> int:
-    """How many numbers the weights of its batches are."""
-    return sum(case.fields["mask"].size for case in measurement.cases)
+def _tells_little(measurement: Measurement) -> tuple[bool, bool, bool, int]:
+    """By how little a situation tells combinations apart: nothing is told by a gradient that
+    vanishes, little by data of the policy itself and by single episodes. Small ones first.
+    """
+    probe = measurement.situation.probe
+    numbers = sum(case.fields["mask"].size for case in measurement.cases)
+    vanishes = measurement.moments.second == 0
+    return vanishes, probe.behaviour is None, probe.episodes == 1, numbers
 
 
 def _accepted(target: str) -> set[str]:
@@ -328,6 +333,15 @@ def _of_truncation(advantage: AnyForm, goes_on: bool) -> tuple[Mistake, ...]:
     if goes_on:
         return (TERMINATION,)
     return (BOOTSTRAPPED,)
+
+
+def expected_divergences(measurement: Measurement) -> Float[ndarray, "form O A"]:
+    """Of each known form of a KL to a reference, summed over the steps."""
+    forms = [
+        Combination(divergence, AGGREGATIONS.first, None, None, None, divergence.mistakes)
+        for divergence in DIVERGENCES
+    ]
+    return _expected(measurement, forms)
 
 
 def _expected(

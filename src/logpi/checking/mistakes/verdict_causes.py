@@ -7,11 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from logpi.checking.fitting import Size
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.forms import Cause
-from logpi.checking.targets import REGULARISED
-from logpi.checking.verdict import Judgement, scale_name
+from logpi.checking.verdict import Judgement
 
 _BY_SCALE = {
     "1/N": (
@@ -117,38 +115,6 @@ def entropy_sign() -> Cause:
     return Cause(
         "entropy-sign", "the entropy is taken off the objective", "subtract it from the loss"
     )
-
-
-def unequal_factors(measurements: Sequence[Measurement], target: str, beta: float) -> list[Cause]:
-    """Where E[ĝ] = a ∇J - b ∇KL with other factors than 1 and β, which is not 0: what β acts as."""
-    (kl,) = (name for name, regularised in REGULARISED.items() if regularised == target)
-    by_size: dict[Size, list[Measurement]] = {}
-    for measurement in measurements:
-        by_size.setdefault(measurement.size, []).append(measurement)
-    of_reward: dict[Size, float] = {}
-    acts_as: dict[Size, float] = {}
-    for size, alike in by_size.items():
-        found = np.concatenate([m.moments.mean.ravel() for m in alike])
-        parts = [
-            np.concatenate([m.targets[name].ravel() for m in alike])
-            for name in ("undiscounted", kl)
-        ]
-        (a, b), *_ = np.linalg.lstsq(np.stack(parts, axis=1), found)
-        left = np.linalg.norm(found - a * parts[0] - b * parts[1])
-        if left > 1e-6 * np.linalg.norm(found):
-            return []
-        if abs(a) > 1e-9:  # an episode without others may have no advantage
-            of_reward[size] = float(a)
-            acts_as[size] = float(b / a / beta)
-    if not of_reward:
-        return []
-    discount = measurements[0].situation.probe.mdp.discount
-    factor = scale_name(acts_as, discount)
-    said = f"reward and KL have different factors: β acts as β × {factor}"
-    scaled = scale_name(of_reward, discount)
-    if scaled != "1":
-        said += f", and the reward is multiplied by {scaled}"
-    return [Cause("kl-factor", said, "give both the same factor", 0.0)]
 
 
 Kind: TypeAlias = Literal["kl", "entropy", "policy"]
