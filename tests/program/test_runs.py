@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -58,6 +59,23 @@ def test_an_older_policy_is_used_with_a_warning(tmp_path, capsys):
     newest.write_bytes(b"")
     logpi.load(tmp_path / "run")
     assert f"{newest} is damaged" in capsys.readouterr().err
+
+
+def test_what_a_reader_says_in_several_lines_is_one(tmp_path, capsys):
+    """NumPy's refusal of a header that is too long has three."""
+    train(tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").glob("*.npz"))
+    with zipfile.ZipFile(newest) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    first = next(iter(members))
+    members[first] = b"\x93NUMPY\x01\x00" + (60_000).to_bytes(2, "little") + b"{" * 60_000
+    with zipfile.ZipFile(newest, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    logpi.load(tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "Header info length" in told
+    assert len(told.splitlines()) == 1
 
 
 def test_a_policy_can_be_used_without_the_estimator_that_trained_it(tmp_path):

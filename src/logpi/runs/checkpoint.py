@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 from logpi.core.arrays import AnyArray
 from logpi.core.checks import is_real, is_whole
+from logpi.core.foreign import describe
 from logpi.runs.files import require_plain_file, write_whole
 
 Tree = TypeVar("Tree")
@@ -88,7 +89,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, Counters]:
             arrays = {name: _read_array(archive, name, leaf) for name, leaf in expected.items()}
             counters = _read_counters(archive)
     except _DAMAGES as error:
-        raise DamagedCheckpoint(f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise DamagedCheckpoint(describe(error)) from error
     leaves = [_as_leaf(arrays[name], leaf) for name, leaf in named_leaves(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), counters
 
