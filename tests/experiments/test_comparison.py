@@ -11,6 +11,7 @@ import logpi
 from logpi import LogpiError, Reinforce
 from logpi.cli import main
 from logpi.experiments.comparison import _holm
+from logpi.experiments.plotting import Curves, draw_curves
 from logpi.experiments.statistics import (
     LEVEL,
     estimate,
@@ -21,6 +22,7 @@ from logpi.experiments.statistics import (
     performance_profile,
     probability_of_improvement,
 )
+from logpi.runs.metrics import EVALUATED, RETURN, STEPS
 
 scores = st.lists(st.integers(-1000, 1000).map(lambda n: n / 7), min_size=2, max_size=30).map(
     np.array
@@ -145,6 +147,30 @@ def test_runs_are_listed(swept, capsys):
 def test_curves_of_a_sweep_are_drawn(swept, tmp_path):
     path = logpi.plot([swept.folder], tmp_path / "curves.png")
     assert path.stat().st_size > 10_000
+
+
+def lines_of(evaluated_at):
+    """The lines of a group whose runs were evaluated after these steps, and found them in them."""
+    from matplotlib.figure import Figure
+
+    tables = []
+    for at in evaluated_at:
+        steps = np.arange(0.0, 101.0)
+        evaluated = np.where(np.isin(steps, at), steps, np.nan)
+        tables.append({STEPS: steps, RETURN: steps, EVALUATED[0]: evaluated})
+    axes = Figure().subplots()
+    draw_curves(axes, [Curves("three", tables)], RETURN)
+    return axes.lines
+
+
+def test_evaluations_are_points_within_the_steps_that_all_runs_have():
+    """As many as the run with the fewest has. Control: runs that have none in common give none."""
+    _, points = lines_of([[10, 30, 50, 90], [20, 60, 80], [5, 10, 50, 80]])
+    np.testing.assert_allclose(points.get_xdata(), [20, 50, 80])
+    np.testing.assert_allclose(points.get_ydata(), [20, 50, 80])
+    _, none = lines_of([[10, 20], [60, 80]])
+    assert len(none.get_xdata()) == 0
+    assert len(lines_of([[10], []])) == 1
 
 
 @pytest.mark.xdist_group("sweep")

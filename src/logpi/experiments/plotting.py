@@ -43,7 +43,7 @@ def plot(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     axes.set(
         title=", ".join(names),
         xlabel="environment steps",
-        ylabel="return, mean of the last 100 episodes",
+        ylabel="return of the last 100 episodes; evaluated (points)",
     )
     axes.grid(alpha=0.3)
     axes.legend()
@@ -105,15 +105,18 @@ def _draw(axes: Any, curves: Curves, tag: str) -> None:
 
 
 def _draw_evaluations(axes: Any, curves: Curves, color: Any) -> None:
-    """The evaluations on the way as points, if every run of the group has some."""
+    """The evaluations on the way as points: as many as the run with the fewest has, over the steps
+    within which every run of the group was evaluated.
+    """
     evaluated = curves.column(EVALUATED[0])
     has_one = [~np.isnan(values) for values in evaluated]
-    if all(rows.any() for rows in has_one):
-        made = [table[STEPS][rows] for table, rows in zip(curves.tables, has_one, strict=True)]
-        found = [values[rows] for values, rows in zip(evaluated, has_one, strict=True)]
-        steps, returns = _on_common_steps(made, found)
-        marker = {"marker": "o", "markersize": 3, "linestyle": "--", "linewidth": 0.8}
-        axes.plot(steps, returns.mean(axis=0), color=color, alpha=0.7, **marker)
+    if not all(rows.any() for rows in has_one):
+        return
+    made = [table[STEPS][rows] for table, rows in zip(curves.tables, has_one, strict=True)]
+    found = [values[rows] for values, rows in zip(evaluated, has_one, strict=True)]
+    steps, returns = _on_common_steps(made, found, min(map(len, made)))
+    marker = {"marker": "o", "markersize": 4, "linestyle": "--", "linewidth": 0.8}
+    axes.plot(steps, returns.mean(axis=0), color=color, alpha=0.7, **marker)
 
 
 def _draw_interval(
@@ -139,16 +142,18 @@ def _table(run: RunFolder) -> Columns:
 
 
 def _on_common_steps(
-    made: Sequence[ndarray], values: Sequence[ndarray]
+    made: Sequence[ndarray], values: Sequence[ndarray], points: int = POINTS
 ) -> tuple[Float[ndarray, " step"], Float[ndarray, "run step"]]:
-    """Values of every run at steps that all of them have `made`; those of a single one as they
-    are.
+    """Values of every run at steps that all of them have `made`, if there are such; those of a
+    single run as they are.
     """
     if len(made) == 1:
         return made[0], values[0][None]
     first = max(steps[0] for steps in made)
     last = min(steps[-1] for steps in made)
-    steps = np.linspace(first, last, POINTS)
+    steps = np.linspace(first, last, points)
+    if first > last:
+        steps = steps[:0]
     columns = zip(made, values, strict=True)
     return steps, np.array([np.interp(steps, own, column) for own, column in columns])
 
