@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import tyro
 
+import logpi
 from logpi.commands.artifacts import Export, Report, Video
 from logpi.commands.checking import Check, Derive, Doctor
 from logpi.commands.demonstrations import Imitate, Record
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without π or ∇
     try:
+        if command == ["--version"]:
+            print(f"logpi {logpi.__version__}")
+            return 0
         asked = COMMANDS.get(command[0]) if command else None
         if isinstance(asked, type) and issubclass(asked, Training):
             kind, start = training_command(asked, command[1:])

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,13 @@ import pytest
 
 from logpi.cli import main
 
-LOGPI = [sys.executable, "-c", "import sys; from logpi.cli import main; sys.exit(main())"]
+LOGPI = [sys.executable, "-m", "logpi"]
 README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"logpi {metadata.version('logpi')}\n"
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ FOLDERS = [
     "testing",
     "commands",
     "cli",
+    "__main__",
 ]
 
 
