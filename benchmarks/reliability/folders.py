@@ -60,8 +60,8 @@ VALUES: list[Any] = [
     {"kind": "Box", "low": 0, "high": 1, "shape": [10**5, 10**5], "dtype": "float32"},
     {"kind": "Box", "low": "x", "high": {}, "shape": "ab", "dtype": "object"},
 ]
-# How a folder is opened without being run, and which of its policies that gives.
-LOADED = {"load": "latest", "best": "best"}
+# How a folder is opened without being run.
+LOADED = ("load", "best")
 Change = Callable[[Path, np.random.Generator], None]
 
 
@@ -257,7 +257,8 @@ def serve() -> None:
         try:
             with contextlib.redirect_stderr(error), contextlib.redirect_stdout(out):
                 if task["how"] in LOADED:
-                    policy = logpi.load(task["folder"], which=LOADED[task["how"]])
+                    which = "best" if task["how"] == "best" else "latest"
+                    policy = logpi.load(task["folder"], which=which)
                     named = jax.tree_util.tree_leaves_with_path(policy)
                     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in named}
                     kind = "a policy"

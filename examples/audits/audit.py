@@ -3,6 +3,8 @@ examples/audits/audit.py`.
 
     python -m venv audits && . audits/bin/activate
     pip install torch==2.13.0 stable-baselines3==2.9.2 torchrl==0.14.1 rlax==0.1.9 '.[torch]'
+    pip install --no-deps verl==0.9.1
+    pip install ray tensordict omegaconf transformers codetiming hydra-core
 
 A bias that authors take on knowingly, for less variance or by convention, is called deliberate.
 """
@@ -16,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import formulas
 import libraries
 import rlax_losses
+import verl_losses
 
 import logpi
 
@@ -59,7 +62,8 @@ def row(name: str, package: str | None, estimator, options: dict) -> str:
     scale = f", k = {report.scale_name}" if report.scale_name else ""
     match = f": {report.matches[0]}" if report.verdict == "other-target" else ""
     bias = f"{report.relative_bias:.2g}" if report.relative_bias > 1e-10 else "0"
-    causes = ", ".join(cause.name for cause in report.diagnosis[:3])
+    near = "near " if report.diagnosis and not report.diagnosis[0].is_exact else ""
+    causes = near + ", ".join(cause.name for cause in report.diagnosis)
     return (
         f"| {name} | {how} | {report.target} | {report.verdict}{match}{scale} | {bias} | {causes} |"
     )
@@ -70,7 +74,8 @@ def main() -> None:
         "| implementation | code | target | verdict | relative bias | likely cause "
         "|\n|---|---|---|---|---|---|"
     )
-    for audit in AUDITS:
+    verl = ((f"verl, {name}", "verl", *audit) for name, *audit in verl_losses.audits())
+    for audit in (*AUDITS, *verl):
         print(row(*audit), flush=True)
 
 

@@ -155,6 +155,29 @@ def rejected(log_prob, old_log_prob, reward, mask, group):
     return (kept * advantage)[:, None] * mask
 
 
+def surrogate(kind):
+    """Derivatives of surrogates by log π, for leave-one-out advantages."""
+
+    def weights(log_prob, old_log_prob, reward, mask, group):
+        advantage = advantages((reward * mask).sum(1), group, "leave-one-out", "none")[:, None]
+        logs = (log_prob - old_log_prob) * mask
+        ratio = np.exp(logs)
+        if kind == "gspo":
+            ratio = np.exp(logs.sum(1, keepdims=True) / mask.sum(1, keepdims=True))
+        stopped = np.where(advantage > 0, ratio > 1.2, ratio < 0.8)
+        if kind.startswith("dual"):
+            stopped |= (advantage < 0) & (ratio > 3)
+        if kind == "dual of all":
+            stopped |= advantage > 0
+        if kind == "cispo":
+            return np.clip(ratio, 0.8, 1.2) * advantage * mask
+        if kind == "higher":
+            stopped = np.where(advantage > 0, ratio > 1.28, ratio < 0.8)
+        return ~stopped * ratio * advantage * mask
+
+    return weights
+
+
 def generalised(decay, through):
     """Advantages in a rollout; `through`: the time limit is bootstrapped."""
 
@@ -187,6 +210,11 @@ CONTINUING = {"layout": "rollout", "target": "conventional-continuing"}
 CASES = {
     "padding": (padded_value, {}, {"value-from-padding"}),
     "rejected": (rejected, {"target": "undiscounted"}, {"rejected-samples"}),
+    "gspo": (surrogate("gspo"), {"target": "undiscounted"}, {"gspo-ratio"}),
+    "cispo": (surrogate("cispo"), {"target": "undiscounted"}, {"truncated-is"}),
+    "dual clip": (surrogate("dual"), {"target": "undiscounted"}, {"ppo-clip"}),
+    "dual clip of all": (surrogate("dual of all"), {"target": "undiscounted"}, {"dual-clip-wrong"}),
+    "higher clip": (surrogate("higher"), {"target": "undiscounted"}, {"ppo-clip"}),
     "termination": (generalised(1.0, False), CONTINUING, {"trunc-as-terminal"}),
     "both": (generalised(0.95, False), CONTINUING, {"trunc-as-terminal", "gae-lambda"}),
     "lambda": (generalised(0.95, True), CONTINUING, {"gae-lambda"}),

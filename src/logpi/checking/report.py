@@ -76,7 +76,7 @@ def how_far(cause: Cause) -> str:
     if cause.distance is None:
         return ""
     if not cause.is_exact:
-        return f" (leaves {cause.distance:.1%})"
+        return f" (leaves {100 * cause.distance:.2g} %)"
     if cause.alone is not None and cause.alone < EXACT:
         return " (only a factor by itself)"
     if cause.alone is not None:

@@ -10,6 +10,8 @@ import numpy as np
 from logpi.checking.fitting import Size, fit
 from logpi.checking.measuring import Measurement
 
+# A factor of groups.
+ALONE = "1, and 0 for an episode that is alone in its group"
 VerdictName: TypeAlias = Literal["exact", "scaled", "other-target", "biased", "zero", "reversed"]
 # Relative: rounding leaves 1e-15 to 1e-12 in double precision, 1e-7 in single.
 TOLERANCE = 1e-9
@@ -134,6 +136,7 @@ def _formulas(size: Size, discount: float) -> dict[str, float]:
         "G/(G-1)": _quotient(g, g - 1),
         "1/T": _quotient(1, t),
         "T": t or math.inf,
+        ALONE: float(g > 1),
         "N T": n * t or math.inf,
         "1/(N T)": _quotient(1, n * t),
     }

@@ -1,6 +1,7 @@
 """What stands in place of R_t: returns, advantages, and the known ways to get them wrong."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TypeAlias
 
 import numpy as np
@@ -283,6 +284,28 @@ def advantage_whitened_over_batch(batches: Batches) -> Weight:
 )
 def advantage_whitened_over_batch_by_sample(batches: Batches) -> Weight:
     return whitened(batches, batches.advantage, Batches.over_batch, ddof=1)
+
+
+def _whitened_inside(of: Callable[[Batches], Weight]) -> Compute:
+    """With what keeps the division from 0 inside of the root, as verl and TRL have it."""
+
+    def weight(batches: Batches) -> Weight:
+        return whitened(batches, of(batches), Batches.over_batch, ddof=1, inside=True)
+
+    return weight
+
+
+for _name, _of, _needs in (
+    ("returns", attrgetter("returns"), REWARD),
+    ("advantages", attrgetter("advantage"), CRITIC),
+):
+    ADVANTAGES.mistake(
+        "whiten-batch",
+        f"{_name} are shifted and scaled over the batch {SAMPLE_DEVIATION} (deliberate in most"
+        " libraries; a bias of order 1/N)",
+        LEAVE_OUT,
+        _needs,
+    )(_whitened_inside(_of))
 
 
 @ADVANTAGES.mistake(

@@ -156,10 +156,15 @@ Mean: TypeAlias = Callable[[Batches, ndarray], ndarray]
 
 
 def whitened(
-    batches: Batches, x: ndarray, mean: Mean, centred: bool = True, ddof: int = 0
+    batches: Batches,
+    x: ndarray,
+    mean: Mean,
+    centred: bool = True,
+    ddof: int = 0,
+    inside: bool = False,
 ) -> ndarray:
-    """(x - mean) / (deviation + 1e-8), both taken over the same sample; `ddof` as in NumPy's
-    std.
+    """(x - mean) / (deviation + 1e-8), both taken over the same sample, or `inside` of the root,
+    √(variance + 1e-8); `ddof` as in NumPy's std.
     """
     x = x * np.ones_like(batches.mask)
     middle = mean(batches, x)
@@ -168,6 +173,8 @@ def whitened(
         size = sample_size(batches, mean)
         variance = variance * size / (size - 1)
     shifted = x - middle if centred else x
+    if inside:
+        return shifted / np.sqrt(variance + 1e-8)
     return shifted / (np.sqrt(variance) + 1e-8)
 
 

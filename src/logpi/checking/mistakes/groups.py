@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.mistakes.advantages import LEAVE_OUT
-from logpi.checking.mistakes.batches import Batches
+from logpi.checking.mistakes.batches import Batches, whitened
 from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
@@ -77,12 +77,20 @@ class Deviation(NamedTuple):
         return "standard deviation (ddof = 0)"
 
 
-def less_mean(sample: Sample) -> Compute:
-    """s_i - mean(s), own return included."""
+def less_mean(sample: Sample, by_length: bool = False, keeps_single: bool = False) -> Compute:
+    """s_i - mean(s), own return included, with lengths for weights or without; of a single episode
+    0, or s.
+    """
 
     def advantage(batches: Batches) -> ndarray:
         whole = batches.whole
-        return (whole - sample.sum(batches, whole) / sample.size(batches)) * batches.mask
+        weight = np.ones_like(whole)
+        if by_length:
+            weight = batches.length + 0.0
+        mean = sample.sum(batches, weight * whole) / sample.sum(batches, weight)
+        if keeps_single:
+            mean = np.where(sample.size(batches) > 1, mean, 0.0)
+        return (whole - mean) * batches.mask
 
     return advantage
 
@@ -109,6 +117,19 @@ def divided(advantage: Compute, deviation: Deviation, sample: Sample) -> Compute
     return scaled
 
 
+def divided_unless_single(deviation: Deviation, sample: Sample) -> Compute:
+    """(s_i - mean(s)) over a deviation; of a single episode s, whose mean is taken for 0 and whose
+    deviation for 1.
+    """
+    several = divided(less_mean(sample), deviation, sample)
+
+    def scaled(batches: Batches) -> ndarray:
+        single = batches.whole * batches.mask / (1.0 + deviation.epsilon)
+        return np.where(sample.size(batches) > 1, several(batches), single)
+
+    return scaled
+
+
 def _own_mean(sample: Sample) -> Mistake:
     said = f"the baseline is the mean return of {sample.name}, own sample included"
     return Mistake("own-sample-baseline", said, LEAVE_OUT)
@@ -129,19 +150,6 @@ def _division(sample: Sample, deviation: Deviation) -> Mistake:
         NO_DIVISION,
         f"whole returns are divided by their deviation {harm}",
     )
-
-
-@GROUPS.mistake(
-    "own-sample-baseline",
-    "the baseline is the mean return of the prompt's group with lengths for weights (OPO), own"
-    " sample included",
-    LEAVE_OUT,
-    needs=GROUP.needs,
-    whole=True,
-)
-def less_mean_by_length(batches: Batches) -> ndarray:
-    weighted = GROUP.sum(batches, batches.length * batches.whole)
-    return (batches.whole - weighted / GROUP.sum(batches, batches.length)) * batches.mask
 
 
 @GROUPS.mistake(
@@ -179,6 +187,12 @@ DEVIATIONS = [
     for ddof, epsilon, inside in product((1, 0), (1e-8, 1e-6, 1e-5, 1e-4), (False, True))
 ]
 
+for _epsilon in (1e-8, 1e-6, 1e-5, 1e-4):
+    _deviation = Deviation(1, _epsilon, inside=False)
+    GROUPS.form((_division(GROUP, _deviation),), GROUP.needs, whole=True)(
+        divided_unless_single(_deviation, GROUP)
+    )
+
 for _sample in (GROUP, BATCH):
     _mean = less_mean(_sample)
     _others = less_others(_sample, keeps_single=True)
@@ -186,6 +200,9 @@ for _sample in (GROUP, BATCH):
     GROUPS.form((), _sample.needs, whole=True)(_others)
     GROUPS.form((_single(_sample),), _sample.needs, whole=True)(_others_or_none)
     GROUPS.form((_own_mean(_sample),), _sample.needs, whole=True)(_mean)
+    GROUPS.form((_own_mean(_sample),), _sample.needs, whole=True)(
+        less_mean(_sample, keeps_single=True)
+    )
     for _deviation in DEVIATIONS:
         _divided = _division(_sample, _deviation)
         # GRPO: the own mean is a part of what is meant by it
@@ -193,3 +210,27 @@ for _sample in (GROUP, BATCH):
             GROUPS.form((_divided,), _sample.needs, whole=True)(
                 divided(_centred, _deviation, _sample)
             )
+
+BY_LENGTH = Mistake(
+    "own-sample-baseline",
+    "the baseline is the mean return of the prompt's group with lengths for weights (OPO), own"
+    " sample included",
+    LEAVE_OUT,
+)
+for _keeps_single in (False, True):
+    GROUPS.form((BY_LENGTH,), GROUP.needs, whole=True)(less_mean(GROUP, True, _keeps_single))
+
+
+WHITENED = Mistake(
+    "whiten-batch",
+    "advantages are shifted and scaled over the tokens of the batch (deliberate; a bias of order"
+    " 1/N)",
+    NO_DIVISION,
+)
+
+
+@GROUPS.form((_own_mean(GROUP), WHITENED), GROUP.needs, whole=True)
+def less_mean_of_group_whitened(batches: Batches) -> ndarray:
+    """REINFORCE++ with a baseline of the group."""
+    centred = less_mean(GROUP, keeps_single=True)(batches)
+    return whitened(batches, centred, Batches.over_batch, ddof=1, inside=True)

@@ -72,6 +72,33 @@ for _low, _high in ((0.1, 0.1), (0.2, 0.2), (0.25, 0.25), (0.3, 0.3), (0.2, 0.28
     )(_clipped(_low, _high))
 
 
+DUAL = 3.0
+
+
+@RATIOS.mistake(
+    "ppo-clip",
+    f"clipped ratios with ε = 0.2, and those of negative advantages cut at {DUAL:g} (dual clip;"
+    " deliberate): right on the first step after sampling only",
+    PRODUCT,
+    vague="clipped ratios (deliberate): right on the first step after sampling only",
+)
+def dual_clip(batches: Batches, advantage: ndarray) -> ndarray:
+    """max(min(ρ A, clip(ρ) A), c A) for A < 0 (Ye et al. 2020)."""
+    free = not_stopped(batches.ratio, advantage, 0.2, 0.2)
+    cut = (advantage < 0) & (batches.ratio > DUAL)
+    return advantage * batches.ratio * (free & ~cut)
+
+
+@RATIOS.mistake(
+    "dual-clip-wrong",
+    f"the lower limit c A of the dual clip, c = {DUAL:g}, holds for positive advantages too: these"
+    " have no gradient",
+    "apply the dual clip where the advantage is negative",
+)
+def dual_clip_of_all(batches: Batches, advantage: ndarray) -> ndarray:
+    return np.where(advantage < 0, dual_clip(batches, advantage), 0.0)
+
+
 def geometric_mean(batches: Batches) -> ndarray:
     """(Π_t ρ_t)^{1/T} of each episode."""
     return batches.ratio_of_episode ** (1 / batches.length)
@@ -91,25 +118,32 @@ def geometric_ratio_by_length(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage * geometric_mean(batches) / batches.length
 
 
-def _clipped_geometric(low: float, high: float) -> Apply:
-    """Derivative of GSPO's clipped surrogate, shared by length."""
+def _clipped_geometric(low: float, high: float, shared: bool) -> Apply:
+    """Derivative of GSPO's clipped surrogate, shared by length or not."""
 
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
         ratio = geometric_mean(batches)
         free = not_stopped(ratio, advantage, low, high)
-        return advantage * ratio * free / batches.length
+        if shared:
+            ratio = ratio / batches.length
+        return advantage * ratio * free
 
     return apply
 
 
-for _low, _high in ((3e-4, 4e-4), (0.2, 0.2)):
+for _low, _high, _shared in (
+    (3e-4, 4e-4, True),
+    (0.2, 0.2, True),
+    (3e-4, 4e-4, False),
+    (0.2, 0.2, False),
+):
     RATIOS.mistake(
         "gspo-ratio",
         f"the geometric mean of the ratios, clipped with ε = {_low:g} below and {_high:g} above"
         " (GSPO; deliberate)",
         PRODUCT,
         vague="the geometric mean of the ratios, clipped (GSPO; deliberate)",
-    )(_clipped_geometric(_low, _high))
+    )(_clipped_geometric(_low, _high, _shared))
 
 
 def _truncated_product(limit: float) -> Apply:
@@ -141,6 +175,23 @@ for _limit in (1.0, 1.5, 2.0):  # no ratio of a probe's step is larger
         PRODUCT,
         vague="the ratio of the step is cut (deliberate: less variance)",
     )(_truncated_step(_limit))
+
+
+def _clipped_as_data(low: float, high: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        return advantage * np.clip(batches.ratio, 1 - low, 1 + high)
+
+    return apply
+
+
+for _low, _high in ((0.2, 0.2), (0.2, 0.28)):
+    RATIOS.mistake(
+        "truncated-is",
+        f"the ratio of the step is clipped to [{1 - _low:g}, {1 + _high:g}] and is data (CISPO;"
+        " deliberate: less variance)",
+        PRODUCT,
+        vague="the ratio of the step is clipped and is data (CISPO; deliberate: less variance)",
+    )(_clipped_as_data(_low, _high))
 
 
 def _v_trace(limit: float) -> Apply:

@@ -9,9 +9,14 @@ from numpy import ndarray
 
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.forms import Cause
-from logpi.checking.verdict import Judgement
+from logpi.checking.verdict import ALONE, Judgement
 
 _BY_SCALE = {
+    ALONE: (
+        "group-of-one",
+        "an episode that is alone in its group has the weight 0: nothing is learned from it",
+        "sample at least two, or give it its own return",
+    ),
     "1/N": (
         "broadcast-NxN",
         "divided by N once too often",
