@@ -418,6 +418,7 @@ def plain(log_prob, reward, mask):
         (plain, {"micro_batches": 2, "layout": "rollout"}, "layout 'batch'"),
         (plain, {"accumulate": "max"}, "mean or sum"),
         (plain, {"state": True}, "--state needs an object"),
+        (plain, {"mdp": "stay-or-leave"}, "mdp must be a logpi.FiniteMDP"),
     ],
 )
 def test_what_cannot_be_called_so_is_told(estimator, options, said, unchecked):

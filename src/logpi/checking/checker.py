@@ -78,6 +78,8 @@ def check(
     _require_one_of("accumulate", get_args(Accumulation), accumulate)
     is_count = is_whole(micro_batches) and micro_batches >= 1
     require(is_count, "micro_batches", "a whole number >= 1", micro_batches)
+    is_process = mdp is None or isinstance(mdp, FiniteMDP)
+    require(is_process, "mdp", "a logpi.FiniteMDP", mdp)
     own_objective = make_objective(target, objective, k)
     _require_episodes(layout, sampler, own_objective, micro_batches)
 

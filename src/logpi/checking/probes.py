@@ -203,6 +203,7 @@ def _own(process: FiniteMDP | None, discount: float) -> tuple[Probe, ...]:
     """
     if process is None:
         return ()
+    trajectories = len(enumerate_trajectories(process).environment)
     count = process.states
     times = process.horizon + 1
     transition = np.zeros((times * count, process.actions, times * count))
@@ -228,7 +229,6 @@ def _own(process: FiniteMDP | None, discount: float) -> tuple[Probe, ...]:
     )
     step = np.repeat(np.arange(times), count).tolist()
     probe = _probe(np.random.default_rng(SEED), "own", mdp, step, batch_of(1))
-    trajectories = len(enumerate_trajectories(mdp).environment)
     if trajectories**2 > MOST_BATCHES:
         return (probe,)
     return probe, replace(probe, designs=batch_of(2))
