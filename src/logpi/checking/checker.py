@@ -65,19 +65,12 @@ def check(
     """
     if objective is not None and target == "discounted":
         target = "objective"
-    require(target in TARGETS, "target", " or ".join(TARGETS), target)
-    in_range = is_real(discount) and 0 <= discount <= 1
-    require(in_range, "discount", "a number in [0, 1]", discount)
     coefficients = Coefficients(entropy_coefficient, kl_coefficient)
-    for name, coefficient in coefficients._asdict().items():
-        is_number = is_real(coefficient) and abs(coefficient) < float("inf")
-        require(is_number, f"{name}_coefficient", "a number", coefficient)
+    _require_one_of("target", tuple(TARGETS), target)
     _require_one_of("layout", get_args(Layout), layout)
-    if framework is not None:
-        _require_one_of("framework", get_args(FrameworkName), framework)
+    _require_one_of("framework", (None, *get_args(FrameworkName)), framework)
     _require_one_of("accumulate", get_args(Accumulation), accumulate)
-    is_count = is_whole(micro_batches) and micro_batches >= 1
-    require(is_count, "micro_batches", "a whole number >= 1", micro_batches)
+    _require_numbers(discount, coefficients, micro_batches)
     is_process = mdp is None or isinstance(mdp, FiniteMDP)
     require(is_process, "mdp", "a logpi.FiniteMDP", mdp)
     own_objective = make_objective(target, objective, k)
@@ -140,8 +133,19 @@ def _find_advantages(
     return Advantages(given, framework, requested_names(own, NAMES))
 
 
-def _require_one_of(name: str, known: tuple[str, ...], value: object) -> None:
-    require(value in known, name, " or ".join(known), value)
+def _require_one_of(name: str, known: tuple[str | None, ...], value: object) -> None:
+    words = " or ".join(each for each in known if each is not None)
+    require(value in known, name, words, value)
+
+
+def _require_numbers(discount: float, coefficients: Coefficients, micro_batches: int) -> None:
+    in_range = is_real(discount) and 0 <= discount <= 1
+    require(in_range, "discount", "a number in [0, 1]", discount)
+    for name, coefficient in coefficients._asdict().items():
+        is_number = is_real(coefficient) and abs(coefficient) < float("inf")
+        require(is_number, f"{name}_coefficient", "a number", coefficient)
+    is_count = is_whole(micro_batches) and micro_batches >= 1
+    require(is_count, "micro_batches", "a whole number >= 1", micro_batches)
 
 
 def _require_episodes(

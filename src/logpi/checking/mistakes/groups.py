@@ -18,6 +18,8 @@ from logpi.checking.mistakes.forms import Factor, Mistake
 Compute: TypeAlias = Callable[[Batches], ndarray]
 GROUPS: Factor[Compute] = Factor()
 
+# What people add so that no division is by 0.
+EPSILONS = (1e-8, 1e-6, 1e-5, 1e-4)
 NO_DIVISION = "leave out the division: Dr. GRPO, RLOO"
 
 
@@ -184,10 +186,10 @@ def less_plain_mean(batches: Batches, sample: Sample) -> ndarray:
 
 DEVIATIONS = [
     Deviation(ddof, epsilon, inside)
-    for ddof, epsilon, inside in product((1, 0), (1e-8, 1e-6, 1e-5, 1e-4), (False, True))
+    for ddof, epsilon, inside in product((1, 0), EPSILONS, (False, True))
 ]
 
-for _epsilon in (1e-8, 1e-6, 1e-5, 1e-4):
+for _epsilon in EPSILONS:
     _deviation = Deviation(1, _epsilon, inside=False)
     GROUPS.form((_division(GROUP, _deviation),), GROUP.needs, whole=True)(
         divided_unless_single(_deviation, GROUP)

@@ -15,6 +15,7 @@ Apply: TypeAlias = Callable[[Batches, ndarray], ndarray]
 RATIOS: Factor[Apply] = Factor()
 
 PRODUCT = "multiply by the product of the ratios up to the reward (per decision)"
+CLIPPED = "clipped ratios (deliberate): right on the first step after sampling only"
 MINIMUM = "min(ρ A, clip(ρ) A)"
 
 
@@ -68,7 +69,7 @@ for _low, _high in ((0.1, 0.1), (0.2, 0.2), (0.25, 0.25), (0.3, 0.3), (0.2, 0.28
         "ppo-clip",
         f"clipped ratios with {_limits} (deliberate): right on the first step after sampling only",
         PRODUCT,
-        vague="clipped ratios (deliberate): right on the first step after sampling only",
+        vague=CLIPPED,
     )(_clipped(_low, _high))
 
 
@@ -80,7 +81,7 @@ DUAL = 3.0
     f"clipped ratios with ε = 0.2, and those of negative advantages cut at {DUAL:g} (dual clip;"
     " deliberate): right on the first step after sampling only",
     PRODUCT,
-    vague="clipped ratios (deliberate): right on the first step after sampling only",
+    vague=CLIPPED,
 )
 def dual_clip(batches: Batches, advantage: ndarray) -> ndarray:
     """max(min(ρ A, clip(ρ) A), c A) for A < 0 (Ye et al. 2020)."""
