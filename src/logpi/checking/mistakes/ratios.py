@@ -147,6 +147,15 @@ for _low, _high, _shared in (
     )(_clipped_geometric(_low, _high, _shared))
 
 
+def _declare_truncated(
+    words: str, limit: float, compute: Apply, needs: tuple[str, ...] = ()
+) -> None:
+    """A ratio that is cut; `words` have {} where the limit is said."""
+    why = " (deliberate: less variance)"
+    said = words.format(f" at {limit:g}") + why
+    RATIOS.mistake("truncated-is", said, PRODUCT, needs, vague=words.format("") + why)(compute)
+
+
 def _truncated_product(limit: float) -> Apply:
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
         return advantage * np.minimum(batches.ratio_of_episode, limit)
@@ -162,20 +171,10 @@ def _truncated_step(limit: float) -> Apply:
 
 
 for _limit in (1.0, 1.5, 2.0, 5.0):
-    RATIOS.mistake(
-        "truncated-is",
-        f"the product of ratios is cut at {_limit:g} (deliberate: less variance)",
-        PRODUCT,
-        vague="the product of ratios is cut (deliberate: less variance)",
-    )(_truncated_product(_limit))
+    _declare_truncated("the product of ratios is cut{}", _limit, _truncated_product(_limit))
 
 for _limit in (1.0, 1.5, 2.0):  # no ratio of a probe's step is larger
-    RATIOS.mistake(
-        "truncated-is",
-        f"the ratio of the step is cut at {_limit:g} (deliberate: less variance)",
-        PRODUCT,
-        vague="the ratio of the step is cut (deliberate: less variance)",
-    )(_truncated_step(_limit))
+    _declare_truncated("the ratio of the step is cut{}", _limit, _truncated_step(_limit))
 
 
 def _clipped_as_data(low: float, high: float) -> Apply:
@@ -216,12 +215,7 @@ def _v_trace(limit: float) -> Apply:
 
 
 for _limit in (1.0, 1.5, 2.0):
-    RATIOS.mistake(
-        "truncated-is",
-        f"V-trace: ratios from the step on, each cut at {_limit:g} (deliberate: less variance)",
-        PRODUCT,
-        vague="V-trace: ratios from the step on, each cut (deliberate: less variance)",
-    )(_v_trace(_limit))
+    _declare_truncated("V-trace: ratios from the step on, each cut{}", _limit, _v_trace(_limit))
 
 
 def _clipped_alone(epsilon: float) -> Apply:
@@ -311,19 +305,12 @@ def _corrected(limit: float, of_episode: bool) -> Apply:
 
 
 for _limit in (1.0, 2.0, 3.0, 5.0):
-    RATIOS.mistake(
-        "truncated-is",
-        f"old over sampling is cut at {_limit:g} for each step (deliberate: less variance)",
-        PRODUCT,
-        needs=BOTH,
-        vague="old over sampling is cut for each step (deliberate: less variance)",
-    )(_corrected(_limit, of_episode=False))
-    RATIOS.mistake(
-        "truncated-is",
-        f"the ratio of the step, and old over sampling of the episode cut at {_limit:g}"
-        " (deliberate: less variance)",
-        PRODUCT,
-        needs=BOTH,
-        vague="the ratio of the step, and old over sampling of the episode, cut (deliberate: less"
-        " variance)",
-    )(_corrected(_limit, of_episode=True))
+    _declare_truncated(
+        "old over sampling is cut{} for each step", _limit, _corrected(_limit, False), BOTH
+    )
+    _declare_truncated(
+        "the ratio of the step, and old over sampling of the episode cut{}",
+        _limit,
+        _corrected(_limit, True),
+        BOTH,
+    )
