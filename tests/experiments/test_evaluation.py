@@ -12,6 +12,7 @@ from logpi import A2C, LogpiError, Reinforce
 from logpi.cli import main
 from logpi.environments.registry import make_environment
 from logpi.runs.checkpoint import Counters
+from logpi.runs.evaluation import Evaluation
 from logpi.runs.evaluator import Evaluator
 from logpi.runs.metrics import EVALUATED, STEPS, read_metrics
 from logpi.runs.settings import Settings
@@ -189,6 +190,17 @@ def test_by_default_evaluations_take_a_twentieth():
     assert not evaluator.is_due(long, 99_999)
     assert evaluator.is_due(long, 100_000)
     assert not evaluator.is_due(Counters(), 50_000)
+
+
+def test_evaluations_that_take_longer_than_training_are_paid_for():
+    """The most probable actions may keep an episode up for longer than the policy that is sampled:
+    what an evaluation took is taken from the next ones."""
+    evaluator = evaluator_of(steps=100_000)
+    counters = Counters(steps=5000, recent=[[20.0, 20.0, 100.0]])
+    evaluator.count(Evaluation(np.full(10, 100.0), np.full(10, 100)), counters)
+    assert counters.evaluated_steps == 1000
+    assert not evaluator.is_due(counters, 23_999)
+    assert evaluator.is_due(counters, 24_000)
 
 
 @pytest.mark.parametrize(

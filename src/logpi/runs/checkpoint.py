@@ -37,8 +37,8 @@ class Counters:
     batches, `faults` counts those of environments after which it went on, `lost` the workers that
     others have replaced. `row_at` is the step of the last row of metrics, `row_sums` holds [sum,
     count] of each metric since then. `evaluated_at` is the step of the last evaluation on the way,
-    `best` the lower end of the interval and the step of the best of them, `has_reached` whether the
-    run has reached the return at which it stops.
+    `evaluated_steps` what all of them took, `best` the lower end of the interval and the step of
+    the best of them, `has_reached` whether the run has reached the return at which it stops.
     """
 
     steps: int = 0
@@ -51,6 +51,7 @@ class Counters:
     row_at: int = 0
     row_sums: dict[str, list[float]] = field(default_factory=dict)
     evaluated_at: int = 0
+    evaluated_steps: int = 0
     best: list[float] = field(default_factory=list)
     has_reached: bool = False
 
@@ -145,8 +146,8 @@ def _read_counters(archive: zipfile.ZipFile) -> Counters:
     fields = json.loads(array.tobytes())
     if not isinstance(fields, dict) or fields.keys() != asdict(Counters()).keys():
         raise DamagedCheckpoint("its counters have other names")
-    names = ("steps", "episodes", "updates", "faults", "lost", "row_at", "evaluated_at")
-    counts = [fields[name] for name in names]
+    names = ("steps", "episodes", "updates", "faults", "lost", "row_at")
+    counts = [fields[name] for name in (*names, "evaluated_at", "evaluated_steps")]
     valid = all(is_whole(count) and 0 <= count < 2**63 for count in counts)
     valid &= fields["has_reached"] in (True, False)
     best = fields["best"]

@@ -10,7 +10,7 @@ from logpi.sampling.seam import Sampler
 
 PER_RUN = 20
 EPISODES = 10
-# By default an evaluation waits until its episodes are this share of the steps since the last one.
+# By default an evaluation waits until the steps of all of them are this share of those of the run.
 SHARE = 0.05
 
 
@@ -57,7 +57,8 @@ class Evaluator:
         if self._every is not None or self._stop_at is not None:
             return True
         _, length = counters.recent_means()
-        return bool(EPISODES * length <= SHARE * (steps - counters.evaluated_at))  # NaN: False
+        left = SHARE * steps - counters.evaluated_steps
+        return bool(EPISODES * length <= left)  # NaN: False
 
     def evaluate(self, policy: Policy) -> Evaluation:
         """Fresh episodes with the most probable actions, always the same."""
@@ -67,6 +68,7 @@ class Evaluator:
         """Count an evaluation after the steps of `counters`; whether it is the best so far."""
         low, _ = evaluation.interval
         counters.evaluated_at = counters.steps
+        counters.evaluated_steps += int(evaluation.lengths.sum())
         counters.has_reached = self._stop_at is not None and low >= self._stop_at
         is_best = not counters.best or low > counters.best[0]
         if is_best:
