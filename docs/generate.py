@@ -98,9 +98,6 @@ without bias can have more. Written by `python docs/generate.py`.
 
 
 NOT_REACHED = {
-    "logp-not-summed": "the actions of the probes have one dimension",
-    "tanh-logdet": "continuous actions: no enumeration",
-    "rsample-in-score": "continuous actions: no enumeration",
     "dropout-batchnorm": "the policy of the probes is a table",
     "hidden-state": "the policy of the probes has no memory",
     "frame-stack-leak": "the policy of the probes has no memory",

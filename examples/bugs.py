@@ -332,6 +332,41 @@ BUGS += [
 ]
 
 
+# Continuous actions
+
+
+def density(mean, log_std, action):
+    return torch.distributions.Normal(mean, log_std.exp()).log_prob(action)
+
+
+@bug("logp-of-executed", actions="gaussian")
+def executed_is_scored(mean, log_std, action, reward):
+    return -(density(mean, log_std, action).sum(-1) * reward).mean()
+
+
+@bug("logp-not-summed", actions="gaussian")
+def mean_over_dimensions(mean, log_std, raw_action, reward):
+    return -(density(mean, log_std, raw_action).mean(-1) * reward).mean()
+
+
+@bug("tanh-logdet", actions="tanh-gaussian")
+def ratio_without_log_determinant(mean, log_std, raw_action, reward, old_log_prob):
+    ratio = (density(mean, log_std, raw_action).sum(-1) - old_log_prob).exp()
+    return -(ratio * reward).mean()
+
+
+@bug("rsample-in-score", actions="gaussian")
+def action_has_a_gradient(mean, log_std, raw_action, reward):
+    noise = ((raw_action - mean) / log_std.exp()).detach()
+    reparametrised = mean + log_std.exp() * noise
+    return -(density(mean, log_std, reparametrised).sum(-1) * reward).mean()
+
+
+@bug("entropy-of-gaussian", actions="tanh-gaussian", target="entropy-regularised")
+def entropy_before_tanh(log_prob, log_std, reward, entropy_coefficient=0.01):
+    return -(log_prob * reward).mean() - entropy_coefficient * log_std.sum(-1).mean()
+
+
 @bug("double-softmax")
 def double_softmax(logits, action, reward, discount, step, mask):
     probability = torch.softmax(logits, -1)

@@ -1,10 +1,14 @@
 """`logpi.check`: the exact expectation and variance of an estimator, against the exact gradient."""
 
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from logpi.checking.composing import GIVEN, Accumulation, Calling, from_state, given_name
+from logpi.checking.continuous.check import check_gaussian
+from logpi.checking.continuous.process import GAUSSIAN_NAMES, GaussianActions
 from logpi.checking.expectation import Critic
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
 from logpi.checking.measuring import Advantages, Trial
@@ -19,6 +23,8 @@ from logpi.core.errors import LogpiError
 from logpi.core.user_files import name_of
 from logpi.estimators.contract import NAMES, Estimator, Layout, as_estimator, requested_names
 from logpi.theory.mdp import FiniteMDP
+
+Actions: TypeAlias = Literal["discrete"] | GaussianActions
 
 
 def check(
@@ -40,6 +46,7 @@ def check(
     accumulate: Accumulation = "mean",
     state: bool = False,
     mdp: FiniteMDP | None = None,
+    actions: Actions = "discrete",
 ) -> CheckReport:
     """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient
     of `target`.
@@ -58,7 +65,9 @@ def check(
     gradient. The loss is called on `micro_batches` parts, whose gradients `accumulate` to their
     mean or sum. With `state` the estimator is an object that changes from batch to batch: each
     batch is evaluated from the state that it has after three. `mdp` is a process beside the probes,
-    with this `discount`.
+    with this `discount`. With `actions` "gaussian" or "tanh-gaussian" the probes are one step with
+    a continuous action (`logpi.checking.continuous.process.GAUSSIAN_NAMES`), clipped to [-1, 1] or
+    squashed by tanh, and expectations are integrals by quadrature.
 
     **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an
     unknown name, a wrong return type, no gradient, NaN, randomness, changed inputs, an exception.
@@ -70,11 +79,27 @@ def check(
     _require_one_of("layout", get_args(Layout), layout)
     _require_one_of("framework", (None, *get_args(FrameworkName)), framework)
     _require_one_of("accumulate", get_args(Accumulation), accumulate)
+    _require_one_of("actions", ("discrete", *get_args(GaussianActions)), actions)
     _require_numbers(discount, coefficients, micro_batches)
     is_process = mdp is None or isinstance(mdp, FiniteMDP)
     require(is_process, "mdp", "a logpi.FiniteMDP", mdp)
     own_objective = make_objective(target, objective, k)
     _require_episodes(layout, sampler, own_objective, micro_batches)
+    if actions != "discrete":
+        beside = {
+            "layout": layout != "batch",
+            "sampler": sampler is not None,
+            "objective": own_objective is not None,
+            "advantage": advantage is not None,
+            "micro_batches": micro_batches > 1,
+            "state": state,
+            "mdp": mdp is not None,
+            "exact_critic": exact_critic,
+        }
+        _refuse_beside(actions, beside)
+        return check_gaussian(
+            estimator, actions, target, discount, maximize, entropy_coefficient, framework
+        )
 
     kind = framework or find_framework(as_estimator(estimator, layout))
     calling = Calling(layout, micro_batches, accumulate)
@@ -82,6 +107,7 @@ def check(
     if state:
         going_on, estimator = from_state(estimator)
     called = calling.of(estimator)
+    _require_discrete(called)
     advantages = _find_advantages(called, advantage, layout)
     known = dict(NAMES)
     if advantages is not None:
@@ -131,6 +157,32 @@ def _find_advantages(
     own = as_estimator(advantage, layout)
     framework = make_framework(find_framework(own), own)
     return Advantages(given, framework, requested_names(own, NAMES))
+
+
+def _refuse_beside(actions: Actions, options: Mapping[str, bool]) -> None:
+    """Options that are about steps or discrete actions have no meaning for one Gaussian action.
+
+    **Raises:** `LogpiError` that names the first that is given.
+    """
+    for name, is_given in options.items():
+        if is_given:
+            raise LogpiError(f"{name} has no meaning for one {actions} action: leave it out")
+
+
+def _require_discrete(estimator: Estimator) -> None:
+    """What only a continuous action has is not asked for.
+
+    **Raises:** `LogpiError` that says how to get it.
+    """
+    asked: Sequence[str] = ()
+    with contextlib.suppress(TypeError, ValueError):  # what has no signature is refused later
+        asked = [*inspect.signature(estimator).parameters]
+    for name in asked:
+        if name in GAUSSIAN_NAMES and name not in NAMES:
+            raise LogpiError(
+                f"{name_of(estimator)} asks for {name!r}, which continuous actions have:"
+                " use --actions gaussian or --actions tanh-gaussian"
+            )
 
 
 def _require_one_of(name: str, known: tuple[str | None, ...], value: object) -> None:

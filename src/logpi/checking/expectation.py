@@ -156,7 +156,7 @@ def moments(
         with np.errstate(all="ignore"):
             answer = framework.evaluate(request)
             if not answer.finite:
-                raise NotFinite(situation, request, answer)
+                raise NotFinite(situation.name, request, answer)
             gradient = ascent(situation, case, answer)
             mean += np.tensordot(case.probability, gradient, axes=1)
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
@@ -169,7 +169,7 @@ def moments(
 class NotFinite(LogpiError):
     """The loss or the gradient of some batch is NaN or infinite."""
 
-    def __init__(self, situation: Situation, request: Request, answer: Answer):
+    def __init__(self, probe: str, request: Request, answer: Answer):
         bad = int(np.argmin(answer.finite_batches))
         shown = {
             n: np.round(request.constant[n][bad], 3).tolist()
@@ -177,7 +177,7 @@ class NotFinite(LogpiError):
             if n in request.constant
         }
         given = "".join(f", {name} {value}" for name, value in shown.items())
-        super().__init__(f"the loss or its gradient is not finite on probe {situation.name}{given}")
+        super().__init__(f"the loss or its gradient is not finite on probe {probe}{given}")
 
 
 def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> Request:

@@ -51,6 +51,11 @@ class Measurement:
             steps = 0
         return len(starts), steps, len(starts) // len(set(starts))
 
+    @property
+    def discount(self) -> float:
+        """γ of its process."""
+        return self.situation.probe.mdp.discount
+
 
 class Measured(NamedTuple):
     """All situations, the episodes that a batch must have at least, and what was noticed."""
@@ -261,8 +266,7 @@ class Trial:
             framework.output(request, index)
 
     def require_function(self, probes: Probes) -> None:
-        """Refuse what is no function: the same batch must give the same answer, also when another
-        has been seen in between.
+        """Refuse what is no function.
 
         **Raises:** `LogpiError` for an estimator that is random or keeps a state, and for a sampler
         that is random.
@@ -270,18 +274,7 @@ class Trial:
         probe = _in_batches(probes.short, self.least_episodes)
         situation = Situation(probe, self.layout, self.law(probe))
         cases = all_cases(situation, situation.columns())
-        request = self.request(situation, cases[-1])
-        again = request.some([0, request.count - 1] * 4)
-        with np.errstate(all="ignore"):
-            outputs = np.stack([self.framework.output(again, i) for i in range(again.count)])
-            answer = self.framework.evaluate(again)
-        parts = (outputs, answer.loss, answer.weights, *answer.cotangents.values())
-        if not all(_repeats(part) for part in parts if part is not None):
-            raise LogpiError(
-                "two calls with the same batch gave different results: the estimator consumes"
-                " randomness, or keeps a state between calls. Draw outside of it, or freeze its"
-                " statistics"
-            )
+        require_function(self.framework, self.request(situation, cases[-1]))
         if self.sampler is None:
             return
         if not np.array_equal(self.sampler(probe.logits), self.sampler(probe.logits)):
@@ -325,6 +318,25 @@ class Trial:
 def _in_batches(probe: Probe, episodes: int) -> Probe:
     """The probe with batches of so many independent episodes."""
     return replace(probe, designs=batch_of(episodes))
+
+
+def require_function(framework: Framework, request: Request) -> None:
+    """Refuse what is no function: the same batch must give the same answer, also when another has
+    been seen in between.
+
+    **Raises:** `LogpiError` for an estimator that is random or keeps a state.
+    """
+    again = request.some([0, request.count - 1] * 4)
+    with np.errstate(all="ignore"):
+        outputs = np.stack([framework.output(again, i) for i in range(again.count)])
+        answer = framework.evaluate(again)
+    parts = (outputs, answer.loss, answer.weights, *answer.cotangents.values())
+    if not all(_repeats(part) for part in parts if part is not None):
+        raise LogpiError(
+            "two calls with the same batch gave different results: the estimator consumes"
+            " randomness, or keeps a state between calls. Draw outside of it, or freeze its"
+            " statistics"
+        )
 
 
 def _repeats(answers: ndarray) -> bool:

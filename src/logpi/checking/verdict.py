@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from logpi.checking.expectation import Moments
 from logpi.checking.fitting import Size, fit
-from logpi.checking.measuring import Measurement
 
 # A factor of groups.
 ALONE = "1, and 0 for an episode that is alone in its group"
@@ -20,6 +20,23 @@ SINGLE_TOLERANCE = 1e-5
 ROUNDED_INSIDE = 4 * float(np.finfo(np.float32).eps)
 # A factor is that of a formula to this precision.
 SAME_FACTOR = 1e-6
+
+
+@runtime_checkable
+class Compared(Protocol):
+    """What was found somewhere, and what should have been."""
+
+    @property
+    def moments(self) -> Moments: ...
+
+    @property
+    def targets(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def discount(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,7 @@ class Judgement:
     cosine: float
 
 
-def judge(measurements: Sequence[Measurement], target: str, tolerance: float) -> Judgement:
+def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Judgement:
     """Exact, exact but for a factor, reversed, zero, or biased.
 
     To a relative `tolerance`, and what rounding leaves.
@@ -60,7 +77,7 @@ def judge(measurements: Sequence[Measurement], target: str, tolerance: float) ->
     cosines = [
         _cosine(f, w) for (f, w), length in zip(pairs, lengths, strict=True) if length > tolerance
     ]
-    name = scale_name(factors, measurements[0].situation.probe.mdp.discount)
+    name = scale_name(factors, measurements[0].discount)
     scale: float | None = _scale_of_pairs(factors)
     verdict = _verdict(factors, biases, lengths, residuals, allowed, tolerance)
     if verdict == "exact":

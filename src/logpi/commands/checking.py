@@ -102,6 +102,9 @@ class Check:
     """The estimator is an object that keeps a state: check it from that after three batches."""
     mdp: str | None = None
     """Check on this finite MDP too: a name or a JSON file, as in logpi derive."""
+    actions: Literal["discrete", "gaussian", "tanh-gaussian"] = "discrete"
+    """Actions of the probes: discrete, or one step with a Gaussian action that is clipped to
+    [-1, 1], or squashed by tanh. Losses then ask for mean, log_std, raw_action and action."""
     json: bool = False
     """Print the report as JSON."""
     plot: Path | None = None
@@ -138,6 +141,7 @@ class Check:
                 accumulate=self.accumulate,
                 state=self.state,
                 mdp=None if self.mdp is None else load_mdp(self.mdp),
+                actions=self.actions,
             )
         print(json.dumps(report.to_json()) if self.json else report)
         if self.plot is not None:

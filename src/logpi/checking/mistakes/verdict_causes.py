@@ -115,11 +115,16 @@ def value_leak(detached: str) -> Cause:
     )
 
 
+ENTROPY_SIGN = (
+    "entropy-sign",
+    "the entropy is taken off the objective",
+    "subtract it from the loss",
+)
+
+
 def entropy_sign() -> Cause:
     """The entropy beside a reward is made small."""
-    return Cause(
-        "entropy-sign", "the entropy is taken off the objective", "subtract it from the loss"
-    )
+    return Cause(*ENTROPY_SIGN)
 
 
 Kind: TypeAlias = Literal["kl", "entropy", "policy"]
@@ -140,7 +145,7 @@ def by_verdict(
             remedy = "minimise minus the objective, or --maximize"
             return [Cause(f"{kind}-sign", said, remedy, 0.0)]
         case "scaled":
-            return [_scaled(judgement.scale_name)]
+            return [by_scale(judgement.scale_name)]
         case "zero":
             return [_zero(names, silent)]
         case "other-target":
@@ -158,7 +163,8 @@ def _kind(target: str, names: tuple[str, ...]) -> Kind:
     return "policy"
 
 
-def _scaled(name: str | None) -> Cause:
+def by_scale(name: str | None) -> Cause:
+    """What a constant factor of this name comes from."""
     if name in _BY_SCALE:
         return Cause(*_BY_SCALE[name], 0.0)
     said = f"exact but for the factor {name}"
@@ -244,6 +250,10 @@ def _zero(names: tuple[str, ...], silent: bool) -> Cause:
     )
 
 
+LOGP_OF_EXECUTED = (
+    "log_prob is of the executed (clipped, remapped) action",
+    "keep the sampled action for log_prob",
+)
 _BY_LAW = {
     "stale-no-ratio": (
         "the data come from a policy that does not depend on θ, without importance weights",
@@ -253,10 +263,7 @@ _BY_LAW = {
         "actions are masked when sampling, not in log_prob",
         "mask the logits before log_prob too",
     ),
-    "logp-of-executed": (
-        "log_prob is of the executed (clipped, remapped) action",
-        "keep the sampled action for log_prob",
-    ),
+    "logp-of-executed": LOGP_OF_EXECUTED,
     "temperature": (
         "actions are drawn at another temperature than log_prob has",
         "divide the logits in log_prob too",
