@@ -18,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import formulas
 import libraries
 import rlax_losses
+import trl_trainers
 import verl_losses
 
 import logpi
+from logpi.checking.report import CheckReport
 
 ROLLOUT = {"layout": "rollout", "target": "conventional"}
 GOING_ON = {
@@ -52,8 +54,11 @@ AUDITS = [
 ]
 
 
-def row(name: str, package: str | None, estimator, options: dict) -> str:
-    report = logpi.check(estimator, **options)
+RANDOM_PROBES = 20
+
+
+def row(name: str, package: str | None, report: CheckReport) -> str:
+    """One line of the table."""
     how = (
         f"{package} {importlib.metadata.version(package)}"
         if package
@@ -61,9 +66,13 @@ def row(name: str, package: str | None, estimator, options: dict) -> str:
     )
     scale = f", k = {report.scale_name}" if report.scale_name else ""
     match = f": {report.matches[0]}" if report.verdict == "other-target" else ""
-    bias = f"{report.relative_bias:.2g}" if report.relative_bias > 1e-10 else "0"
+    bias = "0"
+    if report.verdict != "exact" and report.bias_range is not None:
+        least, largest = report.bias_range
+        bias = f"{least:.2g} to {largest:.2g}"
     near = "near " if report.diagnosis and not report.diagnosis[0].is_exact else ""
-    causes = near + ", ".join(cause.name for cause in report.diagnosis)
+    first = [cause for cause in report.diagnosis if not cause.is_alternative]
+    causes = near + ", ".join(cause.name for cause in first)
     return (
         f"| {name} | {how} | {report.target} | {report.verdict}{match}{scale} | {bias} | {causes} |"
     )
@@ -71,12 +80,15 @@ def row(name: str, package: str | None, estimator, options: dict) -> str:
 
 def main() -> None:
     print(
-        "| implementation | code | target | verdict | relative bias | likely cause "
+        "| implementation | code | target | verdict | relative bias on 20 probes | likely cause "
         "|\n|---|---|---|---|---|---|"
     )
     verl = ((f"verl, {name}", "verl", *audit) for name, *audit in verl_losses.audits())
-    for audit in (*AUDITS, *verl):
-        print(row(*audit), flush=True)
+    for name, package, estimator, options in (*AUDITS, *verl):
+        report = logpi.check(estimator, random_probes=RANDOM_PROBES, **options)
+        print(row(name, package, report), flush=True)
+    for name, report in trl_trainers.audits(RANDOM_PROBES):
+        print(row(f"TRL, {name}", "trl", report), flush=True)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,9 @@ def _parts(report: CheckReport) -> Iterator[str]:
 
 def _figures(report: CheckReport) -> Iterator[tuple[str, str]]:
     yield "relative bias", f"{report.relative_bias:.2e}"
+    if report.bias_range is not None:
+        least, largest = report.bias_range
+        yield "relative bias on random probes", f"{least:.2e} to {largest:.2e}"
     yield "relative bias after the best scale", f"{report.residual_after_scale:.2e}"
     yield "cosine with the gradient of the target", f"{report.cosine:.6f}"
     if report.scale_name:

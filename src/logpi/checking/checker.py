@@ -47,6 +47,7 @@ def check(
     state: bool = False,
     mdp: FiniteMDP | None = None,
     actions: Actions = "discrete",
+    random_probes: int = 0,
 ) -> CheckReport:
     """E[ĝ] of `estimator` over all batches of small decision processes, against the exact gradient
     of `target`.
@@ -67,7 +68,8 @@ def check(
     batch is evaluated from the state that it has after three. `mdp` is a process beside the probes,
     with this `discount`. With `actions` "gaussian" or "tanh-gaussian" the probes are one step with
     a continuous action (`logpi.checking.continuous.process.GAUSSIAN_NAMES`), clipped to [-1, 1] or
-    squashed by tanh, and expectations are integrals by quadrature.
+    squashed by tanh, and expectations are integrals by quadrature. The size of a bias depends on
+    the probe: `random_probes` adds the range over so many random ones, in the smallest batches.
 
     **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an
     unknown name, a wrong return type, no gradient, NaN, randomness, changed inputs, an exception.
@@ -80,7 +82,7 @@ def check(
     _require_one_of("framework", (None, *get_args(FrameworkName)), framework)
     _require_one_of("accumulate", get_args(Accumulation), accumulate)
     _require_one_of("actions", ("discrete", *get_args(GaussianActions)), actions)
-    _require_numbers(discount, coefficients, micro_batches)
+    _require_numbers(discount, coefficients, micro_batches, random_probes)
     is_process = mdp is None or isinstance(mdp, FiniteMDP)
     require(is_process, "mdp", "a logpi.FiniteMDP", mdp)
     own_objective = make_objective(target, objective, k)
@@ -95,6 +97,7 @@ def check(
             "state": state,
             "mdp": mdp is not None,
             "exact_critic": exact_critic,
+            "random_probes": random_probes > 0,
         }
         _refuse_beside(actions, beside)
         return check_gaussian(
@@ -124,13 +127,15 @@ def check(
         micro_batches=micro_batches,
         advantages=advantages,
     )
-    probes = make_probes(discount, mdp)
+    drawn = [make_probes(discount, mdp)]
+    drawn += [make_probes(discount, seed=seed) for seed in range(random_probes)]
     if target == "pass-at-k":
-        probes = all_pass_or_fail(probes)
+        drawn = [all_pass_or_fail(each) for each in drawn]
+    probes, *others = drawn
     if state:
         trial.warm_up(make_framework(kind, calling.of(going_on)), probes)
     critic = Critic(exact_critic, "continuing" in target)
-    report = Question(trial, target, critic, probes).report()
+    report = Question(trial, target, critic, probes, tuple(others)).report()
     if state:
         given = "every batch is evaluated from the state after three batches: given that past"
         report = replace(report, notes=(given, *report.notes))
@@ -190,7 +195,9 @@ def _require_one_of(name: str, known: tuple[str | None, ...], value: object) -> 
     require(value in known, name, words, value)
 
 
-def _require_numbers(discount: float, coefficients: Coefficients, micro_batches: int) -> None:
+def _require_numbers(
+    discount: float, coefficients: Coefficients, micro_batches: int, random_probes: int
+) -> None:
     in_range = is_real(discount) and 0 <= discount <= 1
     require(in_range, "discount", "a number in [0, 1]", discount)
     for name, coefficient in coefficients._asdict().items():
@@ -198,6 +205,8 @@ def _require_numbers(discount: float, coefficients: Coefficients, micro_batches:
         require(is_number, f"{name}_coefficient", "a number", coefficient)
     is_count = is_whole(micro_batches) and micro_batches >= 1
     require(is_count, "micro_batches", "a whole number >= 1", micro_batches)
+    is_number = is_whole(random_probes) and 0 <= random_probes <= 1000
+    require(is_number, "random_probes", "a whole number from 0 to 1000", random_probes)
 
 
 def _require_episodes(

@@ -175,12 +175,12 @@ class Probes:
     """The process of the user, in batches of one and two where these are not too many."""
 
 
-def make_probes(discount: float, process: FiniteMDP | None = None) -> Probes:
-    """The probes with γ = `discount`, and a process of the user's own.
+def make_probes(discount: float, process: FiniteMDP | None = None, seed: int = SEED) -> Probes:
+    """The probes with γ = `discount` and the numbers of a seed, and a process of the user's own.
 
     **Raises:** `LogpiError` where that has too many trajectories to enumerate.
     """
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     long = _stopping(random, 3, discount, 0.25)
     brief = _stopping(random, 2, discount, 0.0)
     stop = _probe(random, "stop", long, _times(long), batch_of(1))

@@ -52,6 +52,7 @@ class Question:
     target: str
     critic: Critic
     probes: Probes
+    random_probes: tuple[Probes, ...] = ()
 
     def report(self) -> CheckReport:
         """All stages.
@@ -91,7 +92,19 @@ class Question:
                 *matches.notes,
             ),
             probes=tuple(self._biases(everything, judged.tolerance)),
+            bias_range=self._range(measured.least_episodes, judged.tolerance),
         )
+
+    def _range(self, least_episodes: int, tolerance: float) -> tuple[float, float] | None:
+        """The least and the largest relative bias on random probes; None without any."""
+        biases = []
+        for probes in self.random_probes:
+            first = self.trial.situations(probes, self.critic, least_episodes)[0]
+            measurement = self.trial.measure_one(first)
+            biases.append(judge([measurement], self.target, tolerance).relative_bias)
+        if not biases:
+            return None
+        return min(biases), max(biases)
 
     def _require_target(self, measurement: Measurement) -> None:
         if self.target not in measurement.targets and "continuing" in self.target:

@@ -54,6 +54,8 @@ class CheckReport(Judgement):
     notes: tuple[str, ...] = ()
     probes: tuple[tuple[str, float], ...] = field(default=())
     """(situation, relative bias)."""
+    bias_range: tuple[float, float] | None = None
+    """The least and the largest relative bias on random probes, if they were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data by the names of the attributes."""
@@ -121,6 +123,9 @@ def as_text(report: CheckReport) -> str:
         f"  target         {report.target}: {TARGETS[report.target]}",
         f"  relative bias  {report.relative_bias:.2e}, {residual}, cosine {report.cosine:.4f}",
     ]
+    if report.bias_range is not None:
+        least, largest = report.bias_range
+        lines.append(f"  on random probes {least:.2e} to {largest:.2e}")
     others = [name for name in report.matches if name != report.target]
     if report.verdict == "other-target":
         lines += [f"  it is exact for {name}: {TARGETS[name]}" for name in others[:2]]

@@ -105,6 +105,8 @@ class Check:
     actions: Literal["discrete", "gaussian", "tanh-gaussian"] = "discrete"
     """Actions of the probes: discrete, or one step with a Gaussian action that is clipped to
     [-1, 1], or squashed by tanh. Losses then ask for mean, log_std, raw_action and action."""
+    random_probes: int = 0
+    """Add the range of the bias over so many random probes: its size depends on the probe."""
     json: bool = False
     """Print the report as JSON."""
     plot: Path | None = None
@@ -142,6 +144,7 @@ class Check:
                 state=self.state,
                 mdp=None if self.mdp is None else load_mdp(self.mdp),
                 actions=self.actions,
+                random_probes=self.random_probes,
             )
         print(json.dumps(report.to_json()) if self.json else report)
         if self.plot is not None:

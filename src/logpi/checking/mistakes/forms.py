@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-# An explanation is exact where what it leaves is rounding.
-EXACT = 1e-7
+# An explanation is exact where what it leaves is rounding, of double and of single precision.
+EXACT = 1e-6
+SINGLE_EXACT = 1e-5
 Function = TypeVar("Function", bound=Callable[..., object])
 
 

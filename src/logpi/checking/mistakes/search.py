@@ -19,7 +19,7 @@ from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
 from logpi.checking.mistakes.batches import Batches
 from logpi.checking.mistakes.divergences import DIVERGENCES
-from logpi.checking.mistakes.forms import EXACT, Cause, Form, Mistake
+from logpi.checking.mistakes.forms import EXACT, SINGLE_EXACT, Cause, Form, Mistake
 from logpi.checking.mistakes.groups import GROUPS
 from logpi.checking.mistakes.ratios import RATIOS
 from logpi.checking.mistakes.scores import SCORES
@@ -89,17 +89,19 @@ class Explanation(NamedTuple):
     """Whether what is left is rounding."""
     factors: Mapping[Size, float]
     """What it is to be multiplied by, for each size of a batch."""
+    rounding: float
+    """What counts as that, relative."""
 
     @property
     def unscaled(self) -> bool:
         """Whether no factor beside it is needed."""
-        return all(abs(k - 1) < EXACT for k in self.factors.values())
+        return all(abs(k - 1) < self.rounding for k in self.factors.values())
 
     @property
     def cost(self) -> float:
         """How many mistakes it takes; a factor that depends on the size of the batch is one."""
         least, most = min(self.factors.values()), max(self.factors.values())
-        varies = most - least > EXACT * abs(most)
+        varies = most - least > self.rounding * abs(most)
         return self.combination.cost + varies
 
     @property
@@ -163,8 +165,11 @@ def _causes(
         words = mistake.explanation
         if len(said) > 1 and mistake.vague:
             words = mistake.vague
+        distance = explanation.distance
+        if explanation.exact:
+            distance = 0.0
         by_itself = alone.get(mistake.name)
-        causes.append(Cause(mistake.name, words, mistake.remedy, explanation.distance, by_itself))
+        causes.append(Cause(mistake.name, words, mistake.remedy, distance, by_itself))
     return sorted(causes, key=lambda cause: -(cause.alone or 0.0))
 
 
@@ -206,6 +211,7 @@ def _explanations(
     deviation = max(fit(found, wanted, sizes).left)
     floor = [ROUNDING * float(np.linalg.norm(gradient)) for gradient in wanted]
     most = min(NEAR, NEAR_DEVIATION * deviation)
+    rounding = rounding_of(measurements)
     expected: list[dict[int, ndarray]] = [{} for _ in measurements]
     left = list(range(len(combinations)))
     for place in sorted(range(len(measurements)), key=lambda i: _tells_little(measurements[i])):
@@ -225,9 +231,17 @@ def _explanations(
             yield Explanation(
                 combination=combinations[number],
                 distance=distance,
-                exact=distance < min(EXACT, 1e-3 * deviation),
+                exact=distance < min(rounding, 1e-3 * deviation),
                 factors=fitted.factors,
+                rounding=rounding,
             )
+
+
+def rounding_of(measurements: Sequence[Measurement]) -> float:
+    """What an explanation may leave, relative to what was found."""
+    if any(m.moments.single_precision for m in measurements):
+        return SINGLE_EXACT
+    return EXACT
 
 
 def _tells_little(measurement: Measurement) -> tuple[bool, bool, bool, int]:
