@@ -3,8 +3,10 @@ examples/audits/audit.py`.
 
     python -m venv audits && . audits/bin/activate
     pip install torch==2.13.0 stable-baselines3==2.9.2 torchrl==0.14.1 rlax==0.1.9 '.[torch]'
-    pip install --no-deps verl==0.9.1
-    pip install ray tensordict omegaconf transformers codetiming hydra-core
+    pip install trl==1.16.0 torch==2.13.0
+    pip install --no-deps verl==0.9.1 openrlhf==0.11.2 brax==0.14.2 rejax==0.1.3 gymnax
+    pip install ray tensordict omegaconf codetiming hydra-core peft pylatexenc
+    pip install flax mujoco mujoco-mjx seaborn
 
 A bias that authors take on knowingly, for less variance or by convention, is called deliberate.
 """
@@ -16,7 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import formulas
+import jax_trainers
 import libraries
+import openrlhf_losses
 import rlax_losses
 import trl_trainers
 import verl_losses
@@ -78,13 +82,21 @@ def row(name: str, package: str | None, report: CheckReport) -> str:
     )
 
 
+def audits():
+    """(implementation, package, estimator, options of the check)."""
+    yield from AUDITS
+    yield from jax_trainers.audits()
+    for package, library in (("verl", verl_losses), ("openrlhf", openrlhf_losses)):
+        for name, estimator, options in library.audits():
+            yield f"{package}, {name}", package, estimator, options
+
+
 def main() -> None:
     print(
         "| implementation | code | target | verdict | relative bias on 20 probes | likely cause "
         "|\n|---|---|---|---|---|---|"
     )
-    verl = ((f"verl, {name}", "verl", *audit) for name, *audit in verl_losses.audits())
-    for name, package, estimator, options in (*AUDITS, *verl):
+    for name, package, estimator, options in audits():
         report = logpi.check(estimator, random_probes=RANDOM_PROBES, **options)
         print(row(name, package, report), flush=True)
     for name, report in trl_trainers.audits(RANDOM_PROBES):

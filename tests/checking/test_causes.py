@@ -5,8 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 import logpi
+from logpi import LogpiError
 
 PARTS = {
     "baseline": {"leave-one-out": set(), "own mean": {"own-sample-baseline"}},
@@ -206,6 +208,33 @@ def regularised(log_prob, reference_log_prob, reward, mask, group):
     return advantages(paid.sum(1), group, "leave-one-out", "none")[:, None] * mask
 
 
+def kl_of_tokens(log_prob, reference_log_prob, reward, mask, group):
+    """Own mean as baseline, and the KL of every token by itself, twice."""
+    advantage = advantages((reward * mask).sum(1), group, "own mean", "none")[:, None]
+    return (advantage - 0.2 * (log_prob - reference_log_prob)) * mask
+
+
+def single_precision(log_prob, reward, mask, group):
+    """The mean of the group as baseline, and the mean over each answer, in float32."""
+    return with_own_mean(log_prob.float(), reward.float(), mask.float(), group)
+
+
+def single_inside(log_prob, reward, mask, group):
+    """Rewards alone are in float32, as trainers keep them."""
+    return with_own_mean(log_prob, reward.float(), mask, group)
+
+
+def with_own_mean(log_prob, reward, mask, group):
+    returns = (reward * mask).sum(1)
+    advantage = torch.zeros_like(returns)
+    for each in group.unique():
+        rows = group == each
+        advantage[rows] = returns[rows] - returns[rows].mean()
+    return -((advantage[:, None] * log_prob * mask).sum(1) / mask.sum(1)).mean()
+
+
+OWN_MEAN = {"own-sample-baseline", "per-episode-1/T"}
+IN_TORCH = {"target": "undiscounted", "framework": "torch"}
 CONTINUING = {"layout": "rollout", "target": "conventional-continuing"}
 CASES = {
     "padding": (padded_value, {}, {"value-from-padding"}),
@@ -219,6 +248,9 @@ CASES = {
     "both": (generalised(0.95, False), CONTINUING, {"trunc-as-terminal", "gae-lambda"}),
     "lambda": (generalised(0.95, True), CONTINUING, {"gae-lambda"}),
     "kl": (shifted_own_mean, {"target": "regularised"}, {"kl-factor"}),
+    "kl of tokens": (kl_of_tokens, {"target": "regularised"}, {"kl-token-loss", "kl-factor"}),
+    "single precision": (single_precision, IN_TORCH, OWN_MEAN),
+    "single inside": (single_inside, IN_TORCH, OWN_MEAN),
 }
 
 
@@ -251,6 +283,44 @@ def test_the_target_that_stays_near_a_reference(estimator, beta, verdict, unchec
     if verdict == "biased":
         acts = "β acts as β × 0.5" if beta == 0.2 else "β acts as β × G/(G-1)"
         assert acts in str(report)
+
+
+def test_precision_is_no_licence(unchecked):
+    """A loss in double precision is held to 1e-6: what leaves 5e-6 is near, in single it is exact."""
+
+    def bent(dtype):
+        def weights(log_prob, reward, mask, discount, step):
+            returns = np.flip(np.cumsum(np.flip(reward * mask * discount**step, 1), 1), 1)
+            found = (returns + 1e-5 * np.sin(7 * returns)) * mask / mask.sum(1, keepdims=True)
+            return found.astype(dtype)
+
+        return weights
+
+    double = logpi.check(bent(np.float64)).diagnosis[0]
+    single = logpi.check(bent(np.float32)).diagnosis[0]
+    assert (double.name, double.is_exact) == ("per-episode-1/T", False)
+    assert (single.name, single.is_exact) == ("per-episode-1/T", True)
+
+
+def test_the_bias_varies_with_the_probe(unchecked):
+    """Over random probes: the range contains what each of them gives, and nothing is 0 for exact."""
+
+    def mean_over_time(log_prob, reward, mask, discount, step):
+        returns = np.flip(np.cumsum(np.flip(reward * mask * discount**step, 1), 1), 1)
+        return returns * mask / mask.sum(1, keepdims=True)
+
+    def right(log_prob, reward, mask, discount, step):
+        return np.flip(np.cumsum(np.flip(reward * mask * discount**step, 1), 1), 1) * mask
+
+    few = logpi.check(mean_over_time, random_probes=3)
+    many = logpi.check(mean_over_time, random_probes=12)
+    assert 0 < many.bias_range[0] <= few.bias_range[0] < few.bias_range[1] <= many.bias_range[1]
+    assert "on random probes" in str(many)
+    assert many.to_json()["bias_range"] == many.bias_range
+    assert max(logpi.check(right, random_probes=3).bias_range) < 1e-12
+    assert logpi.check(right).bias_range is None
+    with pytest.raises(LogpiError, match="random_probes must be a whole number"):
+        logpi.check(right, random_probes=-1)
 
 
 def test_what_is_near_is_called_near(unchecked):

@@ -111,7 +111,7 @@ def check(
         going_on, estimator = from_state(estimator)
     called = calling.of(estimator)
     _require_discrete(called)
-    advantages = _find_advantages(called, advantage, layout)
+    advantages = _find_advantages(called, advantage, layout, framework)
     known = dict(NAMES)
     if advantages is not None:
         known[advantages.name] = "what is computed before"
@@ -143,7 +143,10 @@ def check(
 
 
 def _find_advantages(
-    loss: Estimator, advantage: Estimator | None, layout: Layout
+    loss: Estimator,
+    advantage: Estimator | None,
+    layout: Layout,
+    framework: FrameworkName | None,
 ) -> Advantages | None:
     """What computes the advantages that a loss asks for.
 
@@ -160,8 +163,8 @@ def _find_advantages(
     if given is None or advantage is None:
         return None
     own = as_estimator(advantage, layout)
-    framework = make_framework(find_framework(own), own)
-    return Advantages(given, framework, requested_names(own, NAMES))
+    made = make_framework(framework or find_framework(own), own)
+    return Advantages(given, made, requested_names(own, NAMES))
 
 
 def _refuse_beside(actions: Actions, options: Mapping[str, bool]) -> None:

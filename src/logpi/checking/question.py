@@ -96,12 +96,15 @@ class Question:
         )
 
     def _range(self, least_episodes: int, tolerance: float) -> tuple[float, float] | None:
-        """The least and the largest relative bias on random probes; None without any."""
+        """The least and the largest relative bias on random probes, of the kind of the first one and
+        acted by all laws that are tried; None without any.
+        """
         biases = []
         for probes in self.random_probes:
-            first = self.trial.situations(probes, self.critic, least_episodes)[0]
-            measurement = self.trial.measure_one(first)
-            biases.append(judge([measurement], self.target, tolerance).relative_bias)
+            first, *rest = self.trial.situations(probes, self.critic, least_episodes)
+            alike = [each for each in rest if each.probe.name.startswith(first.probe.name)]
+            measured = [self.trial.measure_one(each) for each in (first, *alike)]
+            biases.append(judge(measured, self.target, tolerance).relative_bias)
         if not biases:
             return None
         return min(biases), max(biases)

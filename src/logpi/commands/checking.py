@@ -86,7 +86,7 @@ class Check:
     entropy_coefficient: float = 0.01
     """Weight of the entropy in the targets entropy-regularised and entropy-bonus."""
     framework: Literal["numpy", "torch", "jax"] | None = None
-    """By default found out from the code."""
+    """Of the loss and of what computes its advantages; by default found out from their code."""
     objective: str | None = None
     """FILE.py:NAME of the objective itself, a function of what was played that returns a number for
     each episode, or one for the group: the target is the gradient of its expectation."""
