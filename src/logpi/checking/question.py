@@ -96,7 +96,7 @@ class Question:
         )
 
     def _range(self, least_episodes: int, tolerance: float) -> tuple[float, float] | None:
-        """The least and the largest relative bias on random probes, of the kind of the first one and
+        """The least and the largest relative bias on random probes of the kind of the first one,
         acted by all laws that are tried; None without any.
         """
         biases = []
