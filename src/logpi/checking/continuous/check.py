@@ -59,7 +59,7 @@ class GaussianTrial:
         raw = batches.raw
         policy = probe.policy
         count, episodes = observation.shape
-        ones = np.ones((count, episodes), int)
+        everywhere = np.ones((count, episodes), bool)
         leaves = {
             "mean": policy.mean[observation],
             "log_std": policy.log_std[observation],
@@ -73,16 +73,16 @@ class GaussianTrial:
             "reward": probe.reward(observation, raw),
             "value": VALUE[observation],
             "old_log_prob": log_density(probe, probe.acting, observation, raw),
-            "terminated": ones == 1,
-            "done": ones == 1,
-            "mask": ones == 1,
-            "truncated": ones == 0,
-            "step": ones - 1,
+            "terminated": everywhere,
+            "done": everywhere,
+            "mask": everywhere,
+            "truncated": ~everywhere,
+            "step": np.zeros((count, episodes), int),
         }
         asked = [name for name in self.names if name not in ("discount", "length")]
         with_time = {name: (leaves | constant)[name][:, :, None] for name in asked}
         if "length" in self.names:
-            with_time["length"] = ones
+            with_time["length"] = np.ones((count, episodes), int)
         return Request(
             names=self.names,
             constant={n: a for n, a in with_time.items() if n not in GAUSSIAN_DIFFERENTIABLE},
