@@ -2,6 +2,7 @@
 is known, and losses as people write them."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def factor_of(ratio, log_ratio, mask, advantage):
     return np.where(stopped, 0.0, token)
 
 
-def composed(advantage, aggregation, ratio):
+def composed(advantage, aggregation, ratio) -> Callable[..., np.ndarray]:
     """Weights of ∇ log π, made of these parts."""
     sample, baseline, deviation = advantage
 
@@ -374,9 +375,8 @@ def test_what_no_probe_tells_apart_has_no_parameter(unchecked):
     """Without data of another policy no clip shows; with them its ε does."""
 
     def clipped(log_prob, old_log_prob, reward, mask, group):
-        return composed("leave-one-out", "none", "sum", "clip 0.2")(
-            log_prob, old_log_prob, reward, mask, group
-        )
+        parts = (("group", "leave-one-out", None), "sum", "clip 0.2 0.2")
+        return composed(*parts)(log_prob, old_log_prob, reward, mask, group)
 
     report = logpi.check(clipped, target="undiscounted")
     assert "clipped ratios with ε = 0.2" in str(report)
