@@ -4,7 +4,7 @@ empty modules stand in for them."""
 import sys
 import types
 
-from verl_losses import advantage
+from verl_losses import advantage, on_the_first_step
 
 
 class _Absent(types.ModuleType):
@@ -37,10 +37,7 @@ def loss(later=True, **settings):
     def of(old_log_prob, log_prob, advantages, mask):
         return policy_loss(log_prob, old_log_prob, advantages, mask.double())[0]
 
-    def first(log_prob, advantages, mask):
-        return of(log_prob.detach(), log_prob, advantages, mask)
-
-    return of if later else first
+    return of if later else on_the_first_step(of)
 
 
 def audits():

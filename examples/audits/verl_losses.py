@@ -71,10 +71,16 @@ def loss(name="vanilla", aggregation=SUM, later=True):
         found = policy_loss(old_log_prob, log_prob, advantages, mask.double(), aggregation, config)
         return found[0]
 
-    def first(log_prob, advantages, mask):
-        return of(log_prob.detach(), log_prob, advantages, mask)
+    return of if later else on_the_first_step(of)
 
-    return of if later else first
+
+def on_the_first_step(loss):
+    """The loss where the old policy is the policy."""
+
+    def first(log_prob, advantages, mask):
+        return loss(log_prob.detach(), log_prob, advantages, mask)
+
+    return first
 
 
 def audits():

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -13,7 +13,7 @@ from logpi.checking.expectation import Critic
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
 from logpi.checking.measuring import Advantages, Trial
 from logpi.checking.objectives import OF_GROUPS, Objective, make_objective
-from logpi.checking.probes import all_pass_or_fail, make_probes
+from logpi.checking.probes import Probes, all_pass_or_fail, make_probes
 from logpi.checking.question import Question
 from logpi.checking.report import CheckReport
 from logpi.checking.request import FrameworkName
@@ -88,18 +88,18 @@ def check(
     own_objective = make_objective(target, objective, k)
     _require_episodes(layout, sampler, own_objective, micro_batches)
     if actions != "discrete":
-        beside = {
-            "layout": layout != "batch",
-            "sampler": sampler is not None,
-            "objective": own_objective is not None,
-            "advantage": advantage is not None,
-            "micro_batches": micro_batches > 1,
-            "state": state,
-            "mdp": mdp is not None,
-            "exact_critic": exact_critic,
-            "random_probes": random_probes > 0,
-        }
-        _refuse_beside(actions, beside)
+        _refuse_beside(
+            actions,
+            layout=layout != "batch",
+            sampler=sampler is not None,
+            objective=own_objective is not None,
+            advantage=advantage is not None,
+            micro_batches=micro_batches > 1,
+            state=state,
+            mdp=mdp is not None,
+            exact_critic=exact_critic,
+            random_probes=random_probes > 0,
+        )
         return check_gaussian(
             estimator, actions, target, discount, maximize, entropy_coefficient, framework
         )
@@ -127,11 +127,7 @@ def check(
         micro_batches=micro_batches,
         advantages=advantages,
     )
-    drawn = [make_probes(discount, mdp)]
-    drawn += [make_probes(discount, seed=seed) for seed in range(random_probes)]
-    if target == "pass-at-k":
-        drawn = [all_pass_or_fail(each) for each in drawn]
-    probes, *others = drawn
+    probes, *others = _draw_probes(target, discount, mdp, random_probes)
     if state:
         trial.warm_up(make_framework(kind, calling.of(going_on)), probes)
     critic = Critic(exact_critic, "continuing" in target)
@@ -140,6 +136,17 @@ def check(
         given = "every batch is evaluated from the state after three batches: given that past"
         report = replace(report, notes=(given, *report.notes))
     return report
+
+
+def _draw_probes(
+    target: str, discount: float, mdp: FiniteMDP | None, random_probes: int
+) -> list[Probes]:
+    """Those that are always the same, then the random ones."""
+    drawn = [make_probes(discount, mdp)]
+    drawn += [make_probes(discount, seed=seed) for seed in range(random_probes)]
+    if target == "pass-at-k":
+        drawn = [all_pass_or_fail(each) for each in drawn]
+    return drawn
 
 
 def _find_advantages(
@@ -167,8 +174,9 @@ def _find_advantages(
     return Advantages(given, made, requested_names(own, NAMES))
 
 
-def _refuse_beside(actions: Actions, options: Mapping[str, bool]) -> None:
-    """Options that are about steps or discrete actions have no meaning for one Gaussian action.
+def _refuse_beside(actions: Actions, **options: bool) -> None:
+    """Options that are about steps or discrete actions have no meaning for one Gaussian action;
+    each says whether it is given.
 
     **Raises:** `LogpiError` that names the first that is given.
     """

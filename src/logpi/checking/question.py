@@ -15,16 +15,24 @@ from logpi.checking.mistakes.forms import Cause
 from logpi.checking.mistakes.regularised import of_regularised
 from logpi.checking.mistakes.search import diagnose
 from logpi.checking.mistakes.verdict_causes import (
+    ENTROPY_SIGN,
     by_law,
     by_verdict,
-    entropy_sign,
     value_leak,
 )
 from logpi.checking.objectives import Objective, pays_with
 from logpi.checking.probes import Probes, batch_of
 from logpi.checking.report import CheckReport, Variance
 from logpi.checking.targets import REGULARISED, TARGETS
-from logpi.checking.verdict import ROUNDED_INSIDE, SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
+from logpi.checking.verdict import (
+    IN_SINGLE,
+    ROUNDED_INSIDE,
+    SINGLE_TOLERANCE,
+    TOLERANCE,
+    Judgement,
+    is_met,
+    judge,
+)
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import CRITIC
 
@@ -72,7 +80,6 @@ class Question:
         judgement = judged.judgement
         if judgement.verdict in ("biased", "zero") and matches.targets and not leak.measurements:
             judgement = replace(judgement, verdict="other-target")
-        precision = ("computed in single precision: exact to 1e-5 counts as exact",)
         return CheckReport(
             **vars(judgement),
             target=self.target,
@@ -86,7 +93,7 @@ class Question:
             layout=trial.layout,
             notes=(
                 *measured.notes,
-                *(precision if is_single else ()),
+                *((IN_SINGLE,) if is_single else ()),
                 *leak.notes,
                 *judged.notes,
                 *matches.notes,
@@ -185,17 +192,8 @@ class Question:
         return [
             target
             for target in measurements[0].targets
-            if self._is_exact_for(measurements, target, tolerance)
+            if is_met(measurements, target, self.target, tolerance)
         ]
-
-    def _is_exact_for(
-        self, measurements: Sequence[Measurement], target: str, tolerance: float
-    ) -> bool:
-        """Another target is met by a multiple of its gradient too."""
-        if not all(target in m.targets and np.any(m.targets[target]) for m in measurements):
-            return False
-        verdict = judge(measurements, target, tolerance).verdict
-        return verdict == "exact" or (verdict == "scaled" and target != self.target)
 
     def _explain(
         self,
@@ -214,7 +212,7 @@ class Question:
             causes.append(value_leak(self._detached(measurements, is_single)))
         bonuses = ("entropy-bonus", "entropy-regularised")
         if any(self._takes_off(measurements, bonus) for bonus in bonuses):
-            causes.append(entropy_sign())
+            causes.append(Cause(*ENTROPY_SIGN))
         silent = all(m.moments.second == 0 for m in measurements)
         about = by_verdict(judgement, self.target, matches, names, silent)
         if judgement.verdict == "other-target" and about:

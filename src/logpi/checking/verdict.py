@@ -16,6 +16,7 @@ VerdictName: TypeAlias = Literal["exact", "scaled", "other-target", "biased", "z
 # Relative: rounding leaves 1e-15 to 1e-12 in double precision, 1e-7 in single.
 TOLERANCE = 1e-9
 SINGLE_TOLERANCE = 1e-5
+IN_SINGLE = "computed in single precision: exact to 1e-5 counts as exact"
 # What single precision inside a function leaves of a loss in double precision.
 ROUNDED_INSIDE = 4 * float(np.finfo(np.float32).eps)
 # A factor is that of a formula to this precision.
@@ -92,6 +93,16 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
         residual_after_scale=float(residuals.max()),
         cosine=0.0 if verdict == "zero" else min(cosines, default=0.0),
     )
+
+
+def is_met(measurements: Sequence[Compared], target: str, asked: str, tolerance: float) -> bool:
+    """Whether the gradient of a target is what was found; one that was not asked for is met by a
+    multiple of its gradient too.
+    """
+    if not all(target in m.targets and np.any(m.targets[target]) for m in measurements):
+        return False
+    verdict = judge(measurements, target, tolerance).verdict
+    return verdict == "exact" or (verdict == "scaled" and target != asked)
 
 
 def _verdict(

@@ -32,7 +32,14 @@ from logpi.checking.mistakes.gaussian import explain
 from logpi.checking.mistakes.verdict_causes import by_verdict
 from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import Answer, Framework, FrameworkName, Request
-from logpi.checking.verdict import SINGLE_TOLERANCE, TOLERANCE, Judgement, judge
+from logpi.checking.verdict import (
+    IN_SINGLE,
+    SINGLE_TOLERANCE,
+    TOLERANCE,
+    Judgement,
+    is_met,
+    judge,
+)
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import Estimator, as_estimator, requested_names
 
@@ -102,7 +109,7 @@ class GaussianTrial:
         return GaussianMeasurement(probe, moments, targets, self.discount)
 
     def _moments(self, probe: GaussianProbe) -> Moments:
-        batches = probe.batches()
+        batches = probe.batches
         request = self.request(probe, batches)
         with np.errstate(all="ignore"):
             answer = self.framework.evaluate(request)
@@ -147,12 +154,12 @@ class GaussianTrial:
         first, *rest = make(1)
         note = ""
         try:
-            require_function(self.framework, self.request(first, first.batches()))
+            require_function(self.framework, self.request(first, first.batches))
             measured = [self.measure(first)]
         except LogpiError as error:
             note = f"batches of one episode, and two dimensions, are left out: {error}"
             first, *rest = make(2)
-            require_function(self.framework, self.request(first, first.batches()))
+            require_function(self.framework, self.request(first, first.batches))
             measured = [self.measure(first)]
         return [*measured, *(self.measure(probe) for probe in rest)], note
 
@@ -185,17 +192,13 @@ def check_gaussian(
     is_single = any(m.moments.single_precision for m in measured)
     tolerance = SINGLE_TOLERANCE if is_single else TOLERANCE
     judgement = judge(measured, target, tolerance)
-    matches = tuple(
-        name
-        for name in GAUSSIAN_TARGETS
-        if judge(measured, name, tolerance).verdict in _meets(name, target)
-    )
+    matches = tuple(name for name in GAUSSIAN_TARGETS if is_met(measured, name, target, tolerance))
     if judgement.verdict in ("biased", "zero") and matches:
         judgement = replace(judgement, verdict="other-target")
     first = measured[0]
     notes = [_order(measured, target), left_out]
     if is_single:
-        notes.append("computed in single precision: exact to 1e-5 counts as exact")
+        notes.append(IN_SINGLE)
     return CheckReport(
         **vars(judgement),
         target=target,
@@ -211,11 +214,6 @@ def check_gaussian(
             for m in measured
         ),
     )
-
-
-def _meets(name: str, target: str) -> tuple[str, ...]:
-    """The verdicts with which a target counts as met: another one is by a multiple too."""
-    return ("exact",) if name == target else ("exact", "scaled")
 
 
 def _order(measured: Sequence[GaussianMeasurement], target: str) -> str:

@@ -112,6 +112,12 @@ class GaussianProbe:
         """Those of the law that acts."""
         return points_of(self, self.acting)
 
+    @cached_property
+    def own_points(self) -> "Points":
+        """Those of the policy, which targets and entropies are integrals over."""
+        return points_of(self, self.policy)
+
+    @cached_property
     def batches(self) -> "Points":
         """All ordered batches of `episodes` points: arrays [batch, episode]."""
         single = self.points
@@ -208,14 +214,20 @@ def by_observation(
     return np.stack(columns, axis=-1)
 
 
+def expected_score(probe: GaussianProbe, value: Float[ndarray, " point"]) -> Float[ndarray, "O P"]:
+    """Σ_o p(o) ∫ N(u) f(o, u) ∇ log N(u) du of a value f at the policy's own points."""
+    points = probe.own_points
+    scores = score(probe.policy, points.observation, points.raw)
+    weighted = (points.probability * value)[:, None, None] * scores
+    return by_observation(points.observation[:, None], weighted[:, None]).sum(axis=0)
+
+
 def entropy(probe: GaussianProbe) -> Float[ndarray, " O"]:
     """H_o = Σ_d (log σ + log(2πe)/2) + E[log |da/du|]."""
     own = np.sum(probe.policy.log_std + np.log(2 * np.pi * np.e) / 2, axis=1)
-    points = points_of(probe, probe.policy)
-    stretched = np.sum(probe.log_jacobian(points.raw), axis=1)
-    return (
-        own + by_row(points.observation[None], (points.probability * stretched)[None], 2)[0] / START
-    )
+    points = probe.own_points
+    stretched = points.probability * np.sum(probe.log_jacobian(points.raw), axis=1)
+    return own + by_row(points.observation[None], stretched[None], len(START))[0] / START
 
 
 def entropy_slope(probe: GaussianProbe, of_gaussian: bool = False) -> Float[ndarray, "O D 2"]:
@@ -226,22 +238,14 @@ def entropy_slope(probe: GaussianProbe, of_gaussian: bool = False) -> Float[ndar
     slope[..., 1] = 1.0
     if of_gaussian:
         return slope
-    points = points_of(probe, probe.policy)
-    stretched = np.sum(probe.log_jacobian(points.raw), axis=1)
-    weight = points.probability * stretched
-    scores = score(probe.policy, points.observation, points.raw)
-    added = by_observation(points.observation[:, None], (weight[:, None, None] * scores)[:, None])
-    return slope + added.sum(axis=0).reshape(slope.shape) / START[:, None, None]
+    added = expected_score(probe, np.sum(probe.log_jacobian(probe.own_points.raw), axis=1))
+    return slope + added.reshape(slope.shape) / START[:, None, None]
 
 
 def gradients(probe: GaussianProbe, coefficient: float) -> dict[str, Float[ndarray, "O P"]]:
     """∇J = Σ_o p(o) ∫ N(u) r(o, a) ∇ log N(u) du, ∇ of the expected entropy, and their sum."""
-    points = points_of(probe, probe.policy)
-    weight = points.probability * probe.reward(points.observation, points.raw)
-    scores = score(probe.policy, points.observation, points.raw)
-    of_reward = by_observation(
-        points.observation[:, None], (weight[:, None, None] * scores)[:, None]
-    ).sum(axis=0)
+    points = probe.own_points
+    of_reward = expected_score(probe, probe.reward(points.observation, points.raw))
     of_entropy = (START[:, None, None] * entropy_slope(probe)).reshape(of_reward.shape)
     return {
         "discounted": of_reward,

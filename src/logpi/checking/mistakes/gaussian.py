@@ -7,7 +7,7 @@ sums over the points at which the estimator was measured: both have the same err
 quadrature.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -31,22 +31,32 @@ from logpi.checking.continuous.process import (
 )
 from logpi.checking.fitting import Fit, fit
 from logpi.checking.mistakes.forms import EXACT, Cause, Factor, Form
-from logpi.checking.mistakes.ratios import CLIPPED, not_stopped
+from logpi.checking.mistakes.ratios import CLIPPED, NO_RATIO, not_stopped
 from logpi.checking.mistakes.verdict_causes import ENTROPY_SIGN, LOGP_OF_EXECUTED, by_scale
 from logpi.checking.verdict import SAME_FACTOR, scale_name
 
 RATIO = "multiply by π(a|s) / π_old(a|s)"
 
 
-class Played(NamedTuple):
-    """The batches of one probe."""
+@dataclass(frozen=True)
+class Played:
+    """The batches of one probe, and what all combinations are made of."""
 
     probe: GaussianProbe
-    batches: Points
 
     @property
+    def batches(self) -> Points:
+        return self.probe.batches
+
+    @cached_property
     def reward(self) -> Float[ndarray, "batch episode"]:
         return self.probe.reward(self.batches.observation, self.batches.raw)
+
+    @cached_property
+    def old_log_prob(self) -> Float[ndarray, "batch episode"]:
+        """Of the law that acts."""
+        place = (self.batches.observation, self.batches.raw)
+        return log_density(self.probe, self.probe.acting, *place)
 
 
 class Density(NamedTuple):
@@ -125,11 +135,7 @@ def weighted(ratio: ndarray, advantage: ndarray) -> ndarray:
     return ratio * advantage
 
 
-@RATIOS.mistake(
-    "old-logp-recomputed",
-    "the ratio is 1 whatever policy acted: old_log_prob is not used, or computed anew",
-    RATIO,
-)
+@RATIOS.mistake(*NO_RATIO, RATIO)
 def unweighted(ratio: ndarray, advantage: ndarray) -> ndarray:
     return advantage
 
@@ -214,11 +220,11 @@ class Explanations:
     @cached_property
     def played(self) -> list[Played]:
         """The batches of every probe."""
-        return [Played(m.probe, m.probe.batches()) for m in self.measured]
+        return [Played(m.probe) for m in self.measured]
 
     def recipes(self) -> list[Recipe]:
         """All combinations, those with the fewest mistakes first."""
-        ratios = [unweighted_form()]
+        ratios = [Form((), unweighted)]  # where no other policy acts
         if "old_log_prob" in self.names:
             ratios = [*RATIOS]
         bonuses = [BONUSES.first]
@@ -238,19 +244,15 @@ class Explanations:
         observation = played.batches.observation
         counted = dimensions.compute(probe.dimensions)
         density = densities.compute(played)
-        old = log_density(probe, probe.acting, observation, played.batches.raw)
-        ratio = np.exp(density.log @ counted - old)
+        ratio = np.exp(density.log @ counted - played.old_log_prob)
         weight = ratios.compute(ratio, played.reward - baselines.compute(played))
         slope = (weight / probe.episodes)[..., None, None] * counted[:, None] * density.score
         of_batches = by_observation(observation, slope)
         of_reward = np.tensordot(played.batches.probability, of_batches, axes=1)
+        if not self.coefficient:
+            return of_reward
         bonus = START[:, None, None] * bonuses.compute(probe)
         return of_reward + self.coefficient * bonus.reshape(of_reward.shape)
-
-
-def unweighted_form() -> Form[Any]:
-    """No ratio, where no other policy acts."""
-    return Form((), unweighted)
 
 
 def explain(
@@ -298,12 +300,9 @@ def _causes_of(recipe: Recipe, fitted: Fit, is_alternative: bool = False) -> lis
             None,
             is_alternative,
         )
-        for mistake in _flat(form.mistakes for form in recipe)
+        for form in recipe
+        for mistake in form.mistakes
     ]
     if any(abs(factor - 1) > SAME_FACTOR for factor in fitted.factors.values()):
         causes.append(by_scale(scale_name(fitted.factors, 1.0)))
     return causes
-
-
-def _flat(groups: Iterable[Sequence[Any]]) -> list[Any]:
-    return [each for group in groups for each in group]

@@ -17,6 +17,10 @@ RATIOS: Factor[Apply] = Factor()
 PRODUCT = "multiply by the product of the ratios up to the reward (per decision)"
 CLIPPED = "clipped ratios (deliberate): right on the first step after sampling only"
 MINIMUM = "min(ρ A, clip(ρ) A)"
+NO_RATIO = (
+    "old-logp-recomputed",
+    "the ratio is 1 whatever policy acted: old_log_prob is not used, or computed anew",
+)
 
 
 @RATIOS.right("per-decision importance weights")
@@ -28,11 +32,7 @@ def per_decision(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage * batches.ratio_of_episode
 
 
-@RATIOS.mistake(
-    "old-logp-recomputed",
-    "the ratio is 1 whatever policy acted: old_log_prob is not used, or computed anew",
-    PRODUCT,
-)
+@RATIOS.mistake(*NO_RATIO, PRODUCT)
 def no_ratio(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage
 

@@ -122,11 +122,6 @@ ENTROPY_SIGN = (
 )
 
 
-def entropy_sign() -> Cause:
-    """The entropy beside a reward is made small."""
-    return Cause(*ENTROPY_SIGN)
-
-
 Kind: TypeAlias = Literal["kl", "entropy", "policy"]
 
 
