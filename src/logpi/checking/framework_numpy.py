@@ -9,10 +9,21 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.core.differences import FINE_STEP, STEP, derivative
+from logpi.core.differences import FINE_STEP, FOURTH_ORDER, STEP, derivative
 from logpi.core.user_files import name_of
-from logpi.estimators.contract import CRITIC, Estimator, call, shape_of
+from logpi.estimators.contract import CRITIC, Estimator, blame, call, shape_of
 from logpi.theory.exact import log_softmax
+
+
+def _as_input(name: str, array: ndarray) -> Any:
+    """An array as the author gets it: read only, a number where it has no axis."""
+    if name == "policy":
+        return TabularPolicy(array, log_softmax, np.exp)
+    if array.ndim == 0:
+        return array.item()
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class NumpyFramework:
@@ -27,15 +38,11 @@ class NumpyFramework:
 
     def inputs(self, request: Request, constant: Arrays, leaves: Arrays) -> dict[str, Any]:
         """What one call gets; nothing in it can be written to."""
+        arrays = constant | leaves
         given: dict[str, Any] = {"discount": request.discount}
-        for name, array in (constant | leaves).items():
-            if name == "policy":
-                given[name] = TabularPolicy(array, log_softmax, np.exp)
-            elif array.ndim == 0:
-                given[name] = array.item()
-            else:
-                given[name] = array.view()
-                given[name].flags.writeable = False
+        for name in request.names:
+            if name in arrays:
+                given[name] = _as_input(name, arrays[name])
         return {name: given[name] for name in request.names}
 
     def output(self, request: Request, index: int) -> ndarray:
@@ -82,15 +89,17 @@ class NumpyFramework:
         """Large steps where the loss is in single precision, whose rounding a small step would blow
         up.
         """
+        given = self.inputs(request, constant, leaves)
 
         def by(name: str) -> ndarray:
             def loss(x):
-                return call(self.function, self.inputs(request, constant, leaves | {name: x}))
+                return self.function(**(given | {name: _as_input(name, x)}))
 
-            return derivative(loss, np.asarray(leaves[name], np.float64), step)
+            return derivative(loss, np.asarray(leaves[name], np.float64), step, FOURTH_ORDER)
 
         # A NumPy author differentiates by hand, and never through the critic.
-        return {name: by(name) for name in leaves if name not in CRITIC}
+        with blame(self.function):
+            return {name: by(name) for name in leaves if name not in CRITIC}
 
     def moves_critic(self, request: Request) -> bool:
         """Never: a NumPy author differentiates by hand, and not through the critic."""
