@@ -12,6 +12,7 @@ from logpi import LogpiError
 from logpi.checking.cases import batches, trajectories
 from logpi.checking.objectives import make_objective, objective_gradient
 from logpi.checking.probes import make_probes
+from logpi.checking.question import OWN_CALL
 from logpi.cli import main
 from logpi.core.differences import derivative
 from logpi.theory.exact import softmax
@@ -219,6 +220,27 @@ def test_token_means_of_micro_batches(unchecked):
     assert named(logpi.check(token_mean, micro_batches=2, **called)) == {"microbatch-norm"}
     report = logpi.check(by_all, micro_batches=2, accumulate="sum", **called)
     assert (report.verdict, report.scale_name) == ("scaled", "N")
+
+
+def test_what_a_loss_computes_itself_is_of_one_micro_batch(unchecked):
+    """The mean that a loss subtracts is over the part that it sees, and is named with its token
+    mean. Control: what `--advantage` computes is over the whole batch.
+    """
+
+    def less_mean(rewards):
+        return rewards - rewards.mean()
+
+    def own_mean(per_token_logps, completion_mask, rewards):
+        return token_mean(per_token_logps, completion_mask, less_mean(rewards))
+
+    options = {"framework": "jax", "micro_batches": 2, **CHECK}
+    mistakes = {"microbatch-norm", "own-sample-baseline"}
+    report = logpi.check(own_mean, **options)
+    assert named(report) == mistakes
+    assert OWN_CALL in report.notes
+    report = logpi.check(token_mean, advantage=less_mean, **options)
+    assert named(report) == mistakes
+    assert OWN_CALL not in report.notes
 
 
 # A state

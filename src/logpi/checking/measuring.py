@@ -230,10 +230,15 @@ class Trial:
         return Measurement(situation, columns, cases, self.moments(situation, cases), possible)
 
     def _divided(self, cases: Cases) -> Cases:
-        """The batches with the number of the micro-batch that each episode is in."""
+        """The batches with the number of the micro-batch that each episode is in, and of the call
+        in which its advantage is computed.
+        """
         count, episodes = cases.fields["group"].shape
         part = np.tile(part_of_each(episodes, self.micro_batches), (count, 1))
-        return Cases(cases.probability, cases.fields | {"micro_batch": part})
+        call = part
+        if self.advantages is not None:
+            call = np.zeros_like(part)
+        return Cases(cases.probability, cases.fields | {"micro_batch": part, "call": call})
 
     def request(self, situation: Situation, case: Cases) -> Request:
         """What the estimator is asked about the batches of one shape."""

@@ -36,6 +36,10 @@ from logpi.checking.verdict import (
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import CRITIC
 
+OWN_CALL = (
+    "the loss sees one micro-batch at a time: a mean that it takes over the batch is over that part"
+)
+
 
 class Judged(NamedTuple):
     """A judgement, the tolerance with which it was made, and why that one."""
@@ -97,10 +101,19 @@ class Question:
                 *leak.notes,
                 *judged.notes,
                 *matches.notes,
+                *self._notes_of_calls(judgement),
             ),
             probes=tuple(self._biases(everything, judged.tolerance)),
             bias_range=self._range(measured.least_episodes, judged.tolerance),
         )
+
+    def _notes_of_calls(self, judgement: Judgement) -> tuple[str, ...]:
+        """What the means of a loss in micro-batches are over, where it is not right."""
+        trial = self.trial
+        computes_itself = trial.micro_batches > 1 and trial.advantages is None
+        if computes_itself and judgement.verdict not in ("exact", "scaled"):
+            return (OWN_CALL,)
+        return ()
 
     def _range(self, least_episodes: int, tolerance: float) -> tuple[float, float] | None:
         """The least and the largest relative bias on random probes of the kind of the first one,

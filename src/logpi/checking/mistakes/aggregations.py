@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from logpi.checking.mistakes.batches import Batches, Weight
+from logpi.checking.mistakes.batches import Batches, Weight, are_same
 from logpi.checking.mistakes.forms import Factor
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
@@ -81,7 +81,7 @@ def mean_over_steps_of_groups_that_differ(batches: Batches) -> Weight:
 )
 def mean_over_steps_of_micro_batch(batches: Batches) -> Weight:
     part = batches.fields["micro_batch"]
-    together = (part[:, :, None] == part[:, None, :]).astype(float)
+    together = are_same(part).astype(float)
     steps = np.einsum("bij,bjt->bi", together, batches.mask)[:, :, None]
     parts = part.max(axis=1)[:, None, None] + 1
     return batches.mask.shape[1] * batches.mask / (parts * steps)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 Weight: TypeAlias = Float[ndarray, "batch episode time"]
@@ -111,14 +111,22 @@ class Batches:
         return total / np.sum(self.mask, axis=2, keepdims=True)
 
     def over_batch(self, x: ndarray) -> ndarray:
-        """Mean over all steps of the batch, kept as [batch, 1, 1]."""
-        total = np.sum(x * self.mask, axis=(1, 2), keepdims=True)
-        return total / np.sum(self.mask, axis=(1, 2), keepdims=True)
+        """Mean over all steps that the function which computes advantages sees at once, kept as
+        [batch, episode, 1].
+        """
+        return self.over_call(x * self.mask) / self.over_call(self.mask)
+
+    def over_call(self, x: Weight) -> ndarray:
+        """Sum over those steps."""
+        return np.einsum("bij,bjt->bi", self.same_call.astype(float), x)[:, :, None]
 
     def over_time_step(self, x: ndarray) -> ndarray:
-        """Mean over the episodes that are running at t, kept as [batch, 1, time]."""
-        total = np.sum(x * self.mask, axis=1, keepdims=True)
-        return total / np.maximum(np.sum(self.mask, axis=1, keepdims=True), 1)
+        """Mean over the episodes that are seen at once and are running at t."""
+        return self.at_time_step(x * self.mask) / np.maximum(self.at_time_step(self.mask), 1)
+
+    def at_time_step(self, x: Weight) -> Weight:
+        """Sum over those episodes."""
+        return np.einsum("bij,bjt->bit", self.same_call.astype(float), x)
 
     def over_group(self, x: Float[ndarray, "batch episode #time"]) -> ndarray:
         """Mean over the episodes with the same prompt."""
@@ -127,9 +135,17 @@ class Batches:
 
     @cached_property
     def same_group(self) -> Bool[ndarray, "batch episode episode"]:
-        """Whether two episodes have the same prompt."""
-        group = self.fields["group"]
-        return group[:, :, None] == group[:, None, :]
+        """Whether two episodes have the same prompt, and are seen at once."""
+        return are_same(self.fields["group"]) & self.same_call
+
+    @cached_property
+    def same_call(self) -> Bool[ndarray, "batch episode episode"]:
+        """Whether the function that computes advantages sees two episodes at once: those of a
+        batch, or of a micro-batch.
+        """
+        if "call" in self.fields:
+            return are_same(self.fields["call"])
+        return np.ones_like(are_same(self.fields["group"]))
 
     @cached_property
     def ratio(self) -> Weight:
@@ -150,6 +166,13 @@ class Batches:
     def log_ratio_of_reference(self) -> Weight:
         """log(π_ref(a_t|s_t) / π(a_t|s_t))."""
         return self.fields["reference_log_prob"] - self.log_prob
+
+
+def are_same(
+    number: Int[ndarray, "batch episode"],
+) -> Bool[ndarray, "batch episode episode"]:
+    """Which two episodes of a batch have the same number."""
+    return number[:, :, None] == number[:, None, :]
 
 
 Mean: TypeAlias = Callable[[Batches, ndarray], ndarray]
@@ -184,7 +207,7 @@ def sample_size(batches: Batches, mean: Mean) -> ndarray:
     if mean is Batches.over_steps:
         return mask.sum(axis=2, keepdims=True)
     if mean is Batches.over_batch:
-        return mask.sum(axis=(1, 2), keepdims=True)
+        return batches.over_call(mask)
     if mean is Batches.over_time_step:
-        return np.maximum(mask.sum(axis=1, keepdims=True), 1)
+        return np.maximum(batches.at_time_step(mask), 1)
     return batches.same_group.sum(2)[:, :, None]

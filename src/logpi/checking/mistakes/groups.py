@@ -34,7 +34,7 @@ class Sample(NamedTuple):
         """Whether two episodes are of one sample, [batch, episode, episode]."""
         if self.of_group:
             return batches.same_group
-        return np.ones_like(batches.same_group)
+        return batches.same_call
 
     def sum(self, batches: Batches, x: ndarray) -> ndarray:
         """Sum over the sample of each episode, [batch, episode, 1]."""
