@@ -2,6 +2,7 @@
 estimator's.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -17,7 +18,7 @@ from logpi.checking.fitting import Size, fit, left_of_each
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
-from logpi.checking.mistakes.batches import Batches
+from logpi.checking.mistakes.batches import Batches, Weight
 from logpi.checking.mistakes.divergences import DIVERGENCES
 from logpi.checking.mistakes.forms import EXACT, SINGLE_EXACT, Cause, Form, Mistake
 from logpi.checking.mistakes.groups import GROUPS
@@ -398,21 +399,33 @@ def _expected_of_one_shape(
     logits = measurement.situation.probe.logits
     batches = next(iter(by_discount.values()))
     share = _share(case, batches)
-    weights = np.empty((len(combinations), *batches.mask.shape))
-    for number, combination in enumerate(combinations):
-        discount = combination.discount
-        weight = rated(combination.advantage, combination.ratio, discount)
-        if combination.power is not None:
-            weight = weight * part(combination.power, discount)
-        weights[number] = share * (weight * part(combination.aggregation, discount))
-    gradients = _by_scores(measurement, case, weights)
-    for number, combination in enumerate(combinations):
-        score = combination.score
-        if score is not None and score.mistakes:
-            own = by_discount[combination.discount]
-            by_logits = score.compute(own, logits[case.observation], weights[number])
-            gradients[number] = _onto_observations(case, by_logits, len(logits))
+    gradients = np.empty((len(combinations), *logits.shape))
+    for (aggregation, power, discount), numbers in _with_one_factor(combinations).items():
+        factor = share * part(aggregation, discount)
+        if power is not None:
+            factor = factor * part(power, discount)
+        weights = np.empty((len(numbers), *batches.mask.shape))
+        for row, number in enumerate(numbers):
+            each = combinations[number]
+            weights[row] = rated(each.advantage, each.ratio, discount)
+        gradients[numbers] = _by_scores(measurement, case, weights, factor)
+        for number, weight in zip(numbers, weights, strict=True):
+            score = combinations[number].score
+            if score is not None and score.mistakes:
+                own = by_discount[discount]
+                by_logits = score.compute(own, logits[case.observation], factor * weight)
+                gradients[number] = _onto_observations(case, by_logits, len(logits))
     return gradients
+
+
+def _with_one_factor(
+    combinations: Sequence[Combination],
+) -> dict[tuple[AnyForm, AnyForm | None, float | None], list[int]]:
+    """Those whose weights are multiplied by the same numbers, which are applied to all at once."""
+    found: dict[tuple[AnyForm, AnyForm | None, float | None], list[int]] = defaultdict(list)
+    for number, each in enumerate(combinations):
+        found[each.aggregation, each.power, each.discount].append(number)
+    return found
 
 
 def _share(case: Cases, batches: Batches) -> Float[ndarray, "batch 1 1"]:
@@ -423,13 +436,15 @@ def _share(case: Cases, batches: Batches) -> Float[ndarray, "batch 1 1"]:
 
 
 def _by_scores(
-    measurement: Measurement, case: Cases, weights: ndarray
+    measurement: Measurement, case: Cases, weights: ndarray, factor: Weight
 ) -> Float[ndarray, "estimator O A"]:
-    """Σ weight × ∇ log π(a|o), which is 1[a] - π(·|o) in row o."""
+    """Σ factor × weight × ∇ log π(a|o), which is 1[a] - π(·|o) in row o."""
     probe = measurement.situation.probe
     rows, actions = probe.logits.shape
     place = case.observation * actions + case.fields["action"]
-    chosen = np.eye(rows * actions)[place.ravel()]
+    chosen = np.eye(rows * actions)[place.ravel()] * np.broadcast_to(factor, place.shape).reshape(
+        -1, 1
+    )
     tally = (weights.reshape(len(weights), -1) @ chosen).reshape(-1, rows, actions)
     return tally - probe.policy * tally.sum(axis=2, keepdims=True)
 
