@@ -137,6 +137,7 @@ def test_runs_that_differ_in_more_than_their_seeds_have_programs_of_their_own():
     assert [task for group in groups for task in group] == tasks
 
 
+@pytest.mark.slow
 def test_a_sweep_in_one_program_is_stopped_and_goes_on(tmp_path):
     """The runs under way are saved when it is stopped; the next call resumes them."""
 
@@ -313,6 +314,7 @@ def test_words_of_the_command_line():
     }
 
 
+@pytest.mark.slow
 def test_another_setting_is_refused_in_the_same_folder(tmp_path):
     """Control of the resumption: a finished run is given back only to those settings."""
     options = {"seeds": [0], "out": tmp_path / "sweep"}

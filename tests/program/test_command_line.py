@@ -43,6 +43,24 @@ def logpi(tmp_path, user):
     return run
 
 
+@pytest.fixture
+def logpi_here(tmp_path, monkeypatch, capsys):
+    """Run `logpi …` in an empty folder, without the start of another process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, status=0):
+        try:
+            ended = main([str(each) for each in arguments])
+        except SystemExit as stop:  # the parser's
+            ended = stop.code
+        assert ended == status
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(arguments, status, out, err)
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A short run that tests copy."""
@@ -271,8 +289,8 @@ USAGE = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), USAGE)
-def test_unusable_input_is_one_line_and_status_2(logpi, run_folder, arguments, message):
-    done = logpi(*arguments, status=2)
+def test_unusable_input_is_one_line_and_status_2(logpi_here, run_folder, arguments, message):
+    done = logpi_here(*arguments, status=2)
     # flags are refused inside a frame drawn by the parser, everything else in one line
     shown = " ".join(re.sub(r"[│╭╰─╮╯]", " ", done.stdout + done.stderr).split())
     assert message in shown
@@ -295,9 +313,9 @@ def test_unusable_input_is_one_line_and_status_2(logpi, run_folder, arguments, m
         ),
     ],
 )
-def test_settings_files_are_checked(logpi, tmp_path, text, message):
+def test_settings_files_are_checked(logpi_here, tmp_path, text, message):
     (tmp_path / "my.yaml").write_text(text)
-    assert message in logpi("train", "CartPole-v1", "--config", "my.yaml", status=2).stderr
+    assert message in logpi_here("train", "CartPole-v1", "--config", "my.yaml", status=2).stderr
 
 
 def damage(path, how):
@@ -313,7 +331,14 @@ def damage(path, how):
         path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
 
 
-@pytest.mark.parametrize("how", ["truncated", "altered", "empty"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated",
+        pytest.param("altered", marks=pytest.mark.slow),
+        pytest.param("empty", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_checkpoint_falls_back_to_the_last_whole_one(logpi, run_folder, how):
     newest, before, *_ = sorted((run_folder / "checkpoints").glob("*"), reverse=True)
     damage(newest, how)
@@ -350,9 +375,9 @@ def change_config(folder, change):
         (lambda c: c.pop("settings"), "no environment is named"),
     ],
 )
-def test_a_run_of_another_kind_is_refused(logpi, run_folder, change, message):
+def test_a_run_of_another_kind_is_refused(logpi_here, run_folder, change, message):
     change_config(run_folder, change)
-    assert message in logpi("resume", "run", "--steps", "9_000", status=2).stderr
+    assert message in logpi_here("resume", "run", "--steps", "9_000", status=2).stderr
 
 
 MINE = """
@@ -363,6 +388,7 @@ class Mine(gym.Wrapper):
 """
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_and_its_change(logpi, tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     logpi("train", "mine.py:Mine", "--steps", 2000, "--out", "own")
@@ -436,20 +462,23 @@ def test_a_full_disk(tmp_path, user, run_folder):
         (None, "cannot be read"),
     ],
 )
-def test_derive_names_what_is_wrong_with_a_process(logpi, tmp_path, change, message):
+def test_derive_names_what_is_wrong_with_a_process(logpi_here, tmp_path, change, message):
     from logpi.theory.processes import stay_or_leave
 
     path = tmp_path / "mdp.json"
     path.write_text(stay_or_leave().to_json())
-    assert "[D4.4]" in logpi("derive", "--mdp", path).stdout
+    assert "[D4.4]" in logpi_here("derive", "--mdp", path).stdout
     if change is None:
         path.write_bytes(b"\xff\xfe")
     else:
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert message in logpi("derive", "--mdp", path, status=2).stderr
-    assert "exclude each other" in logpi("derive", "--mdp", path, "--random", 3, status=2).stderr
+    assert message in logpi_here("derive", "--mdp", path, status=2).stderr
+    assert (
+        "exclude each other" in logpi_here("derive", "--mdp", path, "--random", 3, status=2).stderr
+    )
 
 
+@pytest.mark.slow
 def test_each_algorithm_has_its_options(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

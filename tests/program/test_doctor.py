@@ -29,7 +29,10 @@ def test_sound_environments_have_nothing_wrong(name):
 
 @pytest.mark.parametrize(
     ("name", "shape", "dtype"),
-    [("ALE/Pong-v5", (4, 84, 84), np.uint8), ("MiniGrid-Empty-5x5-v0", (151,), np.int64)],
+    [
+        pytest.param("ALE/Pong-v5", (4, 84, 84), np.uint8, marks=pytest.mark.slow),
+        ("MiniGrid-Empty-5x5-v0", (151,), np.int64),
+    ],
 )
 def test_environments_of_packages_come_with_their_wrappers(name, shape, dtype):
     spec = make_environment(name).spec

@@ -77,6 +77,7 @@ def test_two_ways_of_acting_that_differ(most_probable, drawn, differs):
     assert FinalEvaluation(evaluation(*most_probable), evaluation(*drawn)).differs is differs
 
 
+@pytest.mark.slow
 def test_both_ways_of_acting_are_shown(tmp_path, capsys):
     """Where they differ: the most probable action of the aliased corridor never arrives."""
     options = [
@@ -97,7 +98,7 @@ def test_both_ways_of_acting_are_shown(tmp_path, capsys):
     assert stored["drawn"]["mean"] > -100
 
 
-@pytest.mark.parametrize("steps", [100, 3000])
+@pytest.mark.parametrize("steps", [100, pytest.param(3000, marks=pytest.mark.slow)])
 def test_the_evaluation_takes_a_share_of_the_steps(home, steps):
     """Of five steps each is an episode: 0.3 of the run's steps in both ways together."""
     run = logpi.train("mine.py:Walk", SMALL, steps=steps, out="run", workers=0)
@@ -108,6 +109,7 @@ def test_the_evaluation_takes_a_share_of_the_steps(home, steps):
     assert np.array_equal(again.returns, run.evaluation.returns)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_begins_again(tmp_path):
     whole = logpi.train("finite:short-corridor", SMALL, steps=200, out=tmp_path / "whole")
     shutil.copytree(whole.folder, tmp_path / "killed")
@@ -154,6 +156,7 @@ def test_a_file_that_has_moved_is_named(home):
     assert main(["resume", "run", "--steps", "120"]) == 0
 
 
+@pytest.mark.slow
 def test_resume_says_what_computes_otherwise(tmp_path, capsys):
     """And keeps the record of what computed before. Control: the same machine says nothing."""
     run = logpi.train("finite:short-corridor", SMALL, steps=100, out=tmp_path / "run")
@@ -219,6 +222,7 @@ def test_a_row_is_the_mean_over_the_updates_since_the_last():
     assert row["time/total_timesteps"] == 30
 
 
+@pytest.mark.slow
 def test_rows_of_metrics_do_not_depend_on_where_a_run_stopped(tmp_path):
     """A row is the mean over several updates, some of them before the checkpoint."""
     whole = logpi.train(
@@ -251,6 +255,7 @@ def began_and_stopped(out, after):
         logpi.train(CORRIDOR, SMALL, steps=400, out=out, reporter=Stop())
 
 
+@pytest.mark.slow
 def test_a_run_that_may_exist_is_started_resumed_or_given_back(tmp_path):
     """Called again and again, as a scheduler does, it ends in the run that was never stopped."""
 
@@ -297,6 +302,7 @@ def test_a_run_that_is_another_is_not_continued(tmp_path):
         logpi.train(CORRIDOR, SMALL, out=tmp_path / "other", exist="resume")
 
 
+@pytest.mark.slow
 def test_the_command_resumes_if_the_run_exists(tmp_path, capsys):
     run = tmp_path / "run"
     command = ["train", CORRIDOR, "--hidden", "4", "--steps", "200", "--out", str(run)]
@@ -312,6 +318,7 @@ def test_the_command_resumes_if_the_run_exists(tmp_path, capsys):
     assert "out must be the folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_python_keeps_what_it_compiles_as_the_command_does(user, tmp_path, elsewhere):
     """In the user's cache folder, also where JAX has compiled before; or where the user says."""

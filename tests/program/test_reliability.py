@@ -185,6 +185,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(run, damage, capsys):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_does_not_say_how_far_a_run_has_come(run):
     """Its name has more steps than the new budget; those of the one before count."""
     newest, before, *_ = RunFolder.open(run).checkpoints()
@@ -307,7 +308,9 @@ def started(tmp_path, after, workers="0", **options):
     )
 
 
-@pytest.mark.parametrize(("number", "after"), [("SIGTERM", 2000), ("SIGHUP", -1)])
+@pytest.mark.parametrize(
+    ("number", "after"), [("SIGTERM", 2000), pytest.param("SIGHUP", -1, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_and_saves(tmp_path, number, after):
     """A run whose environment hangs, and one whose terminal is closed."""
     with started(tmp_path, after) as program:
@@ -333,6 +336,7 @@ def test_a_signal_to_all_processes_stops_the_run(tmp_path):
 MAIN = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("output", "status"), [("/dev/full", 0), ("/dev/null", 0)])
 def test_a_run_goes_on_where_nothing_can_be_said(tmp_path, output, status):
     options = ["--hidden", "--episodes", "4", "--steps", "200", "--out", str(tmp_path / "run")]
@@ -394,6 +398,7 @@ def test_where_it_stopped_is_where_it_goes_on(run, capsys, monkeypatch):
     assert json.loads((run / "config.json").read_text())["settings"]["steps"] == 1000
 
 
+@pytest.mark.slow
 def test_a_long_run_saves_by_time(tmp_path, monkeypatch):
     """Whatever part of its budget it has spent. Control: without the limit there is one, the
     last."""

@@ -300,6 +300,7 @@ def test_options_that_would_be_ignored_are_refused(options, message):
         Reinforce(**options)
 
 
+@pytest.mark.slow
 def test_arguments_of_other_types(tmp_path):
     """As people run it, without the types that tests check: each is one line, and numbers of NumPy
     are numbers."""
@@ -335,6 +336,7 @@ def test_text_in_a_file_of_settings_stays_text(tmp_path):
     assert read_settings(file) == found
 
 
+@pytest.mark.slow
 def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = [
@@ -354,6 +356,7 @@ def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
     assert "`logpi resume 'my run'`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "closing", ["sys.stdout = None", "sys.stdout.reconfigure(encoding='ascii')"]
 )

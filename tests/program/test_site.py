@@ -109,6 +109,7 @@ def test_a_dead_link_is_seen(tmp_path, site):
     assert dead_links(broken)
 
 
+@pytest.mark.slow
 def test_the_python_of_the_first_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(

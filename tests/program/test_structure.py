@@ -148,6 +148,7 @@ logpi.trian
 """
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_the_public_names(tmp_path):
     """In a project of the user's own, beside an installed logpi; a wrong name and option are seen."""
     installed = tmp_path / "site"

@@ -23,6 +23,9 @@ from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Rollouts
 
+# Whole runs; the shapes of their arrays are checked where their parts are tested.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 class Faulty(gym.Env):
     """Behaves for three steps, then does what `fault` says."""
@@ -180,7 +183,11 @@ class Dies(gym.Env):
     [
         ("raise", "environment 4, episode 0, step 1: step raised ValueError: inside the worker"),
         ("die", r"environment 4, episode 0, step 1: step raised SystemExit: os\._exit\(7\)"),
-        ("kill", "copies 4 to 7: its worker process was ended by SIGKILL; lost 3 times in a row"),
+        pytest.param(
+            "kill",
+            "copies 4 to 7: its worker process was ended by SIGKILL; lost 3 times in a row",
+            marks=pytest.mark.slow,
+        ),
         ("", None),
     ],
 )

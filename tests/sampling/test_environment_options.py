@@ -13,6 +13,9 @@ from logpi.environments.doctor import examine
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 
+# Whole runs; the shapes of their arrays are checked where their parts are tested.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 OWN = """
 import gymnasium as gym
 import numpy as np
@@ -136,6 +139,7 @@ def test_values_that_are_none_are_refused():
         EnvironmentOptions(wrapper="Doubled")
 
 
+@pytest.mark.slow
 def test_parameters_of_a_compiled_environment_are_arguments():
     """CartPole with four times the gravity falls sooner. Control: with its own it is as ever."""
     lengths = {}

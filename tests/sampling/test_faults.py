@@ -17,6 +17,9 @@ from logpi.environments.doctor import examine
 from logpi.runs.folder import RunFolder
 from logpi.runs.report import SilentReporter
 
+# Whole runs; the shapes of their arrays are checked where their parts are tested.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 # An environment of five steps, in which `misbehave()` is called at step 3 of some episodes.
 SOURCE = """
 import os
@@ -176,6 +179,7 @@ def test_time_that_passes_after_the_answer_is_named_too(write, what, monkeypatch
         train("run", step_limit=1.0)
 
 
+@pytest.mark.slow
 def test_a_worker_that_blocks_everything_is_killed(write, monkeypatch):
     """Where its own alarm cannot reach it."""
     monkeypatch.setattr("logpi.sampling.host.process.GRACE", 1.0)

@@ -11,6 +11,9 @@ from logpi.environments.doctor import examine
 from logpi.environments.registry import make_environment
 from logpi.networks.heads import NormalHead
 
+# Whole runs; the shapes of their arrays are checked where their parts are tested.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SINCE_1970 = 1.75e9
 EPISODE = 8
 
@@ -62,9 +65,12 @@ class SingleClock(Clock):
 
 
 @pytest.mark.parametrize(
-    ("kind", "learns"), [(Clock, True), (ClockInDict, True), (SingleClock, False)]
+    ("kind", "learns"),
+    [(Clock, True), pytest.param(ClockInDict, True, marks=pytest.mark.slow), (SingleClock, False)],
 )
-@pytest.mark.parametrize("method", [Reinforce, logpi.PPO], ids=["reinforce", "ppo"])
+@pytest.mark.parametrize(
+    "method", [Reinforce, pytest.param(logpi.PPO, marks=pytest.mark.slow)], ids=["reinforce", "ppo"]
+)
 def test_a_signal_far_from_zero_is_learned(kind, learns, method, tmp_path):
     options = {"hidden": (), "learning_rate": 0.05}
     if method is logpi.PPO:
@@ -78,6 +84,7 @@ def test_a_signal_far_from_zero_is_learned(kind, learns, method, tmp_path):
         assert logpi.evaluate(policy, moved, 20).mean > 0.95 * EPISODE
 
 
+@pytest.mark.slow
 def test_act_takes_what_the_environment_gives(tmp_path):
     options = Reinforce(hidden=(), learning_rate=0.05)
     run = logpi.train(Clock, options, steps=6_000, out=tmp_path / "run", workers=0)

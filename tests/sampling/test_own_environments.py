@@ -17,6 +17,9 @@ from logpi.environments.registry import make_environment
 from logpi.environments.spec import HostEnvironment
 from logpi.runs.evaluation import require_fitting
 
+# Whole runs; the shapes of their arrays are checked where their parts are tested.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 BOX, TWO = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
 
 
@@ -222,6 +225,7 @@ def mine(tmp_path):
     return lambda name: f"{tmp_path / 'mine.py'}:{name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, tmp_path, memory):
     """Dataclasses look their module up by its name; an own network may stand behind a memory."""
@@ -336,7 +340,12 @@ SHORT = dict(environments=2, rollout_steps=8, hidden=(4,))
 
 
 @pytest.mark.parametrize(
-    "config", [logpi.A2C(**SHORT), logpi.PPO(**SHORT, minibatches=4), logpi.Reinforce(episodes=2)]
+    "config",
+    [
+        logpi.A2C(**SHORT),
+        pytest.param(logpi.PPO(**SHORT, minibatches=4), marks=pytest.mark.slow),
+        pytest.param(logpi.Reinforce(episodes=2), marks=pytest.mark.slow),
+    ],
 )
 def test_a_game_that_is_over_needs_no_move(config, tmp_path):
     """Control: a game that goes on does, and its place is said."""
@@ -444,7 +453,9 @@ def test_a_factory_that_leaves_is_named():
         make_environment(leaving)
 
 
-@pytest.mark.parametrize("source", ["finite:short-corridor", "vector:CartPole-v1"])
+@pytest.mark.parametrize(
+    "source", ["finite:short-corridor", pytest.param("vector:CartPole-v1", marks=pytest.mark.slow)]
+)
 def test_workers_are_refused_where_there_are_none(source, tmp_path):
     with pytest.raises(LogpiError, match="leave out --workers"):
         logpi.train(source, logpi.A2C(), steps=10, workers=2, out=tmp_path / "run")

@@ -193,6 +193,7 @@ def test_a_machine_that_computes_otherwise_is_refused(cluster, tmp_path, monkeyp
     )
 
 
+@pytest.mark.slow
 def test_without_ray_one_line_names_the_extra(tmp_path):
     """And nobody imports it who does not ask for it."""
     (tmp_path / "ray.py").write_text("raise ImportError('no Ray here')\n")

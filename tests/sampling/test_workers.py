@@ -29,6 +29,9 @@ from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares, by_share, noise_of_shares, side_by_side
 from logpi.sampling.seam import Rollouts
 
+# Whole runs; the shapes of their arrays are checked where their parts are tested.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SMALL = {"hidden": (8,)}
 METHODS = {
     "reinforce": Reinforce(**SMALL, episodes=10, baseline="none"),
@@ -68,8 +71,13 @@ def own(tmp_path, monkeypatch):
     return "own.py:Both"
 
 
-EVERYWHERE = [("CartPole-v1", "reinforce"), ("Pendulum-v1", "a2c"), ("own", "ppo")]
-SLOW = [("CartPole-v1", "gru"), ("Pendulum-v1", "trpo"), ("own", "reinforce")]
+EVERYWHERE = [("CartPole-v1", "reinforce"), ("own", "ppo")]
+SLOW = [
+    ("Pendulum-v1", "a2c"),
+    ("CartPole-v1", "gru"),
+    ("Pendulum-v1", "trpo"),
+    ("own", "reinforce"),
+]
 OTHERS = [
     (environment, method)
     for environment in ("CartPole-v1", "Pendulum-v1", "own")
@@ -193,6 +201,7 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(tmp_path, monkeypatc
     assert RunFolder.open(Path("run")).saved_steps() is not None
 
 
+@pytest.mark.slow
 def test_a_factory_travels_to_workers(tmp_path):
     """An environment of this process, with what it refers to. Control: one that cannot travel."""
     from gymnasium.envs.classic_control import CartPoleEnv
@@ -220,6 +229,7 @@ def test_a_factory_travels_to_workers(tmp_path):
         logpi.train(bound, METHODS["a2c"], steps=500, workers=1, out=tmp_path / "bound")
 
 
+@pytest.mark.slow
 def test_a_network_of_the_user_travels_to_workers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(
@@ -355,7 +365,7 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.parametrize("config", CHOSEN)
+@pytest.mark.parametrize("config", [CHOSEN[0], pytest.param(CHOSEN[1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("workers_too", [False, True])
 def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, workers_too):
     """Episodes under way go on as they would have, bit for bit."""
@@ -369,7 +379,7 @@ def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, w
     assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(expected)))
 
 
-@pytest.mark.parametrize("config", CHOSEN)
+@pytest.mark.parametrize("config", [CHOSEN[0], pytest.param(CHOSEN[1], marks=pytest.mark.slow)])
 def test_no_workers_where_environments_remember(slow, config):
     """What an episode is depends on those before it: copies made anew would not be where these
     are."""

@@ -137,10 +137,10 @@ def test_unusable_estimators_are_named(mine, tmp_path, name, baseline, message):
 
 EXACT = [
     dict(baseline="none"),
-    dict(baseline="none", returns="whole"),
+    pytest.param(dict(baseline="none", returns="whole"), marks=pytest.mark.slow),
     dict(baseline="value"),
-    dict(baseline="value", returns="whole"),
-    dict(baseline="leave-one-out"),
+    pytest.param(dict(baseline="value", returns="whole"), marks=pytest.mark.slow),
+    pytest.param(dict(baseline="leave-one-out"), marks=pytest.mark.slow),
     dict(baseline="leave-one-out", returns="whole"),
 ]
 
