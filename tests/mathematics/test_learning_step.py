@@ -26,7 +26,7 @@ from logpi.estimators.returns import (
 )
 from logpi.estimators.score_function import reinforce_weight, score_function_surrogate
 from logpi.methods.reinforce import mean_kl, policy_gradient
-from logpi.methods.value_fitting import fit_value, spread_rows
+from logpi.methods.value_fitting import MOST_PASSES, fit_value, spread_rows
 from logpi.networks.critic import make_value_function, restandardise
 from logpi.networks.parameters import as_vector
 
@@ -179,7 +179,7 @@ def test_restandardising_does_not_change_the_function(random):
 @settings(max_examples=20, deadline=None)
 def test_minibatches_cover_the_steps_evenly_and_nothing_else(seed):
     trajectory = random_trajectory(np.random.default_rng(seed), 9, 5)
-    time, env = spread_rows(trajectory, (40, 32))
+    time, env = spread_rows(trajectory, jnp.arange(40 * 32))
     assert np.asarray(trajectory.mask)[np.asarray(time), np.asarray(env)].all()
     counts = np.zeros(trajectory.mask.shape)
     np.add.at(counts, (np.asarray(time), np.asarray(env)), 1)
@@ -198,8 +198,13 @@ def test_value_function_learns_what_can_be_known(random):
     state = optax.scale_by_adam().init(as_vector(value)[0])
 
     @eqx.filter_jit
+    def fit_once(value, state, target):
+        return fit_value(value, state, trajectory, target, 0.01, (400, 64))[:2]
+
     def fit(value, state, target):
-        return fit_value(value, state, trajectory, target, 0.01, (1500, 64))[0]
+        for _ in range(4):
+            value, state = fit_once(value, state, target)
+        return value
 
     mask = np.asarray(trajectory.mask)
 
@@ -209,6 +214,25 @@ def test_value_function_learns_what_can_be_known(random):
 
     assert unexplained(fit(value, state, target), target) < 0.01
     assert unexplained(value, target) > 0.5
+
+
+def test_no_step_is_seen_more_often_than_so_many_times(random):
+    """A batch of 2 to 12 steps is passed over at most a hundred times. Control: fewer minibatches
+    give another V."""
+    import optax
+
+    trajectory = random_trajectory(random, 3, 4)
+    target = random.normal(size=trajectory.mask.shape)
+    value = make_value(random)
+    state = optax.scale_by_adam().init(as_vector(value)[0])
+    passes = int(np.ceil(MOST_PASSES * int(trajectory.mask.sum()) / 16))
+
+    def fitted(minibatches):
+        found, *_ = fit_value(value, state, trajectory, jnp.asarray(target), 0.01, minibatches)
+        return np.asarray(as_vector(found)[0])
+
+    np.testing.assert_array_equal(fitted((10_000, 16)), fitted((passes, 16)))
+    assert not np.array_equal(fitted((passes, 16)), fitted((passes - 1, 16)))
 
 
 @pytest.mark.slow

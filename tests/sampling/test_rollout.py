@@ -11,12 +11,16 @@ import pytest
 from helpers import FiniteEnv, random_mdp, small_policy, tabular_policy
 from scipy import stats
 
+import logpi
 from logpi.core.randomness import Stream, batch_key
 from logpi.environments.host.local import LocalGroup
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment, make_host_environment
+from logpi.methods.update import update
+from logpi.networks.parameters import as_vector
 from logpi.sampling.compiled.episodes import sample_episodes
 from logpi.sampling.host.episodes import HostEpisodes
+from logpi.sampling.host.places import SHORT
 from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.noise import host_noise, no_noise
@@ -153,7 +157,11 @@ def test_rewards_belong_to_their_transitions(draw, random):
 
 
 def sample_cartpole(seed, batch, workers=0):
-    environment = make_environment("CartPole-v1")
+    return sample("CartPole-v1", 500, seed, batch, workers)
+
+
+def sample(name, time, seed, batch, workers=0):
+    environment = make_environment(name)
     sampler = HostSampler(environment, 10, seed, Rollouts(workers), never)
     policy = small_policy(
         environment.spec.observation_space,
@@ -162,7 +170,7 @@ def sample_cartpole(seed, batch, workers=0):
         np.random.default_rng(0),
     )
     try:
-        trajectory, _ = sampler._places.sample(policy, None, batch, None, 500)
+        trajectory, _ = sampler._places.sample(policy, None, batch, None, time)
         return jax.tree.map(np.asarray, trajectory)
     finally:
         sampler.close()
@@ -188,6 +196,31 @@ def test_an_episode_is_a_function_of_its_seed_alone():
     assert not np.array_equal(starts[0], starts[2])
     first = alone.observation[0]
     assert len(np.unique(first, axis=0)) == len(first)  # the copies start differently
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_of_short_episodes_is_in_short_arrays(workers):
+    """An update of it is that of the same episodes in long arrays, up to the order of sums.
+    Control: longer episodes are kept whole, and others give another update.
+    """
+    batch = sample("Blackjack-v1", 1000, 0, 0, workers)
+    assert len(batch.mask) == SHORT
+    assert batch.mask[0].all()
+    assert batch.mask[1].any()
+    assert len(sample_cartpole(0, 0, workers).mask) == 500
+    environment = make_environment("Blackjack-v1")
+    method = logpi.Reinforce(hidden=(8,), episodes=10, value_steps=3, value_batch=8)
+    learner = method.make_learner(environment.spec, seed=0)
+
+    @jax.jit
+    def updated(batch):
+        return as_vector(update(method, learner, batch)[0].policy)[0]
+
+    rows = jax.tree.map(lambda x: np.pad(x, [(0, 100)] + [(0, 0)] * (x.ndim - 1)), batch)
+    long = rows._replace(memory=batch.memory)
+    np.testing.assert_allclose(updated(batch), updated(long), atol=1e-6)
+    paid = batch._replace(reward=-batch.reward)
+    assert np.abs(np.asarray(updated(batch) - updated(paid))).max() > 1e-4
 
 
 def test_some_copies_can_be_left_out():

@@ -13,6 +13,8 @@ from logpi.networks.parameters import Vector, as_vector
 
 # 2^32 / φ. Multiples of it, which wrap, are spread evenly over 32 bits.
 GOLDEN = np.uint32(2654435769)
+# More passes over a small batch would teach V its noise, and take longer than to sample it.
+MOST_PASSES = 100
 
 
 def fit_value(
@@ -23,7 +25,8 @@ def fit_value(
     learning_rate: Number,
     minibatches: tuple[int, int],
 ) -> tuple[ValueFunction, optax.OptState, Float[Array, ""]]:
-    """Adam steps on mean ((V - target) / scale)², `minibatches` being (how many, steps in each).
+    """Adam steps on mean ((V - target) / scale)², `minibatches` being (how many, steps in each),
+    but no more than `MOST_PASSES` over the batch.
 
     The scale is the deviation of the targets. Returns V, Adam's state and the last loss.
     """
@@ -36,29 +39,33 @@ def fit_value(
         predicted = value(trajectory.observation[at], trajectory.step[at])
         return jnp.mean(((predicted - target[at]) / value.units.scale) ** 2)
 
-    def step(carry, at):
-        parameters, state = carry
+    most, size = minibatches
+    steps = jnp.sum(trajectory.mask)
+    count = jnp.clip((MOST_PASSES * steps + size - 1) // size, 1, most)
+
+    def step(number, carry):
+        parameters, state, _ = carry
+        at = spread_rows(trajectory, number * size + jnp.arange(size))
         error, gradient = jax.value_and_grad(loss)(parameters, at)
         direction, state = optimizer.update(gradient, state)
-        return (parameters - learning_rate * jnp.asarray(direction), state), error
+        return parameters - learning_rate * jnp.asarray(direction), state, error
 
-    rows = spread_rows(trajectory, minibatches)
-    (parameters, state), losses = jax.lax.scan(step, (parameters, state), rows)
-    return rebuild(parameters), state, losses[-1]
+    start = (parameters, state, jnp.zeros_like(value.units.scale))
+    parameters, state, error = jax.lax.fori_loop(0, count, step, start)
+    return rebuild(parameters), state, error
 
 
 def spread_rows(
-    trajectory: Trajectory, shape: tuple[int, int]
+    trajectory: Trajectory, number: Int[Array, "..."]
 ) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """(time, env) of minibatches that cover the steps of the batch evenly.
+    """(time, env) of steps that cover the batch evenly, for `number` = 0, 1, ….
 
     The trajectories start in row 0. Step number ⌊count · frac(j φ)⌋ for j = 0, 1, …: a Weyl
     sequence, whose every stretch is spread evenly and which needs no random numbers.
     """
     lengths = jnp.sum(trajectory.mask, axis=0)
     ends = jnp.cumsum(lengths)
-    number = jnp.arange(shape[0] * shape[1], dtype=jnp.uint32).reshape(shape)
-    fraction = (number * GOLDEN).astype(jnp.float32) / 2.0**32
+    fraction = (number.astype(jnp.uint32) * GOLDEN).astype(jnp.float32) / 2.0**32
     row = jnp.minimum((fraction * ends[-1]).astype(jnp.int32), ends[-1] - 1)
     env = jnp.searchsorted(ends, row, side="right", method="scan_unrolled")
     return row - (ends - lengths)[env], env

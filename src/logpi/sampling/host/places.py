@@ -18,6 +18,9 @@ from logpi.sampling.seam import Episodes
 
 # A place that is lost so often in one batch ends the run.
 MOST_LOST = 3
+# Episodes of bandits and card games end within so many steps, whatever their time limit: what is
+# computed from arrays of so few rows costs a fraction.
+SHORT = 16
 # Makes a place for some shares.
 Open = Callable[[Shares], Place]
 
@@ -83,7 +86,7 @@ class Places:
         time: int,
     ) -> tuple[Trajectory, UnfinishedReplay | None]:
         """A batch in arrays of `time` rows, from where the copies stand, and the episodes that it
-        leaves unfinished.
+        leaves unfinished. Whole episodes that are all short are in arrays of `SHORT` rows.
 
         **Raises:** as `restore`.
         """
@@ -95,7 +98,10 @@ class Places:
             return _restore(place, policy, unfinished, rows)
 
         parts: list[Part] = self._all(self._places, request, before)
-        trajectory = _side_by_side([part.trajectory for part in parts], time)
+        trajectories = [part.trajectory for part in parts]
+        if rows is None and all(not each.mask[SHORT:].any() for each in trajectories):
+            time = min(time, SHORT)
+        trajectory = _side_by_side(trajectories, time)
         standings = [part.standing for part in parts if part.standing is not None]
         if unfinished is None:
             return trajectory, None
@@ -199,7 +205,7 @@ def _side_by_side(parts: Sequence[Trajectory], time: int) -> Trajectory:
         whole = np.zeros((time, count, *arrays[0].shape[2:]), arrays[0].dtype)
         first = 0
         for array in arrays:
-            whole[: len(array), first : first + array.shape[1]] = array
+            whole[: len(array), first : first + array.shape[1]] = array[:time]
             first += array.shape[1]
         return whole
 

@@ -1,8 +1,9 @@
 """The update as a compiled program, which is compiled while the first batch is sampled."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -26,7 +27,9 @@ class MetricsRow(Module):
 
 
 class UpdateProgram:
-    """`update` for learners and trajectories of these shapes."""
+    """`update` for learners of these shapes, and trajectories of as many rows as `trajectory` has.
+    That of other trajectories is compiled when the first of them comes.
+    """
 
     def __init__(self, method: Method, budget: int, learner: Learner, trajectory: PyTree):
         def measured_update(learner: Learner, trajectory: Trajectory) -> tuple[Learner, MetricsRow]:
@@ -34,13 +37,21 @@ class UpdateProgram:
             values = jnp.stack([value.astype(float) for value in metrics.values()])
             return learner, MetricsRow(tuple(metrics), values)
 
+        self._update = measured_update
+        self._compiling = {len(trajectory.mask): self._compile(learner, trajectory)}
+
+    def _compile(self, learner: Learner, trajectory: PyTree) -> Future[jax.stages.Compiled]:
         thread = ThreadPoolExecutor(1)
-        self._compiling = thread.submit(compile_program, measured_update, learner, trajectory)
+        compiling = thread.submit(compile_program, self._update, learner, trajectory)
         thread.shutdown(wait=False)
+        return compiling
 
     def __call__(
         self, learner: Learner, trajectory: Trajectory
     ) -> tuple[Learner, dict[str, float]]:
         """The learner after the update, and its metrics; waits until the program is compiled."""
-        learner, metrics = self._compiling.result()(learner, trajectory)
+        rows = len(trajectory.mask)
+        if rows not in self._compiling:
+            self._compiling[rows] = self._compile(learner, trajectory)
+        learner, metrics = self._compiling[rows].result()(learner, trajectory)
         return learner, metrics.by_name()
