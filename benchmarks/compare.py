@@ -17,7 +17,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -25,12 +24,21 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
-from process import train
+from process import measure, train
 
 HERE = Path(__file__).parent
 TORCH, GYMNASIUM = "torch==2.13.0", "gymnasium[mujoco]==1.3.0"
 PEERS: Mapping[str, Sequence[str]] = {
     "stable-baselines3 2.9.2": (TORCH, GYMNASIUM, "stable-baselines3==2.9.2"),
+    "sb3-contrib 2.9.2": (TORCH, GYMNASIUM, "sb3-contrib==2.9.2"),
+    "stable-baselines3 2.9.2, Atari": (
+        TORCH,
+        GYMNASIUM,
+        "stable-baselines3==2.9.2",
+        "ale-py==0.12.1",
+        "opencv-python-headless==5.0.0.93",
+    ),
+    "the environment alone": (GYMNASIUM,),
     "sbx-rl 0.28.0": (
         TORCH,
         GYMNASIUM,
@@ -45,7 +53,9 @@ PEERS: Mapping[str, Sequence[str]] = {
 }
 RUNNERS = {
     "stable-baselines3": "stable_baselines.py",
+    "sb3-contrib": "stable_baselines.py",
     "sbx-rl": "stable_baselines.py",
+    "the": "environment_alone.py",
     "tianshou": "tianshou_on_policy.py",
     "CleanRL": "cleanrl_ppo.py",
     "torchrl": "torchrl_ppo.py",
@@ -67,20 +77,15 @@ def python_of(peer: str) -> str:
 def run_theirs(peer: str, task: dict[str, Any]) -> dict[str, float]:
     """The same by the peer's runner."""
     runner = HERE / "peers" / RUNNERS[peer.split()[0]]
-    start = time.perf_counter()
-    done = subprocess.run(
-        [python_of(peer), "-W", "ignore", str(runner), json.dumps(task)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    return {"seconds": time.perf_counter() - start, **json.loads(done.stdout.splitlines()[-1])}
+    command = [python_of(peer), "-W", "ignore", str(runner), json.dumps(task)]
+    printed, seconds, megabytes = measure(command, os.environ | {"JAX_PLATFORMS": "cpu"})
+    found = json.loads(printed.splitlines()[-1])
+    return {"seconds": seconds, "megabytes": megabytes, **found}
 
 
 def compare(name: str, repeat: int) -> str:
-    """A row of the table: medians, least and most in brackets, their ratio, and the median
-    returns."""
+    """A row of the table: medians, least and most in brackets, their ratio, the median returns, and
+    the most memory."""
     work = COMPARISONS[name]
     by, show = work["by"], "{:.1f}" if work["by"] == "seconds" else "{:,.0f}"
     python_of(work["peer"])
@@ -100,8 +105,9 @@ def compare(name: str, repeat: int) -> str:
     cells = [f"{show} [{show}, {show}]".format(statistics.median(x), min(x), max(x)) for x in times]
     returns = [statistics.median([run[side]["return"] for run in runs]) for side in (0, 1)]
     learned = "" if min(returns) >= work["least"] else f"; not both reach {work['least']}"
+    memory = [max(run[side]["megabytes"] for run in runs) for side in (0, 1)]
     unit = {"rate": "steps/s", "seconds": "s", "return": "return"}[by]
-    end = f"**{ratio:.1f}** | {work['goal']} | {returns[0]:.0f}, {returns[1]:.0f}{learned}"
+    end = f"**{ratio:.1f}** | {work['goal']} | {returns[0]:.0f}, {returns[1]:.0f}{learned} | {memory[0]:.0f}, {memory[1]:.0f}"
     return f"| {work['what']} | {work['peer']} | {unit} | {cells[0]} | {cells[1]} | {end} |"
 
 
@@ -120,11 +126,12 @@ def page(rows: Sequence[str], repeat: int) -> str:
 
 `python benchmarks/compare.py` runs both sides in turn, {repeat} times each, and prints medians with the least and the most in
 brackets. Its settings are in [comparisons.toml](../benchmarks/comparisons.toml). Steps a second are those of the second half of
-training. Networks are 64×64 tanh in float32, policy and critic apart. Torch has one thread. The returns are what the
-trained policies reach, ours first.
+training. Where a row says nothing else, networks are 64×64 tanh in float32, policy and critic apart, and Torch has one
+thread, with which it is faster on small networks. The returns are what the
+trained policies reach and the memory in MB is the most that a process held, ours first.
 
-| work | against | unit | logpi | peer | ratio | goal | returns |
-|---|---|---|---|---|---|---|---|
+| work | against | unit | logpi | peer | ratio | goal | returns | memory |
+|---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
 Known differences: the peers step environments in one process, logpi in one or two, whichever it measures to be faster,

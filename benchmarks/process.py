@@ -6,12 +6,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from logpi.runs.metrics import STEPS, read_metrics
 
 PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
 SECONDS = "time/time_elapsed"
+
+
+class Measured(NamedTuple):
+    """What a process printed, how long it took, and its most resident memory in MB."""
+
+    printed: str
+    seconds: float
+    megabytes: float
+
+
+def measure(command: Sequence[str], environment: Mapping[str, str]) -> Measured:
+    """Run it to its end.
+
+    **Raises:** `subprocess.CalledProcessError` where it fails.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+        said.seek(0)
+        return Measured(said.read(), seconds, usage.ru_maxrss / 1024)
 
 
 def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
@@ -23,16 +49,8 @@ def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = ["train", environment, "--seed", str(seed), "--out", str(out), *options]
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words],
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"},
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        if status:
-            raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), words)
+        cold = os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"}
+        _, seconds, megabytes = measure([sys.executable, "-c", PROGRAM, *words], cold)
         rows = read_metrics(out / "metrics.csv")
         evaluation = json.loads((out / "evaluation.json").read_text())
     first, last = rows[len(rows) // 2], rows[-1]
@@ -41,6 +59,6 @@ def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
         "return": evaluation["mean"],
         "steps": evaluation["steps"],
         "seconds": seconds,
-        "megabytes": usage.ru_maxrss / 1024,
+        "megabytes": megabytes,
         "rate": rate,
     }

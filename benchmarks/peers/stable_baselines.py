@@ -9,12 +9,12 @@ from importlib import import_module
 import torch
 from second_half import rate
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
-torch.set_num_threads(1)
 task = json.loads(sys.argv[1])
+torch.set_num_threads(task.get("threads", 1))
 clock: list[tuple[int, float]] = []
 
 
@@ -37,13 +37,23 @@ if "activation" in task:
         **options.get("policy_kwargs", {}),
         "activation_fn": getattr(torch.nn, task["activation"]),
     }
-environments = make_vec_env(task["environment"], task["environments"], seed=task["seed"])
-judge = make_vec_env(task["environment"], 1, seed=task["seed"] + 1_000_000)
+
+
+def made(count: int, seed: int) -> VecEnv:
+    """So many copies; of an Atari game with its usual wrappers and the last four images."""
+    if task["environment"].startswith("ALE/"):
+        return VecFrameStack(make_atari_env(task["environment"], count, seed=seed), 4)
+    return make_vec_env(task["environment"], count, seed=seed)
+
+
+environments = made(task["environments"], task["seed"])
+judge = made(1, task["seed"] + 1_000_000)
 if task.get("normalize"):
     environments = VecNormalize(environments, gamma=options["gamma"])
     judge = VecNormalize(judge, training=False, norm_reward=False)
     judge.obs_rms = environments.obs_rms
-model = algorithm("MlpPolicy", environments, seed=task["seed"], device="cpu", **options)
+policy = task.get("policy", "MlpPolicy")
+model = algorithm(policy, environments, seed=task["seed"], device="cpu", **options)
 model.learn(task["steps"], callback=Clock())
 returns, _ = evaluate_policy(model, judge, task.get("evaluate", 20))
 print(json.dumps({"rate": rate(clock, task["steps"]), "return": float(returns)}))
