@@ -128,6 +128,10 @@ def executed(mean, log_std, action, reward, value):
     return -(density(mean, log_std, action) * (reward - value)).mean()
 
 
+def executed_in_single(mean, log_std, action, reward, value):
+    return executed(*(each.float() for each in (mean, log_std, action, reward, value)))
+
+
 def in_jax(mean, log_std, raw_action, reward):
     scale = jnp.exp(log_std)
     log_prob = jnp.sum(-(((raw_action - mean) / scale) ** 2) / 2 - log_std, -1)
@@ -219,6 +223,7 @@ REGULARISED = {"target": "entropy-regularised"}
         (of_the_others, {}, "exact", "exact"),
         (own_mean, {}, "scaled own-sample-baseline", "scaled own-sample-baseline"),
         (executed, {}, "biased logp-of-executed", "biased logp-of-executed"),
+        (executed_in_single, {}, "biased logp-of-executed", "biased logp-of-executed"),
         (averaged, {}, "biased logp-not-summed", "biased logp-not-summed"),
         (first_dimension, {}, "biased logp-not-summed", "biased logp-not-summed"),
         (with_gradient, {}, "biased rsample-in-score", "biased rsample-in-score"),

@@ -1,13 +1,23 @@
 """A factor of an estimator, with its right forms and its known mistakes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from logpi.checking.expectation import Moments
 
 # An explanation is exact where what it leaves is rounding, of double and of single precision.
 EXACT = 1e-6
 SINGLE_EXACT = 1e-5
+
 Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def rounding_of(moments: Sequence[Moments]) -> float:
+    """What an explanation may leave, relative to what was found."""
+    if any(each.single_precision for each in moments):
+        return SINGLE_EXACT
+    return EXACT
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from logpi.checking.continuous.process import (
     score,
 )
 from logpi.checking.fitting import Fit, fit
-from logpi.checking.mistakes.forms import EXACT, Cause, Factor, Form
+from logpi.checking.mistakes.forms import Cause, Factor, Form, rounding_of
 from logpi.checking.mistakes.ratios import CLIPPED, NO_RATIO, not_stopped
 from logpi.checking.mistakes.verdict_causes import ENTROPY_SIGN, LOGP_OF_EXECUTED, by_scale
 from logpi.checking.verdict import SAME_FACTOR, scale_name
@@ -265,12 +265,13 @@ def explain(
     explanations = Explanations(measured, names, beta)
     found = [m.moments.mean for m in measured]
     sizes = [m.size for m in measured]
+    rounding = rounding_of([m.moments for m in measured])
     exact: list[tuple[Recipe, Fit]] = []
     for recipe in explanations.recipes():
         if exact and _mistakes_of(recipe) > _mistakes_of(exact[0][0]):
             break
         fitted = fit(found, explanations.expected(recipe), sizes)
-        if max(fitted.left) < EXACT:
+        if max(fitted.left) < rounding:
             exact.append((recipe, fitted))
     if not exact:
         return []

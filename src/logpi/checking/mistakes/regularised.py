@@ -9,8 +9,8 @@ from numpy import ndarray
 from logpi.checking.fitting import Size
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.divergences import DIVERGENCES
-from logpi.checking.mistakes.forms import Cause
-from logpi.checking.mistakes.search import expected_divergences, rounding_of
+from logpi.checking.mistakes.forms import Cause, rounding_of
+from logpi.checking.mistakes.search import expected_divergences
 from logpi.checking.targets import REGULARISED
 from logpi.checking.verdict import scale_name
 
@@ -68,7 +68,7 @@ def _factors(
         kl = np.concatenate([divergence[i].ravel() for i in alike])
         (a, b), *_ = np.linalg.lstsq(np.stack([reward, kl], axis=1), found)
         left = np.linalg.norm(found - a * reward - b * kl)
-        if left > rounding_of(measurements) * np.linalg.norm(found):
+        if left > rounding_of([m.moments for m in measurements]) * np.linalg.norm(found):
             return None
         if abs(a) > 1e-9:  # an episode without others may have no advantage
             of_reward[size] = float(a)

@@ -20,7 +20,7 @@ from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
 from logpi.checking.mistakes.batches import Batches, Weight
 from logpi.checking.mistakes.divergences import DIVERGENCES
-from logpi.checking.mistakes.forms import EXACT, SINGLE_EXACT, Cause, Form, Mistake
+from logpi.checking.mistakes.forms import EXACT, Cause, Form, Mistake, rounding_of
 from logpi.checking.mistakes.groups import GROUPS
 from logpi.checking.mistakes.ratios import RATIOS
 from logpi.checking.mistakes.scores import SCORES
@@ -212,7 +212,7 @@ def _explanations(
     deviation = max(fit(found, wanted, sizes).left)
     floor = [ROUNDING * float(np.linalg.norm(gradient)) for gradient in wanted]
     most = min(NEAR, NEAR_DEVIATION * deviation)
-    rounding = rounding_of(measurements)
+    rounding = rounding_of([m.moments for m in measurements])
     expected: list[dict[int, ndarray]] = [{} for _ in measurements]
     left = list(range(len(combinations)))
     for place in sorted(range(len(measurements)), key=lambda i: _tells_little(measurements[i])):
@@ -236,13 +236,6 @@ def _explanations(
                 factors=fitted.factors,
                 rounding=rounding,
             )
-
-
-def rounding_of(measurements: Sequence[Measurement]) -> float:
-    """What an explanation may leave, relative to what was found."""
-    if any(m.moments.single_precision for m in measurements):
-        return SINGLE_EXACT
-    return EXACT
 
 
 def _tells_little(measurement: Measurement) -> tuple[bool, bool, bool, int]:
