@@ -2,11 +2,9 @@
 examples/audits/audit.py`.
 
     python -m venv audits && . audits/bin/activate
-    pip install torch==2.13.0 stable-baselines3==2.9.2 torchrl==0.14.1 rlax==0.1.9 '.[torch]'
-    pip install trl==1.16.0 torch==2.13.0
-    pip install --no-deps verl==0.9.1 openrlhf==0.11.2 brax==0.14.2 rejax==0.1.3 gymnax
-    pip install ray tensordict omegaconf codetiming hydra-core peft pylatexenc
-    pip install flax mujoco mujoco-mjx seaborn
+    pip install -r examples/audits/requirements.txt '.[torch]'
+    pip install --no-deps -r examples/audits/requirements-alone.txt
+    python examples/audits/audit.py > table.md
 
 A bias that authors take on knowingly, for less variance or by convention, is called deliberate.
 """
