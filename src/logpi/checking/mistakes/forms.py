@@ -115,6 +115,7 @@ class Cause:
     No distance: it shows in something else than the expected gradient. `alone` is the relative bias
     that the mistake makes by itself, after the best factor, the median over the probes, where it is
     one of several. `is_alternative`: it explains as much in the place of what stands before it.
+    `is_exact`: it explains all that was found, as far as rounding lets tell; else it is near.
     """
 
     name: str
@@ -123,11 +124,7 @@ class Cause:
     distance: float | None = None
     alone: float | None = None
     is_alternative: bool = False
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether it explains all that was found, as far as rounding lets tell."""
-        return self.distance is None or self.distance < EXACT
+    is_exact: bool = True
 
     def to_json(self) -> dict[str, object]:
         """By these names."""

@@ -166,11 +166,15 @@ def _causes(
         words = mistake.explanation
         if len(said) > 1 and mistake.vague:
             words = mistake.vague
-        distance = explanation.distance
-        if explanation.exact:
-            distance = 0.0
-        by_itself = alone.get(mistake.name)
-        causes.append(Cause(mistake.name, words, mistake.remedy, distance, by_itself))
+        cause = Cause(
+            mistake.name,
+            words,
+            mistake.remedy,
+            distance=explanation.distance,
+            alone=alone.get(mistake.name),
+            is_exact=explanation.exact,
+        )
+        causes.append(cause)
     return sorted(causes, key=lambda cause: -(cause.alone or 0.0))
 
 
