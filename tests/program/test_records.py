@@ -98,7 +98,7 @@ def test_both_ways_of_acting_are_shown(tmp_path, capsys):
     assert stored["drawn"]["mean"] > -100
 
 
-@pytest.mark.parametrize("steps", [100, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [pytest.param(100, marks=pytest.mark.slow), 3000])
 def test_the_evaluation_takes_a_share_of_the_steps(home, steps):
     """Of five steps each is an episode: 0.3 of the run's steps in both ways together."""
     run = logpi.train("mine.py:Walk", SMALL, steps=steps, out="run", workers=0)

@@ -185,7 +185,6 @@ def test_the_checkpoint_before_a_damaged_one_is_used(run, damage, capsys):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_does_not_say_how_far_a_run_has_come(run):
     """Its name has more steps than the new budget; those of the one before count."""
     newest, before, *_ = RunFolder.open(run).checkpoints()
