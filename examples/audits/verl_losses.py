@@ -3,6 +3,7 @@ for whole answers, every policy loss, every aggregation."""
 
 import inspect
 
+import torch
 from omegaconf import OmegaConf
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo import core_algos
@@ -63,11 +64,15 @@ def advantage(name, config=ALGORITHM):
 
 
 def loss(name="vanilla", aggregation=SUM, later=True):
-    """One of the registered losses; on the first step after sampling unless `later`."""
+    """One of the registered losses; on the first step after sampling unless `later`.
+
+    clip_cov draws at random which tokens it leaves out: with one seed it is a function.
+    """
     policy_loss = core_algos.get_policy_loss_fn(name)
     config = configuration()
 
     def of(old_log_prob, log_prob, advantages, mask):
+        torch.manual_seed(0)
         found = policy_loss(old_log_prob, log_prob, advantages, mask.double(), aggregation, config)
         return found[0]
 
