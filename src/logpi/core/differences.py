@@ -28,7 +28,7 @@ def derivative(
     where f is flat, as a loss is in padding. Exact to rounding where f is linear.
     """
 
-    def difference(shift: ndarray) -> Any:
+    def difference(shift: ndarray | np.float64) -> Any:
         return np.asarray(function(x + shift)) - np.asarray(function(x - shift))
 
     columns = []
