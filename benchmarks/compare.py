@@ -38,7 +38,7 @@ PEERS: Mapping[str, Sequence[str]] = {
         "ale-py==0.12.1",
         "opencv-python-headless==5.0.0.93",
     ),
-    "the environment alone": (GYMNASIUM,),
+    "Gymnasium alone": (GYMNASIUM,),
     "sbx-rl 0.28.0": (
         TORCH,
         GYMNASIUM,
@@ -55,7 +55,7 @@ RUNNERS = {
     "stable-baselines3": "stable_baselines.py",
     "sb3-contrib": "stable_baselines.py",
     "sbx-rl": "stable_baselines.py",
-    "the": "environment_alone.py",
+    "Gymnasium": "environment_alone.py",
     "tianshou": "tianshou_on_policy.py",
     "CleanRL": "cleanrl_ppo.py",
     "torchrl": "torchrl_ppo.py",
@@ -107,7 +107,8 @@ def compare(name: str, repeat: int) -> str:
     learned = "" if min(returns) >= work["least"] else f"; not both reach {work['least']}"
     memory = [max(run[side]["megabytes"] for run in runs) for side in (0, 1)]
     unit = {"rate": "steps/s", "seconds": "s", "return": "return"}[by]
-    end = f"**{ratio:.1f}** | {work['goal']} | {returns[0]:.0f}, {returns[1]:.0f}{learned} | {memory[0]:.0f}, {memory[1]:.0f}"
+    reached = f"{returns[0]:.0f}, {returns[1]:.0f}{learned} | {memory[0]:.0f}, {memory[1]:.0f}"
+    end = f"**{ratio:.1f}** | {work['goal']} | {reached}"
     return f"| {work['what']} | {work['peer']} | {unit} | {cells[0]} | {cells[1]} | {end} |"
 
 

@@ -30,6 +30,19 @@ settings.register_profile("repeatable", derandomize=True)
 if not FRESH:
     settings.load_profile("repeatable")
 
+# Folders and modules of tests that play whole runs.
+WHOLE_RUNS = {
+    "artifacts",
+    "experiments",
+    "program",
+    "test_bad_environments",
+    "test_environment_options",
+    "test_faults",
+    "test_observations",
+    "test_own_environments",
+    "test_workers",
+}
+
 
 @pytest.fixture
 def random(request):
@@ -70,3 +83,10 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it(request):
+    """Whole runs, at half of the cost; what they are made of is tested with its shapes."""
+    if {request.path.stem, request.path.parent.name} & WHOLE_RUNS:
+        request.getfixturevalue("unchecked")

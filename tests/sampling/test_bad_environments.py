@@ -23,9 +23,6 @@ from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Rollouts
 
-# Whole runs; the shapes of their arrays are checked where their parts are tested.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 
 class Faulty(gym.Env):
     """Behaves for three steps, then does what `fault` says."""

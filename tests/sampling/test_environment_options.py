@@ -13,9 +13,6 @@ from logpi.environments.doctor import examine
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 
-# Whole runs; the shapes of their arrays are checked where their parts are tested.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 OWN = """
 import gymnasium as gym
 import numpy as np

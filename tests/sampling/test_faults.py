@@ -17,9 +17,6 @@ from logpi.environments.doctor import examine
 from logpi.runs.folder import RunFolder
 from logpi.runs.report import SilentReporter
 
-# Whole runs; the shapes of their arrays are checked where their parts are tested.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 # An environment of five steps, in which `misbehave()` is called at step 3 of some episodes.
 SOURCE = """
 import os

@@ -11,9 +11,6 @@ from logpi.environments.doctor import examine
 from logpi.environments.registry import make_environment
 from logpi.networks.heads import NormalHead
 
-# Whole runs; the shapes of their arrays are checked where their parts are tested.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 SINCE_1970 = 1.75e9
 EPISODE = 8
 

@@ -17,9 +17,6 @@ from logpi.environments.registry import make_environment
 from logpi.environments.spec import HostEnvironment
 from logpi.runs.evaluation import require_fitting
 
-# Whole runs; the shapes of their arrays are checked where their parts are tested.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 BOX, TWO = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
 
 
@@ -226,7 +223,7 @@ def mine(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["none", pytest.param("gru", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("memory", ["none", "gru"])
 def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, tmp_path, memory):
     """Dataclasses look their module up by its name; an own network may stand behind a memory."""
     config = logpi.A2C(network=mine("network"), memory=memory, environments=2, rollout_steps=4)

@@ -29,9 +29,6 @@ from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares, by_share, noise_of_shares, side_by_side
 from logpi.sampling.seam import Rollouts
 
-# Whole runs; the shapes of their arrays are checked where their parts are tested.
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 SMALL = {"hidden": (8,)}
 METHODS = {
     "reinforce": Reinforce(**SMALL, episodes=10, baseline="none"),

@@ -40,12 +40,12 @@ def fit_value(
         return jnp.mean(((predicted - target[at]) / value.units.scale) ** 2)
 
     most, size = minibatches
-    steps = jnp.sum(trajectory.mask)
-    count = jnp.clip((MOST_PASSES * steps + size - 1) // size, 1, most)
+    lengths = jnp.sum(trajectory.mask, axis=0)
+    count = jnp.clip((MOST_PASSES * jnp.sum(lengths) + size - 1) // size, 1, most)
 
     def step(number, carry):
         parameters, state, _ = carry
-        at = spread_rows(trajectory, number * size + jnp.arange(size))
+        at = spread_rows(lengths, number * size + jnp.arange(size))
         error, gradient = jax.value_and_grad(loss)(parameters, at)
         direction, state = optimizer.update(gradient, state)
         return parameters - learning_rate * jnp.asarray(direction), state, error
@@ -56,14 +56,13 @@ def fit_value(
 
 
 def spread_rows(
-    trajectory: Trajectory, number: Int[Array, "..."]
+    lengths: Int[Array, " env"], number: Int[Array, "..."]
 ) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """(time, env) of steps that cover the batch evenly, for `number` = 0, 1, ….
+    """(time, env) of steps that cover trajectories of these lengths evenly, for `number` = 0, 1, ….
 
     The trajectories start in row 0. Step number ⌊count · frac(j φ)⌋ for j = 0, 1, …: a Weyl
     sequence, whose every stretch is spread evenly and which needs no random numbers.
     """
-    lengths = jnp.sum(trajectory.mask, axis=0)
     ends = jnp.cumsum(lengths)
     fraction = (number.astype(jnp.uint32) * GOLDEN).astype(jnp.float32) / 2.0**32
     row = jnp.minimum((fraction * ends[-1]).astype(jnp.int32), ends[-1] - 1)

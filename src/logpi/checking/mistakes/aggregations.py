@@ -81,8 +81,7 @@ def mean_over_steps_of_groups_that_differ(batches: Batches) -> Weight:
 )
 def mean_over_steps_of_micro_batch(batches: Batches) -> Weight:
     part = batches.fields["micro_batch"]
-    together = are_same(part).astype(float)
-    steps = np.einsum("bij,bjt->bi", together, batches.mask)[:, :, None]
+    steps = np.einsum("bij,bjt->bi", are_same(part).astype(float), batches.mask)[:, :, None]
     parts = part.max(axis=1)[:, None, None] + 1
     return batches.mask.shape[1] * batches.mask / (parts * steps)
 
