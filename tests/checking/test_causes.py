@@ -268,6 +268,7 @@ CONTINUING = {"layout": "rollout", "target": "conventional-continuing"}
 CASES = {
     "padding": (padded_value, {}, {"value-from-padding"}),
     "rejected": (rejected, {"target": "undiscounted"}, {"rejected-samples"}),
+    "plain sum": (with_own_mean, {"framework": "torch"}, {*OWN_MEAN, "undiscounted-return"}),
     "gspo": (surrogate("gspo"), {"target": "undiscounted"}, {"gspo-ratio"}),
     "cispo": (surrogate("cispo"), {"target": "undiscounted"}, {"truncated-is"}),
     "dual clip": (surrogate("dual"), {"target": "undiscounted"}, {"ppo-clip"}),

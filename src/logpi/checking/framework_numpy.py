@@ -9,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.request import Answer, Arrays, FrameworkName, Request, TabularPolicy
-from logpi.core.differences import FINE_STEP, FOURTH_ORDER, STEP, derivative
+from logpi.core.differences import FINE_STEP, FOURTH_ORDER, SECOND_ORDER, STEP, derivative
 from logpi.core.user_files import name_of
 from logpi.estimators.contract import CRITIC, Estimator, blame, call, shape_of
 from logpi.theory.exact import log_softmax
@@ -74,9 +74,7 @@ class NumpyFramework:
             single |= np.asarray(output).dtype == np.float32
             if shape_of(output, request.shape, name) == ():
                 losses.append(float(output))
-                gradients.append(
-                    self._gradient(request, constant, leaves, STEP if single else FINE_STEP)
-                )
+                gradients.append(self._gradient(request, constant, leaves, single))
             else:
                 outputs.append(np.asarray(output))
         if losses:
@@ -85,17 +83,25 @@ class NumpyFramework:
             rounding = None
         return replace(Answer.of_batches(outputs, gradients, losses, single), rounding=rounding)
 
-    def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, step: float) -> Arrays:
+    def _gradient(
+        self, request: Request, constant: Arrays, leaves: Arrays, single: bool
+    ) -> Arrays:
         """Large steps where the loss is in single precision, whose rounding a small step would blow
         up.
         """
         given = self.inputs(request, constant, leaves)
+        if single:
+            step = STEP
+            coefficients = FOURTH_ORDER
+        else:
+            step = FINE_STEP
+            coefficients = SECOND_ORDER
 
         def by(name: str) -> ndarray:
             def loss(x):
                 return self.function(**(given | {name: _as_input(name, x)}))
 
-            return derivative(loss, np.asarray(leaves[name], np.float64), step, FOURTH_ORDER)
+            return derivative(loss, np.asarray(leaves[name], np.float64), step, coefficients)
 
         # A NumPy author differentiates by hand, and never through the critic.
         with blame(self.function):

@@ -5,7 +5,6 @@ estimator's.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,8 +32,6 @@ NEAR = 0.05
 NEAR_DEVIATION = 0.35
 # Below this share of the target a gradient is taken for rounding.
 ROUNDING = 1e-6
-# Combinations whose gradients are held at once.
-AT_ONCE = 500
 # Advantages that people combine with importance ratios, aggregations and their own scores.
 COMMON = {"whiten-batch", "own-sample-baseline", "group-of-one", "grpo-std", "gae-lambda"}
 # No γ^t: nearly every library does so on purpose, so it explains at half the cost of another
@@ -57,6 +54,11 @@ DISCOUNTED = Mistake(
     "discounted-return",
     "rewards are discounted, while the target is their plain sum",
     "leave γ out, or check against --target discounted",
+)
+UNDISCOUNTED = Mistake(
+    "undiscounted-return",
+    "the plain sum of rewards is maximised, while the target discounts them",
+    "discount them, or check against --target undiscounted",
 )
 
 AnyForm: TypeAlias = Form[Callable[..., Any]]
@@ -204,42 +206,66 @@ def _alone(
 
 def _explanations(
     measurements: Sequence[Measurement], combinations: list[Combination], target: str
-) -> Iterator[Explanation]:
-    """The combinations that leave little of the deviation from the target.
-
-    Situations are looked at one after another, those that tell most apart first: what leaves too
-    much in one of them is not looked at in the others.
+) -> list[Explanation]:
+    """The combinations that leave rounding; where none does, those that leave little of the
+    gradient and of its deviation from the target.
     """
+    if not combinations:
+        return []
+    measurements = sorted(measurements, key=_tells_little)
     found = [m.moments.mean for m in measurements]
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
     deviation = max(fit(found, wanted, sizes).left)
     floor = [ROUNDING * float(np.linalg.norm(gradient)) for gradient in wanted]
-    most = min(NEAR, NEAR_DEVIATION * deviation)
     rounding = rounding_of([m.moments for m in measurements])
-    expected: list[dict[int, ndarray]] = [{} for _ in measurements]
-    left = list(range(len(combinations)))
-    for place in sorted(range(len(measurements)), key=lambda i: _tells_little(measurements[i])):
-        kept = []
-        for first in range(0, len(left), AT_ONCE):
-            some = left[first : first + AT_ONCE]
-            gradients = _expected(measurements[place], [combinations[i] for i in some])
-            alone = left_of_each(found[place], gradients, floor[place])
-            for i in np.flatnonzero(alone <= 2 * most):  # False for NaN
-                kept.append(some[i])
-                expected[place][some[i]] = gradients[i]
-        left = kept
-    for number in left:
-        fitted = fit(found, [gradients[number] for gradients in expected], sizes, floor)
-        distance = float(np.max(fitted.left))
-        if distance <= most:
-            yield Explanation(
-                combination=combinations[number],
-                distance=distance,
-                exact=distance < min(rounding, 1e-3 * deviation),
-                factors=fitted.factors,
-                rounding=rounding,
-            )
+    exact = min(rounding, 1e-3 * deviation)
+    near = min(NEAR, NEAR_DEVIATION * deviation)
+    of_first = _expected(measurements[0], combinations)
+    for most in (exact, near):
+        explanations = []
+        for number, gradients in _close(measurements, combinations, of_first, floor, most):
+            fitted = fit(found, gradients, sizes, floor)
+            distance = float(np.max(fitted.left))
+            if distance <= most:
+                explanations.append(
+                    Explanation(
+                        combinations[number], distance, distance < exact, fitted.factors, rounding
+                    )
+                )
+        if explanations:
+            return explanations
+    return []
+
+
+def _close(
+    measurements: Sequence[Measurement],
+    combinations: Sequence[Combination],
+    of_first: Float[ndarray, "combination O A"],
+    floor: Sequence[float],
+    most: float,
+) -> Iterator[tuple[int, list[ndarray]]]:
+    """The combinations that leave at most twice `most` in each situation: their numbers, and their
+    expected gradients in all of them.
+
+    Situations are looked at one after another: what leaves too much in one of them is not looked at
+    in the next.
+    """
+    left = np.arange(len(combinations))
+    expected: list[ndarray] = []
+    for measurement, smallest in zip(measurements, floor, strict=True):
+        if expected:
+            gradients = _expected(measurement, [combinations[number] for number in left])
+        else:
+            gradients = of_first
+        alone = left_of_each(measurement.moments.mean, gradients, smallest)
+        kept = alone <= 2 * most  # False for NaN
+        left = left[kept]
+        if len(left) == 0:
+            return
+        expected = [each[kept] for each in (*expected, gradients)]
+    for row, number in enumerate(left):
+        yield int(number), [each[row] for each in expected]
 
 
 def _tells_little(measurement: Measurement) -> tuple[bool, bool, bool, int]:
@@ -287,6 +313,10 @@ def _combinations(asks: set[str], target: str) -> Iterator[Combination]:
         for each in _with_rewards(asks, target, None):
             if "undiscounted-return" not in each.advantage.names:
                 yield each._replace(mistakes=(*each.mistakes, DISCOUNTED))
+    if target not in PLAIN and "discount" not in asks:
+        for each in _with_rewards(asks, target, 1.0):
+            if "undiscounted-return" not in each.advantage.names:
+                yield each._replace(mistakes=(*each.mistakes, UNDISCOUNTED))
 
 
 def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
@@ -363,66 +393,68 @@ def _expected(
     probe = measurement.situation.probe
     rollout = measurement.situation.layout == "rollout"
     log_policy = log_softmax(probe.logits)
+    with_discount: dict[float | None, list[int]] = defaultdict(list)
+    for number, each in enumerate(combinations):
+        with_discount[each.discount].append(number)
     total = np.zeros((len(combinations), *probe.logits.shape))
-    for case in measurement.cases:
+    for case, (discount, numbers) in product(measurement.cases, with_discount.items()):
         taken = log_policy[case.observation, case.fields["action"]]
-        by_discount = {
-            discount: Batches(
-                case.fields, probe.mdp.discount if discount is None else discount, taken, rollout
-            )
-            for discount in {each.discount for each in combinations}
-        }
+        if discount is None:
+            discount = probe.mdp.discount
+        batches = Batches(case.fields, discount, taken, rollout)
+        some = [combinations[number] for number in numbers]
         with np.errstate(all="ignore"):
-            total += _expected_of_one_shape(measurement, case, by_discount, combinations)
+            total[numbers] += _expected_of_one_shape(measurement, case, batches, some)
     return total
 
 
 def _expected_of_one_shape(
-    measurement: Measurement,
-    case: Cases,
-    by_discount: Mapping[float | None, Batches],
-    combinations: Sequence[Combination],
+    measurement: Measurement, case: Cases, batches: Batches, combinations: Sequence[Combination]
 ) -> Float[ndarray, "estimator O A"]:
-    @cache
-    def part(form: AnyForm, discount: float | None) -> ndarray:
-        return form.compute(by_discount[discount])
-
-    @cache
-    def rated(advantage: AnyForm, ratio: AnyForm | None, discount: float | None) -> ndarray:
-        if ratio is None:
-            return part(advantage, discount)
-        return ratio.compute(by_discount[discount], part(advantage, discount))
-
+    """All factors beside one advantage are applied to it at once, as one matrix product."""
     logits = measurement.situation.probe.logits
-    batches = next(iter(by_discount.values()))
     share = _share(case, batches)
+    with_advantage: dict[AnyForm, list[int]] = defaultdict(list)
+    factors: dict[tuple[AnyForm, AnyForm | None], Weight] = {}
+    for number, each in enumerate(combinations):
+        with_advantage[each.advantage].append(number)
+        beside = each.aggregation, each.power
+        if beside not in factors:
+            factor = share * each.aggregation.compute(batches)
+            if each.power is not None:
+                factor = factor * each.power.compute(batches)
+            factors[beside] = factor
+    scores = _scores(measurement, case, list(factors.values()))
+    column_of = {beside: column for column, beside in enumerate(factors)}
     gradients = np.empty((len(combinations), *logits.shape))
-    for (aggregation, power, discount), numbers in _with_one_factor(combinations).items():
-        factor = share * part(aggregation, discount)
-        if power is not None:
-            factor = factor * part(power, discount)
-        weights = np.empty((len(numbers), *batches.mask.shape))
-        for row, number in enumerate(numbers):
-            each = combinations[number]
-            weights[row] = rated(each.advantage, each.ratio, discount)
-        gradients[numbers] = _by_scores(measurement, case, weights, factor)
-        for number, weight in zip(numbers, weights, strict=True):
-            score = combinations[number].score
-            if score is not None and score.mistakes:
-                own = by_discount[discount]
-                by_logits = score.compute(own, logits[case.observation], factor * weight)
+    for advantage, numbers in with_advantage.items():
+        some = [combinations[number] for number in numbers]
+        row_of = {ratio: row for row, ratio in enumerate(dict.fromkeys(e.ratio for e in some))}
+        weights = _rated(advantage, list(row_of), batches)
+        summed = np.tensordot(weights, scores, axes=3)
+        rows = [row_of[each.ratio] for each in some]
+        columns = [column_of[each.aggregation, each.power] for each in some]
+        gradients[numbers] = summed[rows, columns]
+        for number, each in zip(numbers, some, strict=True):
+            if each.score is not None and each.score.mistakes:
+                weight = factors[each.aggregation, each.power] * weights[row_of[each.ratio]]
+                by_logits = each.score.compute(batches, logits[case.observation], weight)
                 gradients[number] = _onto_observations(case, by_logits, len(logits))
     return gradients
 
 
-def _with_one_factor(
-    combinations: Sequence[Combination],
-) -> dict[tuple[AnyForm, AnyForm | None, float | None], list[int]]:
-    """Those whose weights are multiplied by the same numbers, which are applied to all at once."""
-    found: dict[tuple[AnyForm, AnyForm | None, float | None], list[int]] = defaultdict(list)
-    for number, each in enumerate(combinations):
-        found[each.aggregation, each.power, each.discount].append(number)
-    return found
+def _rated(
+    advantage: AnyForm, ratios: Sequence[AnyForm | None], batches: Batches
+) -> Float[ndarray, "ratio batch episode time"]:
+    """Ratio × advantage, by each of the ratios."""
+    weight = advantage.compute(batches)
+    rated = np.empty((len(ratios), *batches.mask.shape))
+    for row, ratio in enumerate(ratios):
+        if ratio is None:
+            rated[row] = weight
+        else:
+            rated[row] = ratio.compute(batches, weight)
+    return rated
 
 
 def _share(case: Cases, batches: Batches) -> Float[ndarray, "batch 1 1"]:
@@ -432,18 +464,22 @@ def _share(case: Cases, batches: Batches) -> Float[ndarray, "batch 1 1"]:
     return case.probability[:, None, None] / rows
 
 
-def _by_scores(
-    measurement: Measurement, case: Cases, weights: ndarray, factor: Weight
-) -> Float[ndarray, "estimator O A"]:
-    """Σ factor × weight × ∇ log π(a|o), which is 1[a] - π(·|o) in row o."""
+def _scores(
+    measurement: Measurement, case: Cases, factors: Sequence[Weight]
+) -> Float[ndarray, "batch episode time factor O A"]:
+    """Factor × ∇ log π(a|o) of each step, which is 1[a] - π(·|o) in row o."""
     probe = measurement.situation.probe
     rows, actions = probe.logits.shape
-    place = case.observation * actions + case.fields["action"]
-    chosen = np.eye(rows * actions)[place.ravel()] * np.broadcast_to(factor, place.shape).reshape(
-        -1, 1
+    score = np.zeros((*case.observation.shape, rows, actions))
+    taken = np.eye(actions)[case.fields["action"]]
+    np.put_along_axis(
+        score,
+        case.observation[..., None, None],
+        (taken - probe.policy[case.observation])[..., None, :],
+        axis=-2,
     )
-    tally = (weights.reshape(len(weights), -1) @ chosen).reshape(-1, rows, actions)
-    return tally - probe.policy * tally.sum(axis=2, keepdims=True)
+    stacked = np.stack([np.broadcast_to(each, score.shape[:3]) for each in factors], axis=-1)
+    return stacked[..., None, None] * score[..., None, :, :]
 
 
 def _onto_observations(case: Cases, by_logits: ndarray, rows: int) -> Float[ndarray, "O A"]:
