@@ -83,9 +83,7 @@ class NumpyFramework:
             rounding = None
         return replace(Answer.of_batches(outputs, gradients, losses, single), rounding=rounding)
 
-    def _gradient(
-        self, request: Request, constant: Arrays, leaves: Arrays, single: bool
-    ) -> Arrays:
+    def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, single: bool) -> Arrays:
         """Large steps where the loss is in single precision, whose rounding a small step would blow
         up.
         """

@@ -251,7 +251,7 @@ def _close(
     Situations are looked at one after another: what leaves too much in one of them is not looked at
     in the next.
     """
-    left = np.arange(len(combinations))
+    left = list(range(len(combinations)))
     expected: list[ndarray] = []
     for measurement, smallest in zip(measurements, floor, strict=True):
         if expected:
@@ -259,13 +259,13 @@ def _close(
         else:
             gradients = of_first
         alone = left_of_each(measurement.moments.mean, gradients, smallest)
-        kept = alone <= 2 * most  # False for NaN
-        left = left[kept]
-        if len(left) == 0:
+        kept = np.flatnonzero(alone <= 2 * most)  # False for NaN
+        left = [left[i] for i in kept]
+        if not left:
             return
         expected = [each[kept] for each in (*expected, gradients)]
     for row, number in enumerate(left):
-        yield int(number), [each[row] for each in expected]
+        yield number, [each[row] for each in expected]
 
 
 def _tells_little(measurement: Measurement) -> tuple[bool, bool, bool, int]:
@@ -413,17 +413,10 @@ def _expected_of_one_shape(
 ) -> Float[ndarray, "estimator O A"]:
     """All factors beside one advantage are applied to it at once, as one matrix product."""
     logits = measurement.situation.probe.logits
-    share = _share(case, batches)
     with_advantage: dict[AnyForm, list[int]] = defaultdict(list)
-    factors: dict[tuple[AnyForm, AnyForm | None], Weight] = {}
     for number, each in enumerate(combinations):
         with_advantage[each.advantage].append(number)
-        beside = each.aggregation, each.power
-        if beside not in factors:
-            factor = share * each.aggregation.compute(batches)
-            if each.power is not None:
-                factor = factor * each.power.compute(batches)
-            factors[beside] = factor
+    factors = _factors(case, batches, combinations)
     scores = _scores(measurement, case, list(factors.values()))
     column_of = {beside: column for column, beside in enumerate(factors)}
     gradients = np.empty((len(combinations), *logits.shape))
@@ -457,11 +450,24 @@ def _rated(
     return rated
 
 
-def _share(case: Cases, batches: Batches) -> Float[ndarray, "batch 1 1"]:
-    """p(batch), divided by the episodes of a batch or by the rows of a rollout."""
+def _factors(
+    case: Cases, batches: Batches, combinations: Sequence[Combination]
+) -> dict[tuple[AnyForm, AnyForm | None], Weight]:
+    """p(batch) × aggregation × γ^t for each pair that occurs, divided by the episodes of a batch or
+    by the rows of a rollout.
+    """
     _, episodes, time = batches.mask.shape
     rows = episodes * time if batches.rollout else episodes
-    return case.probability[:, None, None] / rows
+    share = case.probability[:, None, None] / rows
+    factors: dict[tuple[AnyForm, AnyForm | None], Weight] = {}
+    for aggregation, power in dict.fromkeys(
+        (each.aggregation, each.power) for each in combinations
+    ):
+        factor = share * aggregation.compute(batches)
+        if power is not None:
+            factor = factor * power.compute(batches)
+        factors[aggregation, power] = factor
+    return factors
 
 
 def _scores(
