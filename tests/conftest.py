@@ -18,28 +18,38 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
 
+# Two workers of pytest have two cores: threads beside them would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import jaxtyping
 import numpy as np
 import pytest
+import threadpoolctl
 from helpers import SEED_VARIABLE
 from hypothesis import settings
+
+threadpoolctl.threadpool_limits(1, "blas")  # NumPy may have been imported already
 
 FRESH = os.environ.get(SEED_VARIABLE) == "fresh"
 settings.register_profile("repeatable", derandomize=True)
 if not FRESH:
     settings.load_profile("repeatable")
 
-# Folders and modules of tests that play whole runs.
+# Folders and modules of tests that play whole runs, or check losses as their authors do.
 WHOLE_RUNS = {
     "artifacts",
     "experiments",
     "program",
     "test_bad_environments",
+    "test_calling",
+    "test_causes",
     "test_environment_options",
     "test_faults",
     "test_observations",
     "test_own_environments",
+    "test_unusable",
     "test_workers",
 }
 

@@ -37,7 +37,7 @@ def paid_for_brevity(reward, mask, length):
 
 @pytest.mark.parametrize("probe", ["short", "answers"])
 @pytest.mark.parametrize("function", [best, paid_for_brevity])
-def test_the_gradient_of_an_objective_is_that_of_its_expectation(probe, function, unchecked):
+def test_the_gradient_of_an_objective_is_that_of_its_expectation(probe, function):
     """Against differences of E[f] = Σ p(batch) f(batch). Control: the gradient of the sum of
     rewards is another."""
     probe = getattr(make_probes(0.9), probe)
@@ -112,7 +112,7 @@ def pass_of_pairs(scores):
         (weighed(maximum), {"objective": paid_for_brevity}, "biased"),
     ],
 )
-def test_estimators_of_objectives_of_groups(estimator, options, verdict, unchecked):
+def test_estimators_of_objectives_of_groups(estimator, options, verdict):
     assert logpi.check(estimator, **options).verdict == verdict
 
 
@@ -132,7 +132,7 @@ def less(mean_of):
     return weights
 
 
-def test_a_shaped_reward_and_its_baseline(unchecked):
+def test_a_shaped_reward_and_its_baseline():
     """Each mistake is told from the right form and from the other mistake."""
     found = {
         kind: logpi.check(less(kind), objective=paid_for_brevity)
@@ -189,7 +189,7 @@ def torch_summed(per_token_logps, completion_mask, advantages):
 
 
 @pytest.mark.parametrize("framework", ["numpy", "jax", "torch"])
-def test_advantages_are_computed_before_and_are_data(framework, unchecked):
+def test_advantages_are_computed_before_and_are_data(framework):
     """A KL in the reward is exact as data. Control: differentiated it is not."""
     if framework == "torch":
         pytest.importorskip("torch")
@@ -212,7 +212,7 @@ def test_advantages_are_computed_before_and_are_data(framework, unchecked):
 # Micro-batches
 
 
-def test_token_means_of_micro_batches(unchecked):
+def test_token_means_of_micro_batches():
     """Accumulated, they are no token mean of the whole batch. Control: called once it is one, and a
     sum over tokens divided by the same number for every part is exact."""
     called = {"advantage": group_advantages, "framework": "jax", **CHECK}
@@ -222,7 +222,7 @@ def test_token_means_of_micro_batches(unchecked):
     assert (report.verdict, report.scale_name) == ("scaled", "N")
 
 
-def test_what_a_loss_computes_itself_is_of_one_micro_batch(unchecked):
+def test_what_a_loss_computes_itself_is_of_one_micro_batch():
     """The mean that a loss subtracts is over the part that it sees, and is named with its token
     mean. Control: what `--advantage` computes is over the whole batch.
     """
@@ -269,7 +269,7 @@ class RunningBaseline:
             self.mean += (score - self.mean) / self.count
 
 
-def test_a_state_is_given_by_the_past(unchecked):
+def test_a_state_is_given_by_the_past():
     """A running baseline is exact given the past, and not where the batch itself is in it."""
     estimator = RunningBaseline()
     report = logpi.check(estimator, state=True, **CHECK)
@@ -281,7 +281,7 @@ def test_a_state_is_given_by_the_past(unchecked):
         logpi.check(estimator, **CHECK)
 
 
-def test_a_module_of_torch_keeps_its_buffers(unchecked):
+def test_a_module_of_torch_keeps_its_buffers():
     torch = pytest.importorskip("torch")
 
     class Normalised(torch.nn.Module):
@@ -330,7 +330,7 @@ def sampled_weights(ratio):
         ("cut", {"truncated-is"}),
     ],
 )
-def test_the_law_that_drew_the_actions(ratio, causes, unchecked):
+def test_the_law_that_drew_the_actions(ratio, causes):
     report = logpi.check(sampled_weights(ratio), **CHECK)
     assert (report.verdict == "exact") == (not causes)
     assert named(report) == causes, str(report)
@@ -344,7 +344,7 @@ def late(log_prob, reward, mask, step):
     return (reward * mask).sum(1, keepdims=True) * mask * (step < 3)
 
 
-def test_a_process_of_your_own_shows_what_probes_do_not(tmp_path, unchecked):
+def test_a_process_of_your_own_shows_what_probes_do_not(tmp_path):
     process = logpi.FiniteMDP(
         initial=[1.0, 0.0],
         transition=[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]],
@@ -403,7 +403,7 @@ constant = Constant()
         "constant --mdp stay-or-leave --target undiscounted",
     ],
 )
-def test_the_command(command, tmp_path, capsys, unchecked):
+def test_the_command(command, tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text(FILE)
     arguments = command.format(file=file).split()
@@ -443,7 +443,7 @@ def plain(log_prob, reward, mask):
         (plain, {"mdp": "stay-or-leave"}, "mdp must be a logpi.FiniteMDP"),
     ],
 )
-def test_what_cannot_be_called_so_is_told(estimator, options, said, unchecked):
+def test_what_cannot_be_called_so_is_told(estimator, options, said):
     with pytest.raises(LogpiError, match=said):
         logpi.check(estimator, **options)
 

@@ -147,7 +147,7 @@ def is_named_rightly(parts):
     ],
     ids=lambda numbers: f"{numbers.start}..{numbers.stop}",
 )
-def test_compositions_are_named_by_their_parts(numbers, unchecked):
+def test_compositions_are_named_by_their_parts(numbers):
     """Of a hundred at most one is named otherwise."""
     wrong = [
         COMPOSITIONS[ORDER[number]]
@@ -157,7 +157,7 @@ def test_compositions_are_named_by_their_parts(numbers, unchecked):
     assert len(wrong) <= 0.01 * len(numbers), wrong
 
 
-def test_a_wrong_answer_would_be_seen(unchecked, monkeypatch):
+def test_a_wrong_answer_would_be_seen(monkeypatch):
     """The control: where the answer is another, the same composition fails."""
     parts = (("group", "leave-one-out", None), "mean of each", "whole product")
     assert is_named_rightly(parts)
@@ -285,7 +285,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_causes_of_losses_as_people_write_them(name, unchecked):
+def test_causes_of_losses_as_people_write_them(name):
     estimator, options, expected = CASES[name]
     report = logpi.check(estimator, **options)
     first, others = named(report)
@@ -293,7 +293,7 @@ def test_causes_of_losses_as_people_write_them(name, unchecked):
     assert all(cause.is_exact for cause in report.diagnosis)
 
 
-def test_what_does_most_comes_first(unchecked):
+def test_what_does_most_comes_first():
     """Each cause says what it does by itself."""
     report = logpi.check(generalised(0.95, False), **CONTINUING)
     truncation, decay = report.diagnosis
@@ -306,7 +306,7 @@ def test_what_does_most_comes_first(unchecked):
     ("estimator", "beta", "verdict"),
     [(regularised, 0.1, "exact"), (regularised, 0.2, "biased"), (shifted_own_mean, 0.1, "biased")],
 )
-def test_the_target_that_stays_near_a_reference(estimator, beta, verdict, unchecked):
+def test_the_target_that_stays_near_a_reference(estimator, beta, verdict):
     """J - β KL of whole sequences; what β acts as is said."""
     report = logpi.check(estimator, target="regularised", kl_coefficient=beta)
     assert report.verdict == verdict
@@ -315,7 +315,7 @@ def test_the_target_that_stays_near_a_reference(estimator, beta, verdict, unchec
         assert acts in str(report)
 
 
-def test_precision_is_no_licence(unchecked):
+def test_precision_is_no_licence():
     """A loss in double precision is held to 1e-6: what leaves 5e-6 is near, in single it is exact."""
 
     def bent(dtype):
@@ -332,7 +332,7 @@ def test_precision_is_no_licence(unchecked):
     assert (single.name, single.is_exact) == ("per-episode-1/T", True)
 
 
-def test_the_bias_varies_with_the_probe(unchecked):
+def test_the_bias_varies_with_the_probe():
     """Over random probes: the range contains what each of them gives, and nothing is 0 for exact."""
 
     def mean_over_time(log_prob, reward, mask, discount, step):
@@ -353,7 +353,7 @@ def test_the_bias_varies_with_the_probe(unchecked):
         logpi.check(right, random_probes=-1)
 
 
-def test_what_is_near_is_called_near(unchecked):
+def test_what_is_near_is_called_near():
     """And only below 5 %: a weight that is nearly right, and one that is not."""
 
     def bent(bend):
@@ -372,7 +372,7 @@ def test_what_is_near_is_called_near(unchecked):
     assert "no known mistake explains it" in str(far)
 
 
-def test_what_no_probe_tells_apart_has_no_parameter(unchecked):
+def test_what_no_probe_tells_apart_has_no_parameter():
     """Without data of another policy no clip shows; with them its ε does."""
 
     def clipped(log_prob, old_log_prob, reward, mask, group):
@@ -388,7 +388,7 @@ def completions(per_token_logps, completion_mask, rewards, prompt_id):
     return (rewards - score)[:, None] * completion_mask
 
 
-def test_names_of_libraries_for_language_models(unchecked):
+def test_names_of_libraries_for_language_models():
     assert logpi.check(completions, target="undiscounted").verdict == "exact"
     with pytest.raises(logpi.LogpiError, match="one for each episode"):
         logpi.check(completions, layout="rollout")

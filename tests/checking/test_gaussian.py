@@ -50,7 +50,7 @@ def test_a_rule_is_exact_for_polynomials(edges):
 
 
 @pytest.mark.parametrize("actions", ACTIONS)
-def test_targets_are_derivatives_of_integrals(actions):
+def test_targets_are_derivatives_of_integrals(actions, unchecked):
     """J and H by adaptive integration, their gradients by differences."""
     probe = make_gaussian_probes(actions, 1, False)[0]
     table = np.concatenate([probe.policy.mean, probe.policy.log_std], axis=1)

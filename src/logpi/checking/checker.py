@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from threadpoolctl import threadpool_limits
+
 from logpi.checking.composing import GIVEN, Accumulation, Calling, from_state, given_name
 from logpi.checking.continuous.check import check_gaussian
 from logpi.checking.continuous.process import GAUSSIAN_NAMES, GaussianActions
@@ -24,6 +26,8 @@ from logpi.core.user_files import name_of
 from logpi.estimators.contract import NAMES, Estimator, Layout, as_estimator, requested_names
 from logpi.theory.mdp import FiniteMDP
 
+# Products are small in a check: BLAS's own threads would hinder more than they help.
+BLAS_THREADS = 1
 Actions: TypeAlias = Literal["discrete"] | GaussianActions
 
 
@@ -100,9 +104,10 @@ def check(
             exact_critic=exact_critic,
             random_probes=random_probes > 0,
         )
-        return check_gaussian(
-            estimator, actions, target, discount, maximize, entropy_coefficient, framework
-        )
+        with threadpool_limits(BLAS_THREADS, "blas"):
+            return check_gaussian(
+                estimator, actions, target, discount, maximize, entropy_coefficient, framework
+            )
 
     kind = framework or find_framework(as_estimator(estimator, layout))
     calling = Calling(layout, micro_batches, accumulate)
@@ -131,7 +136,8 @@ def check(
     if state:
         trial.warm_up(make_framework(kind, calling.of(going_on)), probes)
     critic = Critic(exact_critic, "continuing" in target)
-    report = Question(trial, target, critic, probes, tuple(others)).report()
+    with threadpool_limits(BLAS_THREADS, "blas"):
+        report = Question(trial, target, critic, probes, tuple(others)).report()
     if state:
         given = "every batch is evaluated from the state after three batches: given that past"
         report = replace(report, notes=(given, *report.notes))
