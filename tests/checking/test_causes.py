@@ -243,6 +243,72 @@ def kl_of_tokens(log_prob, reference_log_prob, reward, mask, group):
     return (advantage - 0.2 * (log_prob - reference_log_prob)) * mask
 
 
+def grpo_with(penalty, baseline="own mean", deviation="sample"):
+    """GRPO's weights, the mean over each answer included, with the KL beside them as a loss or in
+    the rewards."""
+
+    def weights(log_prob, old_log_prob, reference_log_prob, reward, mask, group):
+        towards = (reference_log_prob - log_prob) * mask
+        paid = reward * mask
+        if penalty == "k1 in rewards":
+            paid = paid + 0.1 * towards
+        if penalty == "k3 in rewards":
+            paid = paid - 0.1 * (np.exp(towards) - 1 - towards) * mask
+        score = paid.sum(1)
+        same = group[:, None] == group
+        mean = same @ score / same.sum(1)
+        others = np.maximum(same.sum(1) - 1, 1)
+        if baseline == "others":
+            mean = (same @ score - score) / others
+        advantage = score - mean
+        if deviation == "sample":
+            spread = np.array(
+                [np.sum((score - m)[row] ** 2) for m, row in zip(mean, same, strict=True)]
+            )
+            advantage = advantage / (np.sqrt(spread / others) + 1e-4)
+        ratio = np.exp(log_prob - old_log_prob)
+        advantage = advantage[:, None]
+        stopped = np.where(advantage > 0, ratio > 1.2, ratio < 0.8)
+        taken_off = {
+            "k3": 1 - np.exp(towards),
+            "k3 turned over": np.exp(-towards) - 1,
+            "k2": -towards,
+            "k1": 1.0,
+        }.get(penalty, 0.0)
+        return (~stopped * ratio * advantage - 0.1 * taken_off) * mask / mask.sum(1)[:, None]
+
+    return weights
+
+
+GRPO = {"grpo-std", "ppo-clip", "per-episode-1/T"}
+
+
+@pytest.mark.parametrize(
+    ("penalty", "target", "expected"),
+    [
+        ("k1 in rewards", "regularised", set()),
+        ("k3 in rewards", "regularised", {"kl-k3-reward"}),
+        ("k3", "regularised", {"kl-k3-loss"}),
+        ("k3 turned over", "regularised", {"kl-k3-reversed"}),
+        ("k2", "regularised", {"kl-token-loss"}),
+        ("k1", "regularised", {"kl-k1-loss"}),
+        ("k2", "regularised-per-step", set()),
+        ("k1 in rewards", "regularised-per-step", {"kl-of-later-states"}),
+    ],
+)
+def test_the_kl_beside_other_mistakes(penalty, target, expected):
+    """GRPO with a KL is GRPO's mistakes and that of the KL, if it has one."""
+    report = logpi.check(grpo_with(penalty), target=target)
+    first, others = named(report)
+    assert (first, others) == (GRPO | expected, set()), str(report)
+
+
+def test_another_weight_of_the_kl_is_not_named():
+    """The control: β is the one that was asked for."""
+    report = logpi.check(grpo_with("k3"), target="regularised", kl_coefficient=0.2)
+    assert not any(cause.is_exact for cause in report.diagnosis), str(report)
+
+
 def single_precision(log_prob, reward, mask, group):
     """The mean of the group as baseline, and the mean over each answer, in float32."""
     return with_own_mean(log_prob.float(), reward.float(), mask.float(), group)

@@ -261,6 +261,84 @@ def test_single_precision_is_said(check):
     assert "single precision" in out
 
 
+@pytest.mark.parametrize("factor", ["1e-10", "1e10"])
+@pytest.mark.parametrize("precision", ["float", "double"])
+@pytest.mark.parametrize(
+    ("weight", "length", "verdict"),
+    [
+        ("reward.sum(1)", "1", "scaled"),
+        ("-reward.sum(1)", "1", "reversed"),
+        ("reward.sum(1)", "mask.sum(1)", "biased"),
+        ("torch.ones(len(mask))", "1", "zero"),
+    ],
+)
+def test_a_factor_changes_no_verdict(check, factor, precision, weight, length, verdict):
+    """However small or large the loss, in double and in single precision."""
+    text = f"""
+    import torch
+
+    def loss(log_prob, reward, mask):
+        each = {weight} * (log_prob * mask).sum(1) / {length}
+        return -{factor} * each.{precision}().mean()
+    """
+    _, out, _ = check(text, "--target", "undiscounted")
+    assert out.startswith(verdict)
+    if verdict == "scaled":
+        assert f"k = {float(eval(factor)):.6g}" in out
+
+
+def test_what_has_the_shape_of_weights_is_said_to_be_them(check):
+    """A loss that is not reduced is no error, but not what is meant. Control: one that is right."""
+    text = "def loss(log_prob, reward, mask): return -reward * log_prob * mask"
+    _, out, _ = check(text, "--target", "undiscounted")
+    assert "taken as weights of ∇ log π" in out
+    _, out, _ = check(RIGHT)
+    assert "taken as weights" not in out
+
+
+def test_what_a_reference_is_for(check):
+    """A loss with a KL term is to be checked against the target that has one."""
+    text = """
+    def loss(log_prob, reference_log_prob, reward, mask):
+        paid = (reward - 0.1 * (log_prob - reference_log_prob)) * mask
+        return paid.sum(1, keepdims=True) * mask
+    """
+    _, out, _ = check(text)
+    assert "--target regularised, with its β as --kl-coefficient" in out
+    assert check(text, "--target", "regularised")[0] == 0
+    text = "def loss(log_prob, reward, mask): return reward * mask"
+    status, _, err = check(text, "--target", "regularised")
+    assert status == 2
+    assert "add the parameter reference_log_prob" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (
+            "def computed(reward): return 'a'\ndef loss(log_prob, advantages): return advantages",
+            ("--advantage", "mine.py:computed"),
+            "advantages are of type <U1: return an array of numbers",
+        ),
+        (
+            "import threading\nclass Loss:\n    def __init__(self): self.lock = threading.Lock()\n"
+            "    def __call__(self, log_prob): return log_prob\nloss = Loss()",
+            ("--state",),
+            "the state of Loss cannot be copied",
+        ),
+        (
+            "def loss(log_prob): return log_prob",
+            ("--report", "mine.py"),
+            "the file of a page must be a name in .html, got 'mine.py'",
+        ),
+    ],
+)
+def test_what_is_beside_the_loss(check, text, options, message):
+    status, _, err = check(text, *options)
+    assert status == 2
+    assert message in err
+
+
 IMPORTING = """
     import functools
     import jax

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.artifacts.files import written_at
+from logpi.core.checks import require
 
 # Readable on white and on black alike.
 INK = "#808080"
@@ -43,8 +44,9 @@ footer { border-top: 1px solid var(--line); font-size: 0.85rem; margin-top: 32px
 def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
     """A page with a title and what follows it, each part HTML.
 
-    **Raises:** `LogpiError` where it cannot be written.
+    **Raises:** `LogpiError` where it cannot be written, and for a file that is no page.
     """
+    require(path.suffix in (".html", ".htm"), "the file of a page", "a name in .html", str(path))
     body = "\n".join(parts)
     text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from logpi.core.errors import LogpiError
+from logpi.core.foreign import describe
 from logpi.core.user_files import inner_function, name_of
 from logpi.estimators.contract import Estimator, Layout, as_estimator
 
@@ -83,7 +84,13 @@ def from_state(estimator: Estimator) -> tuple[Estimator, Estimator]:
             f"{name_of(estimator)} is a function: --state needs an object whose __call__ is the"
             " estimator and whose attributes are its state, such as loss = Loss()"
         )
-    current = deepcopy(estimator)
+    try:
+        current = deepcopy(estimator)
+    except Exception as error:
+        raise LogpiError(
+            f"the state of {name_of(estimator)} cannot be copied: {describe(error)}. Keep what it"
+            " computes in its attributes, and locks, files and generators elsewhere"
+        ) from error
 
     def forgetting(**inputs: Any) -> Any:
         return deepcopy(current)(**inputs)

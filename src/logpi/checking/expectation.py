@@ -27,7 +27,7 @@ class Moments(NamedTuple):
     """E[|ĝ|²]."""
     single_precision: bool
     rounding: float
-    """By how much `mean` may be wrong where a loss is differentiated by differences."""
+    """By how much `mean` may be wrong, given how a loss is differentiated."""
 
     @property
     def variance(self) -> float:
@@ -161,8 +161,7 @@ def moments(
             mean += np.tensordot(case.probability, gradient, axes=1)
             second += float(case.probability @ np.sum(gradient**2, axis=(1, 2)))
         single |= answer.single_precision
-        if answer.rounding is not None:
-            rounding += float(case.probability @ answer.rounding)
+        rounding += float(case.probability @ answer.rounding)
     return Moments(mean, second, single, rounding)
 
 

@@ -77,11 +77,8 @@ class NumpyFramework:
                 gradients.append(self._gradient(request, constant, leaves, single))
             else:
                 outputs.append(np.asarray(output))
-        if losses:
-            rounding = 4 * np.finfo(np.float64).eps * np.abs(losses) / FINE_STEP
-        else:
-            rounding = None
-        return replace(Answer.of_batches(outputs, gradients, losses, single), rounding=rounding)
+        answer = Answer.of_batches(outputs, gradients, losses, single)
+        return replace(answer, step=STEP if single else FINE_STEP)
 
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, single: bool) -> Arrays:
         """Large steps where the loss is in single precision, whose rounding a small step would blow

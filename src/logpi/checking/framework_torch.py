@@ -41,6 +41,8 @@ class TorchFramework:
     def __init__(self, function: Estimator):
         import torch
 
+        if not hasattr(torch, "Tensor"):
+            raise LogpiError(f"{torch.__file__} hides PyTorch: give that file another name")
         self.function = function
         self.torch = torch
         self.flags: Any = torch.bool

@@ -88,7 +88,12 @@ class Advantages(NamedTuple):
         **Raises:** `LogpiError` for another shape, and for what is not finite.
         """
         request = make_request(situation, case, self.names)
-        found = np.stack(self.framework.values(request)).astype(np.float64)
+        values = self.framework.values(request)
+        if not all(np.issubdtype(each.dtype, np.number) for each in values):
+            raise LogpiError(
+                f"advantages are of type {values[0].dtype}: return an array of numbers"
+            )
+        found = np.stack(values).astype(np.float64)
         if found.ndim == 1 or found.shape[1:] != request.shape[: found.ndim - 1]:
             raise LogpiError(
                 f"advantages have the shape {found.shape[1:]}: return one for each episode,"
@@ -252,12 +257,13 @@ class Trial:
     def moments(self, situation: Situation, cases: list[Cases]) -> Moments:
         """Those of ĝ, an ascent direction."""
         found = moments(self.framework, self.request, situation, cases)
-        uphill = self.sign > 0 or self._gives_weights(situation, cases)
+        uphill = self.sign > 0 or self.gives_weights(situation, cases)
         if uphill:
             return found
         return found._replace(mean=-found.mean)
 
-    def _gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
+    def gives_weights(self, situation: Situation, cases: list[Cases]) -> bool:
+        """Whether the function returns weights of ∇ log π, and no loss."""
         request = self.request(situation, cases[-1])
         return self.framework.output(request, 0).shape == request.shape
 
@@ -293,7 +299,7 @@ class Trial:
         critic.
         """
         situation = measurement.situation
-        if self._gives_weights(situation, measurement.cases):
+        if self.gives_weights(situation, measurement.cases):
             return Leak([], ())
         requests = [self.request(situation, case) for case in measurement.cases]
         with contextlib.suppress(LogpiError):  # what cannot be differentiated twice

@@ -40,6 +40,15 @@ OWN_CALL = (
     "the loss sees one micro-batch at a time: a mean that it takes over the batch is over that part"
 )
 
+AS_WEIGHTS = (
+    "what is returned has the shape of log_prob, and is taken as weights of ∇ log π: reduce it to a"
+    " number if it is a loss"
+)
+WITH_REFERENCE = (
+    "reference_log_prob is asked for: check a loss with a KL term against --target regularised,"
+    " with its β as --kl-coefficient"
+)
+
 
 class Judged(NamedTuple):
     """A judgement, the tolerance with which it was made, and why that one."""
@@ -101,19 +110,28 @@ class Question:
                 *leak.notes,
                 *judged.notes,
                 *matches.notes,
-                *self._notes_of_calls(judgement),
+                *self._notes_on_what_is_wrong(judgement, alone[0]),
             ),
             probes=tuple(self._biases(everything, judged.tolerance)),
             bias_range=self._range(measured.least_episodes, judged.tolerance),
         )
 
-    def _notes_of_calls(self, judgement: Judgement) -> tuple[str, ...]:
-        """What the means of a loss in micro-batches are over, where it is not right."""
+    def _notes_on_what_is_wrong(
+        self, judgement: Judgement, measurement: Measurement
+    ) -> tuple[str, ...]:
+        """How an estimator that is not right was taken, where it may be meant otherwise."""
+        if judgement.verdict in ("exact", "scaled"):
+            return ()
         trial = self.trial
-        computes_itself = trial.micro_batches > 1 and trial.advantages is None
-        if computes_itself and judgement.verdict not in ("exact", "scaled"):
-            return (OWN_CALL,)
-        return ()
+        notes = []
+        if trial.micro_batches > 1 and trial.advantages is None:
+            notes.append(OWN_CALL)
+        if trial.gives_weights(measurement.situation, measurement.cases):
+            notes.append(AS_WEIGHTS)
+        has_both = {"reference_log_prob", "reward"} <= set(trial.names)
+        if has_both and self.target not in REGULARISED.values():
+            notes.append(WITH_REFERENCE)
+        return tuple(notes)
 
     def _range(self, least_episodes: int, tolerance: float) -> tuple[float, float] | None:
         """The least and the largest relative bias on random probes of the kind of the first one,
@@ -136,9 +154,9 @@ class Question:
                 " does not end, and discount = 1"
             )
         if self.target not in measurement.targets:
-            what = TARGETS[self.target]
             raise LogpiError(
-                f"target {self.target!r} needs what the estimator does not ask for: {what}"
+                f"target {self.target!r}, {TARGETS[self.target]}, needs what the estimator does not"
+                f" ask for: {_needed(self.target)}"
             )
 
     def _judge(self, measurements: Sequence[Measurement], is_single: bool) -> Judged:
@@ -250,7 +268,8 @@ class Question:
         objective = self.trial.objective
         if objective is not None:
             measurements = [_paid(objective, measurement) for measurement in measurements]
-        return diagnose(measurements, self.trial.names, self.target)
+        beta = self.trial.coefficients.kl
+        return diagnose(measurements, self.trial.names, self.target, beta)
 
     def _detached(self, measurements: Sequence[Measurement], is_single: bool) -> str:
         """The verdict without what the loss does to the critic."""
@@ -316,6 +335,15 @@ class Question:
             )
         except NotFinite:
             return None  # such as a division by the deviation of equal returns
+
+
+def _needed(target: str) -> str:
+    """What an estimator of this target must have."""
+    if "kl" in target or target.startswith("regularised"):
+        return "add the parameter reference_log_prob"
+    if target.startswith("entropy"):
+        return "add a parameter entropy, logits, policy or log_prob"
+    return "add a sampler, whose law is not the policy's"
 
 
 def _is_pair(measurement: Measurement) -> bool:

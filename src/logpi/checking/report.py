@@ -116,7 +116,9 @@ def as_text(report: CheckReport) -> str:
     """What `logpi check` prints."""
     verdict = _WORDS[report.verdict]
     if report.scale_name:
-        verdict += f", k = {report.scale_name} (here {report.scale:.4g})"
+        verdict += f", k = {report.scale_name}"
+    if report.scale_name and report.scale_name != f"{report.scale:.6g}":
+        verdict += f" (here {report.scale:.4g})"
     residual = f"after the best scale {report.residual_after_scale:.2e}"
     lines = [
         verdict,

@@ -49,8 +49,8 @@ class Answer:
     loss: ndarray | None = None
     """[batch] values of the loss, if that was returned."""
     single_precision: bool = False
-    rounding: ndarray | None = None
-    """[batch] errors that differences of a loss leave in `cotangents`."""
+    step: float = 1.0
+    """Between the losses whose differences `cotangents` are, if they are."""
 
     @staticmethod
     def of_batches(
@@ -63,6 +63,14 @@ class Answer:
             name: np.stack([gradient[name] for gradient in gradients]) for name in gradients[0]
         }
         return Answer(stacked, loss=np.array(losses), single_precision=single)
+
+    @property
+    def rounding(self) -> ndarray:
+        """[batch] Errors that are left in `cotangents`: those of the loss, over the step."""
+        if self.loss is None:
+            return np.zeros(len(self.finite_batches))
+        precision = np.float32 if self.single_precision else np.float64
+        return 4 * np.finfo(precision).eps * np.abs(self.loss) / self.step
 
     @property
     def finite(self) -> bool:

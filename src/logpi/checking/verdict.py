@@ -19,6 +19,8 @@ SINGLE_TOLERANCE = 1e-5
 IN_SINGLE = "computed in single precision: exact to 1e-5 counts as exact"
 # What single precision inside a function leaves of a loss in double precision.
 ROUNDED_INSIDE = 4 * float(np.finfo(np.float32).eps)
+# What rounding may leave of a gradient that counts as exact.
+MOST_ROUNDING = 1e-4
 # A factor is that of a formula to this precision.
 SAME_FACTOR = 1e-6
 
@@ -67,20 +69,28 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
         _relative(np.asarray(m.moments.rounding), w)
         for m, w in zip(measurements, wanted, strict=True)
     ]
-    allowed = np.maximum(tolerance, rounding)
+    allowed = np.maximum(tolerance, np.minimum(rounding, MOST_ROUNDING))
     pairs = list(zip(found, wanted, strict=True))
     biases = np.array([_relative(f - w, w) for f, w in pairs])
-    lengths = np.array([_relative(f, w) for f, w in pairs])
     factors = fit(found, wanted, sizes).factors
-    residuals = np.array(
-        [_relative(f - factors[size] * w, w) for (f, w), size in zip(pairs, sizes, strict=True)]
-    )
-    cosines = [
-        _cosine(f, w) for (f, w), length in zip(pairs, lengths, strict=True) if length > tolerance
-    ]
+    left = [f - factors[size] * w for (f, w), size in zip(pairs, sizes, strict=True)]
+    residuals = np.array([_relative(each, w) for each, w in zip(left, wanted, strict=True)])
+    # What is the target but for a factor, or nothing, is so whatever the loss is multiplied by.
+    lengths = np.array([float(np.linalg.norm(f)) for f in found])
+    nothing = np.array([_nothing(m.moments, tolerance) for m in measurements])
+    is_zero = lengths <= nothing
+    unlike = np.array([float(np.linalg.norm(each)) for each in left])
+    is_multiple = unlike <= tolerance * lengths + nothing
+    cosines = [_cosine(*pair) for pair, zero in zip(pairs, is_zero, strict=True) if not zero]
     name = scale_name(factors, measurements[0].discount)
     scale: float | None = _scale_of_pairs(factors)
-    verdict = _verdict(factors, biases, lengths, residuals, allowed, tolerance)
+    verdict: VerdictName = "biased"
+    if (biases < allowed).all():
+        verdict = "exact"
+    elif is_zero.all():
+        verdict = "zero"
+    elif is_multiple.all():
+        verdict = _of_multiple(factors, tolerance)
     if verdict == "exact":
         scale = 1.0
     if verdict == "zero":
@@ -105,24 +115,18 @@ def is_met(measurements: Sequence[Compared], target: str, asked: str, tolerance:
     return verdict == "exact" or (verdict == "scaled" and target != asked)
 
 
-def _verdict(
-    factors: Mapping[Size, float],
-    biases: np.ndarray,
-    lengths: np.ndarray,
-    residuals: np.ndarray,
-    allowed: np.ndarray,
-    tolerance: float,
-) -> VerdictName:
-    if (biases < allowed).all():
-        return "exact"
-    if (lengths < allowed).all():
-        return "zero"
-    largest = max(1.0, *map(abs, factors.values()))
-    if (residuals < largest * allowed).all():
-        if all(k > -tolerance for k in factors.values()):
-            return "scaled"
-        if all(k < tolerance for k in factors.values()):
-            return "reversed"
+def _nothing(moments: Moments, tolerance: float) -> float:
+    """The length of E[ĝ] that is rounding: relative to that of single batches, √E[|ĝ|²]."""
+    return 0.1 * tolerance * math.sqrt(moments.second) + moments.rounding
+
+
+def _of_multiple(factors: Mapping[Size, float], tolerance: float) -> VerdictName:
+    """Factors of one sign, but for those that are 0."""
+    nothing = tolerance * max(abs(k) for k in factors.values())
+    if all(k >= -nothing for k in factors.values()):
+        return "scaled"
+    if all(k <= nothing for k in factors.values()):
+        return "reversed"
     return "biased"
 
 
@@ -140,12 +144,16 @@ def scale_name(factors: Mapping[Size, float], discount: float) -> str:
     """
     sign = "-" if any(k < 0 for k in factors.values()) else ""
     values = {size: _formulas(size, discount) for size in factors}
+    nothing = TOLERANCE * max(abs(k) for k in factors.values())
     for name in next(iter(values.values())):
-        if all(abs(abs(k) - values[size][name]) < SAME_FACTOR for size, k in factors.items()):
+        if all(
+            math.isclose(abs(k), values[size][name], rel_tol=SAME_FACTOR, abs_tol=nothing)
+            for size, k in factors.items()
+        ):
             return f"{sign}{name}"
-    different = {round(k, 6) for k in factors.values()}
+    different = {f"{k:.6g}" for k in factors.values()}
     if len(different) == 1:
-        return f"{different.pop():g}"
+        return different.pop()
     return "a factor that depends on the size of the batch"
 
 

@@ -1,13 +1,16 @@
-"""Losses that should be the KL to a reference policy, as weights of ∇ log π."""
+"""The KL to a reference policy: losses that should be it, as weights of ∇ log π, and how it is
+taken off beside a reward.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy import ndarray
 
 from logpi.checking.mistakes.batches import Batches, Weight
-from logpi.checking.mistakes.forms import Factor
+from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
 DIVERGENCES: Factor[Compute] = Factor()
@@ -30,11 +33,21 @@ def k1_as_loss(batches: Batches) -> Weight:
     "kl-k3-loss",
     "the k3 estimate as a loss: the gradient of the forward KL(reference, π) of each state"
     " (deliberate in GRPO)",
-    "k1 as a reward, or check against --target forward-kl-per-step",
+    "k1 as a reward",
     REFERENCE,
 )
 def k3_as_loss(batches: Batches) -> Weight:
     return batches.mask * (np.exp(batches.log_ratio_of_reference) - 1)
+
+
+@DIVERGENCES.mistake(
+    "kl-k3-reversed",
+    "k3 as a loss with the ratio turned over, π / reference for reference / π",
+    "k1 as a reward; in k3 the ratio is reference / π",
+    REFERENCE,
+)
+def k3_turned_over_as_loss(batches: Batches) -> Weight:
+    return batches.mask * (1 - np.exp(-batches.log_ratio_of_reference))
 
 
 @DIVERGENCES.mistake(
@@ -58,3 +71,59 @@ def k3_as_reward(batches: Batches) -> Weight:
 )
 def kl_of_each_step(batches: Batches) -> Weight:
     return batches.mask * batches.log_ratio_of_reference
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """What is taken off, β times, and the mistakes in it where the target is J - β KL.
+
+    `of_rewards`: off each reward; else off each weight of ∇ log π. `is_per_step`: it is the KL of
+    each step, without its effect on later states.
+    """
+
+    compute: Compute
+    of_rewards: bool
+    mistakes: tuple[Mistake, ...] = ()
+    is_per_step: bool = False
+    needs: tuple[str, ...] = ()
+
+
+def k1_of_each_step(batches: Batches) -> Weight:
+    """log π - log reference."""
+    return -batches.mask * batches.log_ratio_of_reference
+
+
+def k3_of_each_step(batches: Batches) -> Weight:
+    """r - 1 - log r, r being reference over π (Schulman's estimate of the KL)."""
+    log_ratio = batches.log_ratio_of_reference
+    return batches.mask * (np.exp(log_ratio) - 1 - log_ratio)
+
+
+def rated_k1_of_each_step(batches: Batches) -> Weight:
+    """π / π_old × k1: what π / π_old × k3 as a loss has on average (DeepSeek-V3.2)."""
+    return batches.ratio * k1_of_each_step(batches)
+
+
+def _mistakes_of(compute: Compute) -> tuple[Mistake, ...]:
+    return next(form.mistakes for form in DIVERGENCES if form.compute is compute)
+
+
+def _off_the_weights(compute: Compute) -> Penalty:
+    """The known loss of this gradient, beside a reward."""
+
+    def weight(batches: Batches) -> Weight:
+        return -compute(batches)
+
+    is_per_step = compute is kl_of_each_step
+    return Penalty(weight, False, _mistakes_of(compute), is_per_step)
+
+
+PENALTIES = (
+    Penalty(k1_of_each_step, True),
+    Penalty(k3_of_each_step, True, _mistakes_of(k3_as_reward)),
+    *(
+        _off_the_weights(compute)
+        for compute in (k1_as_loss, k3_as_loss, k3_turned_over_as_loss, kl_of_each_step)
+    ),
+    Penalty(rated_k1_of_each_step, False, _mistakes_of(kl_of_each_step), True, ("old_log_prob",)),
+)

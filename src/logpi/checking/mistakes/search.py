@@ -18,12 +18,14 @@ from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
 from logpi.checking.mistakes.batches import Batches, Weight
-from logpi.checking.mistakes.divergences import DIVERGENCES
+from logpi.checking.mistakes.divergences import DIVERGENCES, PENALTIES, Penalty
 from logpi.checking.mistakes.forms import EXACT, Cause, Form, Mistake, rounding_of
 from logpi.checking.mistakes.groups import GROUPS
 from logpi.checking.mistakes.ratios import RATIOS
 from logpi.checking.mistakes.scores import SCORES
 from logpi.checking.objectives import OF_GROUPS
+from logpi.checking.targets import REGULARISED
+from logpi.checking.verdict import SINGLE_TOLERANCE, TOLERANCE
 from logpi.theory.exact import log_softmax
 
 # What nearly explains leaves at most this share of the gradient, and of its deviation from the
@@ -37,7 +39,8 @@ COMMON = {"whiten-batch", "own-sample-baseline", "group-of-one", "grpo-std", "ga
 # No γ^t: nearly every library does so on purpose, so it explains at half the cost of another
 # mistake.
 NO_POWER = "gamma-t-missing"
-# Targets whose rewards are not discounted.
+# Targets whose rewards are discounted, and whose rewards are not.
+WITH_DISCOUNT = ("discounted", "conventional", "continuing", "conventional-continuing")
 PLAIN = ("undiscounted", *OF_GROUPS, "objective")
 TERMINATION = Mistake(
     "trunc-as-terminal",
@@ -61,6 +64,12 @@ UNDISCOUNTED = Mistake(
     "discount them, or check against --target undiscounted",
 )
 
+KL_AHEAD = Mistake(
+    "kl-of-later-states",
+    "the KL is paid as a reward: an action answers for the KL of the states that it leads to",
+    "take the KL of each step into the loss, or check against --target regularised",
+)
+
 AnyForm: TypeAlias = Form[Callable[..., Any]]
 
 
@@ -75,6 +84,9 @@ class Combination(NamedTuple):
     mistakes: tuple[Mistake, ...]
     discount: float | None = None
     """γ where it is not the probe's."""
+    penalty: Penalty | None = None
+    """What is taken off for the KL to the reference, β times, if anything is."""
+    beta: float = 0.0
 
     @property
     def cost(self) -> float:
@@ -125,12 +137,17 @@ class Explanation(NamedTuple):
 
 
 def diagnose(
-    measurements: Sequence[Measurement], names: tuple[str, ...], target: str
+    measurements: Sequence[Measurement], names: tuple[str, ...], target: str, beta: float
 ) -> list[Cause]:
     """The mistakes of the combination that explains what was found with the fewest of them, and
-    others that explain it as well; where none does, what is nearest.
+    others that explain it as well; where none does, what is nearest. `beta` is what the KL of a
+    regularised target is multiplied by.
     """
-    combinations = list(_combinations({*names, *_known_beside(measurements)}, target))
+    asks = {*names, *_known_beside(measurements)}
+    if target in REGULARISED.values() and "reward" in asks:
+        combinations = list(_with_penalties(asks, target, beta))
+    else:
+        combinations = list(_combinations(asks, target))
     explanations = sorted(_explanations(measurements, combinations, target), key=lambda e: e.rank)
     if not explanations:
         return []
@@ -219,6 +236,8 @@ def _explanations(
     deviation = max(fit(found, wanted, sizes).left)
     floor = [ROUNDING * float(np.linalg.norm(gradient)) for gradient in wanted]
     rounding = rounding_of([m.moments for m in measurements])
+    if deviation < (TOLERANCE if rounding == EXACT else SINGLE_TOLERANCE):
+        return []  # it is the target but for a factor
     exact = min(rounding, 1e-3 * deviation)
     near = min(NEAR, NEAR_DEVIATION * deviation)
     of_first = _expected(measurements[0], combinations)
@@ -313,10 +332,29 @@ def _combinations(asks: set[str], target: str) -> Iterator[Combination]:
         for each in _with_rewards(asks, target, None):
             if "undiscounted-return" not in each.advantage.names:
                 yield each._replace(mistakes=(*each.mistakes, DISCOUNTED))
-    if target not in PLAIN and "discount" not in asks:
+    if target in WITH_DISCOUNT and "discount" not in asks:
         for each in _with_rewards(asks, target, 1.0):
             if "undiscounted-return" not in each.advantage.names:
                 yield each._replace(mistakes=(*each.mistakes, UNDISCOUNTED))
+
+
+def _with_penalties(asks: set[str], target: str, beta: float) -> Iterator[Combination]:
+    """Those of a plain sum of rewards from which the KL to the reference is taken off somehow."""
+    is_per_step = target == REGULARISED["reverse-kl-per-step"]
+    penalties = []
+    for penalty in PENALTIES:
+        if not set(penalty.needs) <= asks:
+            continue
+        mistakes = penalty.mistakes
+        if is_per_step and penalty.is_per_step:
+            mistakes = ()
+        if is_per_step and penalty.of_rewards and not mistakes:
+            mistakes = (KL_AHEAD,)
+        penalties.append((penalty, mistakes))
+    for each, (penalty, beside) in product(_with_rewards(asks, "undiscounted", 1.0), penalties):
+        mistakes = (*each.mistakes, *beside)
+        if mistakes:
+            yield Combination(*each[:5], mistakes, each.discount, penalty, beta)
 
 
 def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
@@ -393,15 +431,20 @@ def _expected(
     probe = measurement.situation.probe
     rollout = measurement.situation.layout == "rollout"
     log_policy = log_softmax(probe.logits)
-    with_discount: dict[float | None, list[int]] = defaultdict(list)
+    alike: dict[tuple[float, Penalty | None, float], list[int]] = defaultdict(list)
     for number, each in enumerate(combinations):
-        with_discount[each.discount].append(number)
+        discount = probe.mdp.discount if each.discount is None else each.discount
+        paid = None
+        if each.penalty is not None and each.penalty.of_rewards:
+            paid = each.penalty
+        alike[discount, paid, each.beta].append(number)
     total = np.zeros((len(combinations), *probe.logits.shape))
-    for case, (discount, numbers) in product(measurement.cases, with_discount.items()):
+    for case, ((discount, paid, beta), numbers) in product(measurement.cases, alike.items()):
         taken = log_policy[case.observation, case.fields["action"]]
-        if discount is None:
-            discount = probe.mdp.discount
         batches = Batches(case.fields, discount, taken, rollout)
+        if paid is not None:
+            reward = batches.reward - beta * paid.compute(batches)
+            batches = Batches(case.fields | {"reward": reward}, discount, taken, rollout)
         some = [combinations[number] for number in numbers]
         with np.errstate(all="ignore"):
             total[numbers] += _expected_of_one_shape(measurement, case, batches, some)
@@ -419,6 +462,12 @@ def _expected_of_one_shape(
     factors = _factors(case, batches, combinations)
     scores = _scores(measurement, case, list(factors.values()))
     column_of = {beside: column for column, beside in enumerate(factors)}
+    penalty_row = {each: row for row, each in enumerate({each.penalty for each in combinations})}
+    off_the_weights = np.zeros((len(penalty_row), *batches.mask.shape))
+    for penalty, row in penalty_row.items():
+        if penalty is not None and not penalty.of_rewards:
+            off_the_weights[row] = combinations[0].beta * penalty.compute(batches)
+    taken_off = np.tensordot(off_the_weights, scores, axes=3)
     gradients = np.empty((len(combinations), *logits.shape))
     for advantage, numbers in with_advantage.items():
         some = [combinations[number] for number in numbers]
@@ -427,7 +476,8 @@ def _expected_of_one_shape(
         summed = np.tensordot(weights, scores, axes=3)
         rows = [row_of[each.ratio] for each in some]
         columns = [column_of[each.aggregation, each.power] for each in some]
-        gradients[numbers] = summed[rows, columns]
+        penalties = [penalty_row[each.penalty] for each in some]
+        gradients[numbers] = summed[rows, columns] - taken_off[penalties, columns]
         for number, each in zip(numbers, some, strict=True):
             if each.score is not None and each.score.mistakes:
                 weight = factors[each.aggregation, each.power] * weights[row_of[each.ratio]]

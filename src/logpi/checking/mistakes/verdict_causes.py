@@ -172,8 +172,13 @@ def _other_target(target: str, matches: tuple[str, ...], kind: Kind) -> list[Cau
     first = matches[0]
     if kind != "policy" and first in _REWARD:
         name = "kl-coef-ignored" if kind == "kl" else "entropy-no-grad"
-        said = "the term has no gradient: the rest of the loss is all there is"
-        return [Cause(name, said, "differentiate the term", 0.0)]
+        said = (
+            "the term adds nothing to the expected gradient: it is not differentiated, or it is a"
+            " log-probability of what was drawn, whose gradient is 0 on average"
+        )
+        return [
+            Cause(name, said, "differentiate the entropy or KL itself, or pay it as a reward", 0.0)
+        ]
     if target in _REWARD and first not in (*_REWARD, "policy"):
         said = f"this is the gradient of another term, {first}"
         return [Cause("another-term", said, f"--target {first} says that it is meant", 0.0)]
