@@ -196,11 +196,12 @@ parts that they share. Nothing here says that a biased loss trains badly: most o
 variance or by convention. The page says what each is.
 
 The target is ∇J of the plain sum of rewards; for the last two ∇(J - β KL) of whole answers with β = 0.1. *First step*:
-the policy that is updated is the one that wrote the answers. *Later*: it is not any more. What a factor such as
-(G-1)/G depends on, G, is the number of answers to a prompt. Variance is that of two answers to one prompt, relative to
-the best state baseline, where the first step is exact. Written by `python docs/generate.py`.
+the policy that is updated is the one that wrote the answers. *Later*: it is not any more. G is the number of
+answers to a prompt. Variance is that of two answers to one prompt, relative to the best state baseline; it is given for
+losses of rewards that are exact on the first step. Written by `python docs/generate.py`.
 
     logpi check examples/language_models.py:grpo --target undiscounted
+    logpi check examples/language_models.py:k3_in_the_loss --target regularised  # the last two rows
 
 | loss | first step | later | variance, relative |
 |---|---|---|---|
