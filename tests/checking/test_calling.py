@@ -152,11 +152,9 @@ def group_advantages(rewards, prompt_id):
     """Less the mean of the others of the group."""
     rewards = np.asarray(rewards)
     prompt_id = np.asarray(prompt_id)
-    out = np.zeros(len(rewards))
-    for i in range(len(out)):
-        others = [j for j in np.flatnonzero(prompt_id == prompt_id[i]) if j != i]
-        out[i] = rewards[i] - (rewards[others].mean() if others else 0.0)
-    return out
+    same = (prompt_id[:, None] == prompt_id).astype(float)
+    others = same.sum(1) - 1
+    return rewards - (same @ rewards - rewards) / np.maximum(others, 1)
 
 
 def summed(per_token_logps, completion_mask, advantages):

@@ -286,14 +286,14 @@ GRPO = {"grpo-std", "ppo-clip", "per-episode-1/T"}
 @pytest.mark.parametrize(
     ("penalty", "target", "expected"),
     [
-        ("k1 in rewards", "regularised", set()),
-        ("k3 in rewards", "regularised", {"kl-k3-reward"}),
         ("k3", "regularised", {"kl-k3-loss"}),
-        ("k3 turned over", "regularised", {"kl-k3-reversed"}),
-        ("k2", "regularised", {"kl-token-loss"}),
-        ("k1", "regularised", {"kl-k1-loss"}),
-        ("k2", "regularised-per-step", set()),
         ("k1 in rewards", "regularised-per-step", {"kl-of-later-states"}),
+        pytest.param("k1 in rewards", "regularised", set(), marks=pytest.mark.slow),
+        pytest.param("k3 in rewards", "regularised", {"kl-k3-reward"}, marks=pytest.mark.slow),
+        pytest.param("k3 turned over", "regularised", {"kl-k3-reversed"}, marks=pytest.mark.slow),
+        pytest.param("k2", "regularised", {"kl-token-loss"}, marks=pytest.mark.slow),
+        pytest.param("k1", "regularised", {"kl-k1-loss"}, marks=pytest.mark.slow),
+        pytest.param("k2", "regularised-per-step", set(), marks=pytest.mark.slow),
     ],
 )
 def test_the_kl_beside_other_mistakes(penalty, target, expected):

@@ -124,7 +124,7 @@ def small_process(random, actions, horizon):
 @pytest.mark.parametrize(
     ("part", "mutants"),
     [
-        (0, 6),
+        (0, 3),
         pytest.param(1, 25, marks=pytest.mark.slow),
         pytest.param(2, 500, marks=pytest.mark.release),
     ],
