@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from logpi.cli import main
+from logpi.core.user_files import LOADED
 
 RIGHT = """
     import numpy as np
@@ -24,7 +25,7 @@ def check(tmp_path, monkeypatch, capsys):
 
     def run(text, *options, name="loss"):
         (tmp_path / "mine.py").write_text(textwrap.dedent(text))
-        sys.modules.pop(str(tmp_path / "mine.py"), None)
+        LOADED.pop(tmp_path / "mine.py", None)
         status = main(["check", f"mine.py:{name}", *options])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err

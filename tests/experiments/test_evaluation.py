@@ -12,9 +12,10 @@ from logpi import A2C, LogpiError, Reinforce
 from logpi.cli import main
 from logpi.environments.registry import make_environment
 from logpi.runs.checkpoint import Counters
-from logpi.runs.evaluation import Evaluation
+from logpi.runs.evaluation import Evaluation, FinalEvaluation
 from logpi.runs.evaluator import Evaluator
 from logpi.runs.metrics import EVALUATED, STEPS, read_metrics
+from logpi.runs.report import LineReporter
 from logpi.runs.settings import Settings
 
 METHODS = {
@@ -158,6 +159,18 @@ def count_with_threshold(count, expected):
         return best
 
     return counting
+
+
+@pytest.mark.parametrize(("lower", "is_named"), [(96.0, False), (99.0, True)])
+def test_an_earlier_policy_is_named_where_it_is_better(lower, is_named, tmp_path, capsys):
+    """The last one is worth 98 at least: an interval of 98 to 102 around 100."""
+    lengths = np.full(100, 100)
+    returns = 100 + 10.08 * np.tile([-1.0, 1.0], 50)
+    at_end = Evaluation(returns, lengths)
+    assert at_end.interval[0] == pytest.approx(98.0, abs=0.05)
+    counters = Counters(steps=1000, best=[lower, 500])
+    LineReporter().finish(tmp_path, counters, FinalEvaluation(at_end, at_end), None)
+    assert ("--best" in capsys.readouterr().out) == is_named
 
 
 def test_a_run_that_is_resumed_is_evaluated_alike(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 
 import logpi
 from logpi import LogpiError, Reinforce
+from logpi.core.user_files import LOADED
 from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import TensorBoardTracker, read_metrics
@@ -418,7 +419,7 @@ def stranger(tmp_path, monkeypatch):
     options = Reinforce(hidden=(), episodes=2, baseline="none")
     logpi.train("theirs.py:Hangs", options, steps=40, out="run", workers=0)
     (tmp_path / "trace").unlink()
-    sys.modules.pop(str(tmp_path / "theirs.py"))
+    LOADED.pop(tmp_path / "theirs.py")
     return tmp_path
 
 

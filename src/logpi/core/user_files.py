@@ -8,10 +8,15 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from logpi.core.errors import LogpiError
 from logpi.core.foreign import describe
+
+# Files that have been loaded. Not in `sys.modules`, where pickling looks for what it does not find
+# elsewhere, and takes what a file has imported for the file's own.
+LOADED: dict[Path, ModuleType] = {}
 
 
 def is_file_source(source: str) -> bool:
@@ -28,7 +33,7 @@ def load_from_file(source: str) -> Any:
     path = Path(file).resolve()
     if not path.is_file():
         raise LogpiError(f"{file} is not a file")
-    module = sys.modules.get(str(path))
+    module = LOADED.get(path)
     if module is None:
         if str(path.parent) not in sys.path:
             # as for a script: files may import those beside them
@@ -37,7 +42,7 @@ def load_from_file(source: str) -> Any:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[str(path)] = module
+        LOADED[path] = module
         # where dataclasses look it up while it is executed
         named = sys.modules.setdefault(path.stem, module)
         try:
@@ -45,7 +50,7 @@ def load_from_file(source: str) -> Any:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            del sys.modules[str(path)]
+            del LOADED[path]
             lines = [
                 frame.lineno
                 for frame in traceback.extract_tb(error.__traceback__)

@@ -136,7 +136,7 @@ class LineReporter(SilentReporter):
         if counters.lost:
             say(f"lost     {counters.lost} workers, which others have replaced")
         named = self._named(folder)
-        if counters.best and counters.best[1] < counters.steps:
+        if counters.best and counters.best[0] > taken.interval[0]:
             low, step = counters.best
             say(f"best     step {step:,.0f}, at least {low:.1f}: logpi evaluate {named} --best")
         say(f"run      {named}")
