@@ -70,7 +70,7 @@ class Answer:
         if self.loss is None:
             return np.zeros(len(self.finite_batches))
         precision = np.float32 if self.single_precision else np.float64
-        return 4 * np.finfo(precision).eps * np.abs(self.loss) / self.step
+        return np.finfo(precision).eps * np.abs(self.loss) / self.step
 
     @property
     def finite(self) -> bool:

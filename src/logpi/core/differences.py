@@ -15,8 +15,8 @@ SECOND_ORDER = (1 / 2,)
 # What eighth order leaves out and the rounding ε / h are both near 1e-14 here.
 STEP = 2.0**-5
 # For functions that are called often, or have kinks: of second order both are near 1e-11, at two
-# calls an entry, and there is seldom a kink within 4e-6 of a point.
-FINE_STEP = 2.0**-18
+# calls an entry, and there is seldom a kink within 2e-5 of a point.
+FINE_STEP = 2.0**-16
 
 
 def derivative(
