@@ -243,39 +243,25 @@ def kl_of_tokens(log_prob, reference_log_prob, reward, mask, group):
     return (advantage - 0.2 * (log_prob - reference_log_prob)) * mask
 
 
-def grpo_with(penalty, baseline="own mean", deviation="sample"):
+def grpo_with(penalty):
     """GRPO's weights, the mean over each answer included, with the KL beside them as a loss or in
     the rewards."""
+    grpo = composed(("group", "own mean", (1, 1e-4, False)), "mean of each", "clip 0.2 0.2")
 
     def weights(log_prob, old_log_prob, reference_log_prob, reward, mask, group):
         towards = (reference_log_prob - log_prob) * mask
-        paid = reward * mask
-        if penalty == "k1 in rewards":
-            paid = paid + 0.1 * towards
-        if penalty == "k3 in rewards":
-            paid = paid - 0.1 * (np.exp(towards) - 1 - towards) * mask
-        score = paid.sum(1)
-        same = group[:, None] == group
-        mean = same @ score / same.sum(1)
-        others = np.maximum(same.sum(1) - 1, 1)
-        if baseline == "others":
-            mean = (same @ score - score) / others
-        advantage = score - mean
-        if deviation == "sample":
-            spread = np.array(
-                [np.sum((score - m)[row] ** 2) for m, row in zip(mean, same, strict=True)]
-            )
-            advantage = advantage / (np.sqrt(spread / others) + 1e-4)
-        ratio = np.exp(log_prob - old_log_prob)
-        advantage = advantage[:, None]
-        stopped = np.where(advantage > 0, ratio > 1.2, ratio < 0.8)
+        paid = {
+            "k1 in rewards": reward + 0.1 * towards,
+            "k3 in rewards": reward - 0.1 * (np.exp(towards) - 1 - towards),
+        }.get(penalty, reward)
         taken_off = {
             "k3": 1 - np.exp(towards),
             "k3 turned over": np.exp(-towards) - 1,
             "k2": -towards,
             "k1": 1.0,
         }.get(penalty, 0.0)
-        return (~stopped * ratio * advantage - 0.1 * taken_off) * mask / mask.sum(1)[:, None]
+        plain = grpo(log_prob, old_log_prob, paid, mask, group)
+        return plain - 0.1 * taken_off * mask / mask.sum(axis=1, keepdims=True)
 
     return weights
 

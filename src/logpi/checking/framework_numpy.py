@@ -26,6 +26,15 @@ def _as_input(name: str, array: ndarray) -> Any:
     return view
 
 
+def _differences(single: bool) -> tuple[float, tuple[float, ...]]:
+    """Step and coefficients. Large steps where the loss is in single precision, whose rounding a
+    small step would blow up.
+    """
+    if single:
+        return STEP, FOURTH_ORDER
+    return FINE_STEP, SECOND_ORDER
+
+
 class NumpyFramework:
     """Plain NumPy or plain Python. A loss is differentiated by differences, weights are taken as
     they are.
@@ -78,19 +87,12 @@ class NumpyFramework:
             else:
                 outputs.append(np.asarray(output))
         answer = Answer.of_batches(outputs, gradients, losses, single)
-        return replace(answer, step=STEP if single else FINE_STEP)
+        step, _ = _differences(single)
+        return replace(answer, step=step)
 
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, single: bool) -> Arrays:
-        """Large steps where the loss is in single precision, whose rounding a small step would blow
-        up.
-        """
         given = self.inputs(request, constant, leaves)
-        if single:
-            step = STEP
-            coefficients = FOURTH_ORDER
-        else:
-            step = FINE_STEP
-            coefficients = SECOND_ORDER
+        step, coefficients = _differences(single)
 
         def by(name: str) -> ndarray:
             def loss(x):

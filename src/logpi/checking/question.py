@@ -28,10 +28,10 @@ from logpi.checking.verdict import (
     IN_SINGLE,
     ROUNDED_INSIDE,
     SINGLE_TOLERANCE,
-    TOLERANCE,
     Judgement,
     is_met,
     judge,
+    tolerance_of,
 )
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import CRITIC
@@ -161,7 +161,7 @@ class Question:
 
     def _judge(self, measurements: Sequence[Measurement], is_single: bool) -> Judged:
         """A bias is looked at again: it may be the rare action's, or single precision inside."""
-        tolerance = SINGLE_TOLERANCE if is_single else TOLERANCE
+        tolerance = tolerance_of(is_single)
         judgement = judge(measurements, self.target, tolerance)
         if judgement.verdict != "biased":
             return Judged(judgement, tolerance, ())

@@ -42,6 +42,13 @@ class Compared(Protocol):
     def discount(self) -> float: ...
 
 
+def tolerance_of(is_single: bool) -> float:
+    """The relative difference below which a gradient is exact, in single precision or double."""
+    if is_single:
+        return SINGLE_TOLERANCE
+    return TOLERANCE
+
+
 @dataclass(frozen=True)
 class Judgement:
     """How the expected gradients stand to one target; the numbers are those of the worst

@@ -34,11 +34,10 @@ from logpi.checking.report import CheckReport, Variance
 from logpi.checking.request import Answer, Framework, FrameworkName, Request
 from logpi.checking.verdict import (
     IN_SINGLE,
-    SINGLE_TOLERANCE,
-    TOLERANCE,
     Judgement,
     is_met,
     judge,
+    tolerance_of,
 )
 from logpi.core.errors import LogpiError
 from logpi.estimators.contract import Estimator, as_estimator, requested_names
@@ -116,14 +115,11 @@ class GaussianTrial:
         if not answer.finite:
             raise NotFinite(probe.name, request, answer)
         gradient = self._ascent(probe, batches, answer)
-        rounding = 0.0
-        if answer.rounding is not None:
-            rounding = float(batches.probability @ answer.rounding)
         return Moments(
             np.tensordot(batches.probability, gradient, axes=1),
             float(batches.probability @ np.sum(gradient**2, axis=(1, 2))),
             answer.single_precision,
-            rounding,
+            float(batches.probability @ answer.rounding),
         )
 
     def _ascent(
@@ -190,7 +186,7 @@ def check_gaussian(
     )
     measured, left_out = trial.measure_all(actions)
     is_single = any(m.moments.single_precision for m in measured)
-    tolerance = SINGLE_TOLERANCE if is_single else TOLERANCE
+    tolerance = tolerance_of(is_single)
     judgement = judge(measured, target, tolerance)
     matches = tuple(name for name in GAUSSIAN_TARGETS if is_met(measured, name, target, tolerance))
     if judgement.verdict in ("biased", "zero") and matches:

@@ -19,6 +19,17 @@ REFERENCE = ("reference_log_prob",)
 AS_REWARD = "k1 as a reward, with the rewards to go"
 
 
+def k1_of_each_step(batches: Batches) -> Weight:
+    """log π - log reference."""
+    return -batches.mask * batches.log_ratio_of_reference
+
+
+def k3_of_each_step(batches: Batches) -> Weight:
+    """r - 1 - log r, r being reference over π (Schulman's estimate of the KL)."""
+    log_ratio = batches.log_ratio_of_reference
+    return batches.mask * (np.exp(log_ratio) - 1 - log_ratio)
+
+
 @DIVERGENCES.mistake(
     "kl-k1-loss",
     "log π - log reference as a loss: its expected gradient is zero",
@@ -57,10 +68,7 @@ def k3_turned_over_as_loss(batches: Batches) -> Weight:
     REFERENCE,
 )
 def k3_as_reward(batches: Batches) -> Weight:
-    """k3 is Schulman's estimate of the KL: r - 1 - log r, r being reference over π."""
-    log_ratio = batches.log_ratio_of_reference
-    k3 = batches.mask * (np.exp(log_ratio) - 1 - log_ratio)
-    return -batches.scan(k3, 1.0, batches.done)
+    return -batches.scan(k3_of_each_step(batches), 1.0, batches.done)
 
 
 @DIVERGENCES.mistake(
@@ -70,7 +78,7 @@ def k3_as_reward(batches: Batches) -> Weight:
     REFERENCE,
 )
 def kl_of_each_step(batches: Batches) -> Weight:
-    return batches.mask * batches.log_ratio_of_reference
+    return -k1_of_each_step(batches)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +94,11 @@ class Penalty:
     mistakes: tuple[Mistake, ...] = ()
     is_per_step: bool = False
     needs: tuple[str, ...] = ()
+    beta: float = 1.0
 
-
-def k1_of_each_step(batches: Batches) -> Weight:
-    """log π - log reference."""
-    return -batches.mask * batches.log_ratio_of_reference
-
-
-def k3_of_each_step(batches: Batches) -> Weight:
-    """r - 1 - log r, r being reference over π (Schulman's estimate of the KL)."""
-    log_ratio = batches.log_ratio_of_reference
-    return batches.mask * (np.exp(log_ratio) - 1 - log_ratio)
+    def taken_off(self, batches: Batches) -> Weight:
+        """β times what `compute` says."""
+        return self.beta * self.compute(batches)
 
 
 def rated_k1_of_each_step(batches: Batches) -> Weight:
@@ -114,16 +116,26 @@ def _off_the_weights(compute: Compute) -> Penalty:
     def weight(batches: Batches) -> Weight:
         return -compute(batches)
 
-    is_per_step = compute is kl_of_each_step
-    return Penalty(weight, False, _mistakes_of(compute), is_per_step)
+    return Penalty(
+        weight,
+        of_rewards=False,
+        mistakes=_mistakes_of(compute),
+        is_per_step=compute is kl_of_each_step,
+    )
 
 
 PENALTIES = (
-    Penalty(k1_of_each_step, True),
-    Penalty(k3_of_each_step, True, _mistakes_of(k3_as_reward)),
+    Penalty(k1_of_each_step, of_rewards=True),
+    Penalty(k3_of_each_step, of_rewards=True, mistakes=_mistakes_of(k3_as_reward)),
     *(
         _off_the_weights(compute)
         for compute in (k1_as_loss, k3_as_loss, k3_turned_over_as_loss, kl_of_each_step)
     ),
-    Penalty(rated_k1_of_each_step, False, _mistakes_of(kl_of_each_step), True, ("old_log_prob",)),
+    Penalty(
+        rated_k1_of_each_step,
+        of_rewards=False,
+        mistakes=_mistakes_of(kl_of_each_step),
+        is_per_step=True,
+        needs=("old_log_prob",),
+    ),
 )

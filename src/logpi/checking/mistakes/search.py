@@ -25,7 +25,7 @@ from logpi.checking.mistakes.ratios import RATIOS
 from logpi.checking.mistakes.scores import SCORES
 from logpi.checking.objectives import OF_GROUPS
 from logpi.checking.targets import REGULARISED
-from logpi.checking.verdict import SINGLE_TOLERANCE, TOLERANCE
+from logpi.checking.verdict import tolerance_of
 from logpi.theory.exact import log_softmax
 
 # What nearly explains leaves at most this share of the gradient, and of its deviation from the
@@ -63,7 +63,6 @@ UNDISCOUNTED = Mistake(
     "the plain sum of rewards is maximised, while the target discounts them",
     "discount them, or check against --target undiscounted",
 )
-
 KL_AHEAD = Mistake(
     "kl-of-later-states",
     "the KL is paid as a reward: an action answers for the KL of the states that it leads to",
@@ -85,8 +84,7 @@ class Combination(NamedTuple):
     discount: float | None = None
     """γ where it is not the probe's."""
     penalty: Penalty | None = None
-    """What is taken off for the KL to the reference, β times, if anything is."""
-    beta: float = 0.0
+    """What is taken off for the KL to the reference, if anything is."""
 
     @property
     def cost(self) -> float:
@@ -236,7 +234,8 @@ def _explanations(
     deviation = max(fit(found, wanted, sizes).left)
     floor = [ROUNDING * float(np.linalg.norm(gradient)) for gradient in wanted]
     rounding = rounding_of([m.moments for m in measurements])
-    if deviation < (TOLERANCE if rounding == EXACT else SINGLE_TOLERANCE):
+    is_single = any(m.moments.single_precision for m in measurements)
+    if deviation < tolerance_of(is_single):
         return []  # it is the target but for a factor
     exact = min(rounding, 1e-3 * deviation)
     near = min(NEAR, NEAR_DEVIATION * deviation)
@@ -350,11 +349,11 @@ def _with_penalties(asks: set[str], target: str, beta: float) -> Iterator[Combin
             mistakes = ()
         if is_per_step and penalty.of_rewards and not mistakes:
             mistakes = (KL_AHEAD,)
-        penalties.append((penalty, mistakes))
-    for each, (penalty, beside) in product(_with_rewards(asks, "undiscounted", 1.0), penalties):
-        mistakes = (*each.mistakes, *beside)
+        penalties.append(replace(penalty, mistakes=mistakes, beta=beta))
+    for each, penalty in product(_with_rewards(asks, "undiscounted", 1.0), penalties):
+        mistakes = (*each.mistakes, *penalty.mistakes)
         if mistakes:
-            yield Combination(*each[:5], mistakes, each.discount, penalty, beta)
+            yield Combination(*each[:5], mistakes, each.discount, penalty)
 
 
 def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
@@ -431,19 +430,19 @@ def _expected(
     probe = measurement.situation.probe
     rollout = measurement.situation.layout == "rollout"
     log_policy = log_softmax(probe.logits)
-    alike: dict[tuple[float, Penalty | None, float], list[int]] = defaultdict(list)
+    alike: dict[tuple[float, Penalty | None], list[int]] = defaultdict(list)
     for number, each in enumerate(combinations):
         discount = probe.mdp.discount if each.discount is None else each.discount
         paid = None
         if each.penalty is not None and each.penalty.of_rewards:
             paid = each.penalty
-        alike[discount, paid, each.beta].append(number)
+        alike[discount, paid].append(number)
     total = np.zeros((len(combinations), *probe.logits.shape))
-    for case, ((discount, paid, beta), numbers) in product(measurement.cases, alike.items()):
+    for case, ((discount, paid), numbers) in product(measurement.cases, alike.items()):
         taken = log_policy[case.observation, case.fields["action"]]
         batches = Batches(case.fields, discount, taken, rollout)
         if paid is not None:
-            reward = batches.reward - beta * paid.compute(batches)
+            reward = batches.reward - paid.taken_off(batches)
             batches = Batches(case.fields | {"reward": reward}, discount, taken, rollout)
         some = [combinations[number] for number in numbers]
         with np.errstate(all="ignore"):
@@ -463,11 +462,8 @@ def _expected_of_one_shape(
     scores = _scores(measurement, case, list(factors.values()))
     column_of = {beside: column for column, beside in enumerate(factors)}
     penalty_row = {each: row for row, each in enumerate({each.penalty for each in combinations})}
-    off_the_weights = np.zeros((len(penalty_row), *batches.mask.shape))
-    for penalty, row in penalty_row.items():
-        if penalty is not None and not penalty.of_rewards:
-            off_the_weights[row] = combinations[0].beta * penalty.compute(batches)
-    taken_off = np.tensordot(off_the_weights, scores, axes=3)
+    off_the_weights = [_off_the_weights(penalty, batches) for penalty in penalty_row]
+    taken_off = np.tensordot(np.stack(off_the_weights), scores, axes=3)
     gradients = np.empty((len(combinations), *logits.shape))
     for advantage, numbers in with_advantage.items():
         some = [combinations[number] for number in numbers]
@@ -498,6 +494,13 @@ def _rated(
         else:
             rated[row] = ratio.compute(batches, weight)
     return rated
+
+
+def _off_the_weights(penalty: Penalty | None, batches: Batches) -> Weight:
+    """What a penalty takes off each weight of ∇ log π; what it takes off the rewards is gone."""
+    if penalty is None or penalty.of_rewards:
+        return np.zeros_like(batches.mask)
+    return penalty.taken_off(batches)
 
 
 def _factors(
