@@ -1,7 +1,6 @@
 """What is asked of an environment beside its name: arguments, and a wrapper."""
 
 import json
-import sys
 
 import pytest
 from helpers import learned, same
@@ -9,6 +8,7 @@ from helpers import learned, same
 import logpi
 from logpi import LogpiError
 from logpi.cli import main
+from logpi.core.user_files import LOADED
 from logpi.environments.doctor import examine
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
@@ -161,7 +161,7 @@ def test_a_stranger_s_wrapper_is_not_imported(tmp_path, capsys):
     config["signature"] = "of somebody else"
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text(f"{OWN}\nimport pathlib\npathlib.Path('imported').touch()\n")
-    sys.modules.pop(str(tmp_path / "own.py"), None)
+    LOADED.pop(tmp_path / "own.py")
     for command in ("evaluate", "resume", "video"):
         assert main([command, "run"]) == 2
         assert "would import" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 import logpi
 from logpi import LogpiError, Reinforce
+from logpi.core.user_files import LOADED
 from logpi.environments.doctor import examine
 from logpi.runs.folder import RunFolder
 from logpi.runs.report import SilentReporter
@@ -75,7 +76,7 @@ def write(tmp_path, monkeypatch):
     def write(body, share=0.1, actions="gym.spaces.Discrete(2)"):
         text = SOURCE.replace("BODY", body).replace("SHARE", str(share))
         Path("walk.py").write_text(text.replace("ACTIONS", actions))
-        sys.modules.pop(str(tmp_path / "walk.py"), None)
+        LOADED.pop(tmp_path / "walk.py", None)
 
     return write
 
