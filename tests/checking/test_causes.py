@@ -3,6 +3,7 @@ is known, and losses as people write them."""
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ AGGREGATIONS = {
     "mean of each": {"per-episode-1/T"},
     "all tokens": {"mean-over-all-steps"},
     "padded length": {"drgrpo-padded-len"},
+    "tokens of each group": {"mean-over-group"},
 }
 CLIPS = ((0.1, 0.1), (0.2, 0.2), (0.25, 0.25), (0.3, 0.3), (0.2, 0.28))
 RATIOS = {
@@ -87,6 +89,7 @@ def composed(advantage, aggregation, ratio) -> Callable[..., np.ndarray]:
 
     def weights(log_prob, old_log_prob, reward, mask, same):
         count, length = mask.shape
+        groups = (1 / same.sum(axis=1)).sum()
         found = advantage_of((reward * mask).sum(axis=1), same, baseline, deviation)
         factor = factor_of(ratio, log_prob - old_log_prob, mask, found)
         divisor = {
@@ -94,6 +97,7 @@ def composed(advantage, aggregation, ratio) -> Callable[..., np.ndarray]:
             "mean of each": count * mask.sum(axis=1, keepdims=True),
             "all tokens": mask.sum(),
             "padded length": count * length,
+            "tokens of each group": groups * (same @ mask.sum(axis=1))[:, None],
         }[aggregation]
         return count / divisor * factor * found[:, None] * mask
 
@@ -115,9 +119,11 @@ def named(report):
 
 
 def mistakes_of(advantage, aggregation, ratio):
-    """What is wrong with a composition. The own mean is a part of GRPO's advantage, and the mean over
-    each answer one of GSPO's loss."""
-    _, baseline, deviation = advantage
+    """What is wrong with a composition. A batch is one group to a loss that compares all of it; the
+    own mean is a part of GRPO's advantage, and the mean over each answer one of GSPO's loss."""
+    sample, baseline, deviation = advantage
+    if sample == "batch" and aggregation == "tokens of each group":
+        aggregation = "all tokens"
     expected = AGGREGATIONS[aggregation] | RATIOS[ratio]
     expected |= BASELINES[baseline] if deviation is None else {"grpo-std"}
     if {"gspo-ratio", "per-episode-1/T"} <= expected:
@@ -314,8 +320,62 @@ def with_own_mean(log_prob, reward, mask, group):
     return -((advantage[:, None] * log_prob * mask).sum(1) / mask.sum(1)).mean()
 
 
+def masked_by(rows):
+    """Leave-one-out advantages times Σ log π over the rows that are chosen."""
+
+    def loss(log_prob, reward, mask, group):
+        advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+        return -(advantage[:, None] * log_prob * rows(mask)).sum(1).mean()
+
+    return loss
+
+
+def unmasked_mean(log_prob, reward, mask, group):
+    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+    return -(advantage[:, None] * log_prob).mean()
+
+
+def unmasked_ratio(log_prob, old_log_prob, reward, mask, group):
+    """The ratio of the episode runs over its padding."""
+    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+    return -(np.exp((log_prob - old_log_prob).sum(1)) * advantage).mean()
+
+
+def clipped_product(log_prob, old_log_prob, reward, mask, group):
+    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+    ratio = np.exp(((log_prob - old_log_prob) * mask).sum(1))
+    return -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage).mean()
+
+
+def of_group_over_batch(log_prob, reward, mask, group):
+    """The mean of the group, and the deviation of the batch."""
+    score = (reward * mask).sum(1)
+    advantage = of_groups(score, group, "own mean") / (score.std(ddof=1) + 1e-4)
+    return -(advantage[:, None] * log_prob * mask).sum(1).mean()
+
+
+def clipped_and_corrected(log_prob, old_log_prob, sampling_log_prob, reward, mask, group):
+    """PPO's clip, and what the trainer's law has over the engine's, cut at 2."""
+    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")[:, None]
+    ratio = np.exp(log_prob - old_log_prob)
+    gain = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
+    correction = np.minimum(np.exp(old_log_prob - sampling_log_prob), 2.0)
+    return -(correction * gain * mask).sum(1).mean()
+
+
+def shifted(mask, rows):
+    """The mask so many rows later, or earlier for negative ones."""
+    out = np.zeros(mask.shape)
+    if rows > 0:
+        out[:, rows:] = mask[:, :-rows]
+    else:
+        out[:, :rows] = mask[:, -rows:]
+    return out
+
+
 OWN_MEAN = {"own-sample-baseline", "per-episode-1/T"}
 IN_TORCH = {"target": "undiscounted", "framework": "torch"}
+PLAIN_SUM = {"target": "undiscounted"}
 CONTINUING = {"layout": "rollout", "target": "conventional-continuing"}
 CASES = {
     "padding": (padded_value, {}, {"value-from-padding"}),
@@ -331,6 +391,14 @@ CASES = {
     "lambda": (generalised(0.95, True), CONTINUING, {"gae-lambda"}),
     "kl": (shifted_own_mean, {"target": "regularised"}, {"kl-factor"}),
     "kl of tokens": (kl_of_tokens, {"target": "regularised"}, {"kl-token-loss", "kl-factor"}),
+    "no mask": (masked_by(np.ones_like), PLAIN_SUM, {"masked-token-leak"}),
+    "no mask in a mean": (unmasked_mean, PLAIN_SUM, {"masked-token-leak", "drgrpo-padded-len"}),
+    "no mask in a ratio": (unmasked_ratio, PLAIN_SUM, {"masked-token-leak"}),
+    "no end of text": (masked_by(partial(shifted, rows=-1)), PLAIN_SUM, {"mask-shifted"}),
+    "a mask too late": (masked_by(partial(shifted, rows=1)), PLAIN_SUM, {"mask-shifted"}),
+    "clip of the product": (clipped_product, PLAIN_SUM, {"ppo-clip"}),
+    "deviation of the batch": (of_group_over_batch, PLAIN_SUM, {"grpo-std"}),
+    "engine": (clipped_and_corrected, PLAIN_SUM, {"ppo-clip", "truncated-is"}),
     "single precision": (single_precision, IN_TORCH, OWN_MEAN),
     "single inside": (single_inside, IN_TORCH, OWN_MEAN),
 }

@@ -150,10 +150,12 @@ class Trial:
         elif {"old_log_prob", "sampling_log_prob"} & set(self.names):
             acted = [probe for probe in tried if probe.name in ("stop", "short")]
             tried += [with_behaviour(probe) for probe in acted]
+            # in the smallest batches of either: what engines do shows in each episode
+            drawn = [probe for probe in acted if probe.episodes in (least, probes.short.episodes)]
             if "sampling_log_prob" in self.names:
-                tried += [with_engine(probe, True) for probe in acted]
+                tried += [with_engine(probe, True) for probe in drawn]
             if {"old_log_prob", "sampling_log_prob"} <= set(self.names):
-                tried += [with_engine(probe, False) for probe in acted]
+                tried += [with_engine(probe, False) for probe in drawn]
         if self.objective is not None:
             tried = [probe for probe in tried if self.objective.has_room(probe)]
         if not tried:
@@ -180,7 +182,7 @@ class Trial:
         tried.append(probes.short)
         tried += [_in_batches(probe, least) for probe in (probes.offset, probes.rare)]
         if "group" in self.names and self.sampler is None:
-            tried += [probes.prompts, probes.answers]
+            tried += [probes.prompts, probes.answers, probes.pairs]
         return [*tried, *own]
 
     def law(self, probe: Probe) -> Law:

@@ -157,6 +157,11 @@ def _answers(random: Generator, discount: float) -> Probe:
     return _probe(random, "answers", mdp, [0, 0, 1, 1, 2], designs)
 
 
+def _pairs(answers: Probe) -> Probe:
+    """Two answers to each prompt: exposes that a group of long answers counts as another does."""
+    return replace(answers, name="pairs", designs=(Design(1.0, (0, 0, 1, 1)),))
+
+
 @dataclass(frozen=True)
 class Probes:
     """All probes for one discount; the numbers in them are the same at every call."""
@@ -171,6 +176,7 @@ class Probes:
     """Three steps, always: the process of the credit matrix."""
     prompts: Probe
     answers: Probe
+    pairs: Probe
     own: tuple[Probe, ...] = ()
     """The process of the user, in batches of one and two where these are not too many."""
 
@@ -185,14 +191,19 @@ def make_probes(discount: float, process: FiniteMDP | None = None, seed: int = S
     brief = _stopping(random, 2, discount, 0.0)
     stop = _probe(random, "stop", long, _times(long), batch_of(1))
     short = _probe(random, "short", brief, _times(brief), batch_of(3))
+    rare = _rare(random, discount)
+    chain = _chain(random, discount)
+    prompts = _prompts(random, discount)
+    answers = _answers(random, discount)
     return Probes(
         stop=stop,
         short=short,
         offset=_with_reward_offset(stop, 5.0),
-        rare=_rare(random, discount),
-        chain=_chain(random, discount),
-        prompts=_prompts(random, discount),
-        answers=_answers(random, discount),
+        rare=rare,
+        chain=chain,
+        prompts=prompts,
+        answers=answers,
+        pairs=_pairs(answers),
         own=_own(process, discount),
     )
 

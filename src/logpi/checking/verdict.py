@@ -61,6 +61,7 @@ class Judgement:
     scale_name: str | None
     relative_bias: float
     residual_after_scale: float
+    """What k ∇J leaves of E[ĝ], relative to that, with the best k for batches of each size."""
     cosine: float
 
 
@@ -81,7 +82,7 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
     biases = np.array([_relative(f - w, w) for f, w in pairs])
     factors = fit(found, wanted, sizes).factors
     left = [f - factors[size] * w for (f, w), size in zip(pairs, sizes, strict=True)]
-    residuals = np.array([_relative(each, w) for each, w in zip(left, wanted, strict=True)])
+    residuals = np.array([_relative(each, f) for each, f in zip(left, found, strict=True)])
     # What is the target but for a factor, or nothing, is so whatever the loss is multiplied by.
     lengths = np.array([float(np.linalg.norm(f)) for f in found])
     nothing = np.array([_nothing(m.moments, tolerance) for m in measurements])

@@ -37,7 +37,7 @@ def reward_to_go_less_value(batches: Batches) -> Weight:
 
 @ADVANTAGES.right("R(τ)", REWARD, whole=True)
 def whole_return(batches: Batches) -> Weight:
-    return batches.whole * batches.mask
+    return batches.whole
 
 
 @ADVANTAGES.mistake(

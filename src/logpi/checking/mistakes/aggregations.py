@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.mistakes.batches import Batches, Weight, are_same
-from logpi.checking.mistakes.forms import Factor
+from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
 AGGREGATIONS: Factor[Compute] = Factor()
@@ -21,20 +21,65 @@ def sum_over_steps(batches: Batches) -> Weight:
     return batches.mask
 
 
-@AGGREGATIONS.mistake(
+LEAK = Mistake(
     "masked-token-leak",
     "padded rows have weight too: the mask is not applied",
     "multiply by the mask",
 )
-def sum_over_rows(batches: Batches) -> Weight:
-    return np.ones_like(batches.mask)
-
-
-@AGGREGATIONS.mistake(
+OVER_EPISODE = Mistake(
     "per-episode-1/T",
     "the mean over the steps of each episode: long episodes weigh less",
     SUM,
 )
+OVER_ROWS = Mistake(
+    "drgrpo-padded-len",
+    "the mean includes padding: the factor depends on the longest episode of the batch",
+    SUM,
+)
+FIRST = "the first step of each episode has no weight"
+SHIFTED = "shift the mask as log_prob is shifted: both belong to the token that is predicted"
+
+
+@AGGREGATIONS.form((LEAK,))
+def sum_over_rows(batches: Batches) -> Weight:
+    return np.ones_like(batches.mask)
+
+
+@AGGREGATIONS.form((LEAK, OVER_ROWS))
+def mean_over_rows_and_padding(batches: Batches) -> Weight:
+    return np.ones_like(batches.mask) / batches.mask.shape[2]
+
+
+@AGGREGATIONS.form((LEAK, OVER_EPISODE))
+def sum_over_rows_by_length(batches: Batches) -> Weight:
+    return np.ones_like(batches.mask) / batches.mask.sum(2, keepdims=True)
+
+
+@AGGREGATIONS.mistake(
+    "mask-shifted",
+    "the last step of each episode, such as the end of a text, has no weight: its row is masked",
+    SHIFTED,
+)
+def without_the_last_step(batches: Batches) -> Weight:
+    return np.pad(batches.mask, ((0, 0), (0, 0), (0, 1)))[:, :, 1:]
+
+
+@AGGREGATIONS.mistake(
+    "mask-shifted",
+    f"the mask is one row late: {FIRST}, and one row of its padding has",
+    SHIFTED,
+    vague=FIRST,
+)
+def one_row_late(batches: Batches) -> Weight:
+    return np.pad(batches.mask, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
+
+
+@AGGREGATIONS.mistake("mask-shifted", FIRST, SHIFTED, vague=FIRST)
+def without_the_first_step(batches: Batches) -> Weight:
+    return batches.mask * one_row_late(batches)
+
+
+@AGGREGATIONS.form((OVER_EPISODE,))
 def mean_of_each_episode(batches: Batches) -> Weight:
     return batches.mask / batches.mask.sum(2, keepdims=True)
 
@@ -50,10 +95,19 @@ def mean_over_all_steps(batches: Batches) -> Weight:
 
 
 @AGGREGATIONS.mistake(
-    "drgrpo-padded-len",
-    "the mean includes padding: the factor depends on the longest episode of the batch",
+    "mean-over-group",
+    "the mean over the steps of each group: a step weighs less where the others of its group are"
+    " long",
     SUM,
+    needs=("group",),
 )
+def mean_over_steps_of_group(batches: Batches) -> Weight:
+    groups = np.sum(1 / batches.same_group.sum(2), axis=1)[:, None, None]
+    steps = np.einsum("bij,bjt->bi", batches.same_group.astype(float), batches.mask)[:, :, None]
+    return batches.mask.shape[1] * batches.mask / (groups * steps)
+
+
+@AGGREGATIONS.form((OVER_ROWS,))
 def mean_over_rows(batches: Batches) -> Weight:
     return batches.mask / batches.mask.shape[2]
 

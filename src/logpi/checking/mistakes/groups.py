@@ -1,7 +1,8 @@
 """What stands in place of R(τ) where episodes are compared with others, as language models are
 trained: a baseline of the sample, and a scale, in all their combinations.
 
-The sample is the prompt's group or the batch; s are its R(τ), n is how many there are.
+The sample is the prompt's group or the batch; s are its R(τ), n is how many there are. An advantage
+is [batch, episode, 1]: one number for all rows of an episode, those of its padding too.
 """
 
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def less_mean(sample: Sample, by_length: bool = False, keeps_single: bool = Fals
         mean = sample.sum(batches, weight * whole) / sample.sum(batches, weight)
         if keeps_single:
             mean = np.where(sample.size(batches) > 1, mean, 0.0)
-        return (whole - mean) * batches.mask
+        return whole - mean
 
     return advantage
 
@@ -104,8 +105,7 @@ def less_others(sample: Sample, keeps_single: bool) -> Compute:
         whole = batches.whole
         others = sample.size(batches) - 1
         mean = (sample.sum(batches, whole) - whole) / np.maximum(others, 1)
-        left = np.where(others > 0, whole - mean, whole if keeps_single else 0.0)
-        return left * batches.mask
+        return np.where(others > 0, whole - mean, whole if keeps_single else 0.0)
 
     return advantage
 
@@ -126,7 +126,7 @@ def divided_unless_single(deviation: Deviation, sample: Sample) -> Compute:
     several = divided(less_mean(sample), deviation, sample)
 
     def scaled(batches: Batches) -> ndarray:
-        single = batches.whole * batches.mask / (1.0 + deviation.epsilon)
+        single = batches.whole / (1.0 + deviation.epsilon)
         return np.where(sample.size(batches) > 1, several(batches), single)
 
     return scaled
@@ -181,7 +181,7 @@ def less_plain_mean_of_batch(batches: Batches) -> ndarray:
 def less_plain_mean(batches: Batches, sample: Sample) -> ndarray:
     """f_i - the mean return before the objective shaped it."""
     plain = np.sum(batches.fields["plain_reward"] * batches.mask, axis=2, keepdims=True)
-    return (batches.whole - sample.sum(batches, plain) / sample.size(batches)) * batches.mask
+    return batches.whole - sample.sum(batches, plain) / sample.size(batches)
 
 
 DEVIATIONS = [
@@ -212,6 +212,11 @@ for _sample in (GROUP, BATCH):
             GROUPS.form((_divided,), _sample.needs, whole=True)(
                 divided(_centred, _deviation, _sample)
             )
+
+for _deviation in DEVIATIONS:
+    GROUPS.form((_division(BATCH, _deviation),), GROUP.needs, whole=True)(
+        divided(less_mean(GROUP), _deviation, BATCH)
+    )
 
 BY_LENGTH = Mistake(
     "own-sample-baseline",

@@ -3,19 +3,21 @@ wrong.
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
 from numpy import ndarray
 
 from logpi.checking.mistakes.batches import Batches
-from logpi.checking.mistakes.forms import Factor
+from logpi.checking.mistakes.forms import Factor, Mistake
 
 Apply: TypeAlias = Callable[[Batches, ndarray], ndarray]
 RATIOS: Factor[Apply] = Factor()
 
 PRODUCT = "multiply by the product of the ratios up to the reward (per decision)"
-CLIPPED = "clipped ratios (deliberate): right on the first step after sampling only"
+AT_FIRST = " (deliberate): right on the first step after sampling only"
+CLIPPED = f"clipped ratios{AT_FIRST}"
 MINIMUM = "min(ρ A, clip(ρ) A)"
 NO_RATIO = (
     "old-logp-recomputed",
@@ -52,25 +54,39 @@ def not_stopped(ratio: ndarray, advantage: ndarray, low: float, high: float) -> 
     return ~np.where(advantage > 0, ratio > 1 + high, ratio < 1 - low)
 
 
-def _clipped(low: float, high: float) -> Apply:
+def clipped(ratio: ndarray, advantage: ndarray, low: float, high: float) -> ndarray:
     """Derivative of PPO's surrogate by log π: ρ A, or 0 where the clipped branch is taken."""
+    return advantage * ratio * not_stopped(ratio, advantage, low, high)
 
+
+def _clipped_steps(low: float, high: float) -> Apply:
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
-        return advantage * batches.ratio * not_stopped(batches.ratio, advantage, low, high)
+        return clipped(batches.ratio, advantage, low, high)
 
     return apply
 
 
+def _clipped_product(low: float, high: float) -> Apply:
+    def apply(batches: Batches, advantage: ndarray) -> ndarray:
+        return clipped(batches.ratio_of_episode, advantage, low, high)
+
+    return apply
+
+
+def _clip(low: float, high: float, what: str = "clipped ratios") -> Mistake:
+    """What is said of limits to a ratio."""
+    limits = f"ε = {low:g}"
+    if high != low:
+        limits = f"ε = {low:g} below and {high:g} above"
+    return Mistake("ppo-clip", f"{what} with {limits}{AT_FIRST}", PRODUCT, what + AT_FIRST)
+
+
 for _low, _high in ((0.1, 0.1), (0.2, 0.2), (0.25, 0.25), (0.3, 0.3), (0.2, 0.28)):
-    _limits = f"ε = {_low:g}"
-    if _high != _low:
-        _limits = f"ε = {_low:g} below and {_high:g} above"
-    RATIOS.mistake(
-        "ppo-clip",
-        f"clipped ratios with {_limits} (deliberate): right on the first step after sampling only",
-        PRODUCT,
-        vague=CLIPPED,
-    )(_clipped(_low, _high))
+    RATIOS.form((_clip(_low, _high),))(_clipped_steps(_low, _high))
+
+for _low, _high in ((0.1, 0.1), (0.2, 0.2), (0.2, 0.28)):
+    _said = _clip(_low, _high, "the product of the ratios is clipped")
+    RATIOS.form((_said,))(_clipped_product(_low, _high))
 
 
 DUAL = 3.0
@@ -123,11 +139,10 @@ def _clipped_geometric(low: float, high: float, shared: bool) -> Apply:
     """Derivative of GSPO's clipped surrogate, shared by length or not."""
 
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
-        ratio = geometric_mean(batches)
-        free = not_stopped(ratio, advantage, low, high)
+        weight = clipped(geometric_mean(batches), advantage, low, high)
         if shared:
-            ratio = ratio / batches.length
-        return advantage * ratio * free
+            weight = weight / batches.length
+        return weight
 
     return apply
 
@@ -147,13 +162,11 @@ for _low, _high, _shared in (
     )(_clipped_geometric(_low, _high, _shared))
 
 
-def _declare_truncated(
-    words: str, limit: float, compute: Apply, needs: tuple[str, ...] = ()
-) -> None:
-    """A ratio that is cut; `words` have {} where the limit is said."""
+def _cut(words: str, limit: float) -> Mistake:
+    """What is said of a ratio that is cut; `words` have {} where the limit is said."""
     why = " (deliberate: less variance)"
     said = words.format(f" at {limit:g}") + why
-    RATIOS.mistake("truncated-is", said, PRODUCT, needs, vague=words.format("") + why)(compute)
+    return Mistake("truncated-is", said, PRODUCT, words.format("") + why)
 
 
 def _truncated_product(limit: float) -> Apply:
@@ -171,10 +184,10 @@ def _truncated_step(limit: float) -> Apply:
 
 
 for _limit in (1.0, 1.5, 2.0, 5.0):
-    _declare_truncated("the product of ratios is cut{}", _limit, _truncated_product(_limit))
+    RATIOS.form((_cut("the product of ratios is cut{}", _limit),))(_truncated_product(_limit))
 
 for _limit in (1.0, 1.5, 2.0):  # no ratio of a probe's step is larger
-    _declare_truncated("the ratio of the step is cut{}", _limit, _truncated_step(_limit))
+    RATIOS.form((_cut("the ratio of the step is cut{}", _limit),))(_truncated_step(_limit))
 
 
 def _clipped_as_data(low: float, high: float) -> Apply:
@@ -215,7 +228,8 @@ def _v_trace(limit: float) -> Apply:
 
 
 for _limit in (1.0, 1.5, 2.0):
-    _declare_truncated("V-trace: ratios from the step on, each cut{}", _limit, _v_trace(_limit))
+    _said = _cut("V-trace: ratios from the step on, each cut{}", _limit)
+    RATIOS.form((_said,))(_v_trace(_limit))
 
 
 def _clipped_alone(epsilon: float) -> Apply:
@@ -268,6 +282,16 @@ for _limit in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
     )(_rejected(_limit))
 
 
+@RATIOS.mistake(
+    "masked-token-leak",
+    "the ratio of an episode is over its padding too: log π is summed without the mask",
+    "multiply by the mask before the sum over t",
+)
+def product_over_rows(batches: Batches, advantage: ndarray) -> ndarray:
+    log_ratio = batches.log_prob - batches.fields["sampling_log_prob"]
+    return advantage * np.exp(log_ratio.sum(axis=2, keepdims=True))
+
+
 @RATIOS.mistake("inverse-ratio", "the ratio is upside down", "π over the law that acted")
 def inverse_ratio(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage / batches.ratio
@@ -291,26 +315,29 @@ def step_to_trainer(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage * batches.ratio_to("old_log_prob")
 
 
-def _corrected(limit: float, of_episode: bool) -> Apply:
-    """π/old of the step, times old/sampling cut at a limit, of the step or of the episode."""
+def _corrected(limit: float, of_episode: bool, clip: tuple[float, float] | None) -> Apply:
+    """π/old of the step, clipped or not, times old/sampling cut at a limit, of the step or of the
+    episode.
+    """
 
     def apply(batches: Batches, advantage: ndarray) -> ndarray:
         to_trainer = batches.ratio_to("old_log_prob")
         between = batches.ratio / to_trainer
         if of_episode:
             between = between.prod(axis=2, keepdims=True)
-        return advantage * to_trainer * np.minimum(between, limit)
+        weight = np.minimum(between, limit)
+        if clip is None:
+            return advantage * to_trainer * weight
+        return clipped(to_trainer, advantage, *clip) * weight
 
     return apply
 
 
-for _limit in (1.0, 2.0, 3.0, 5.0):
-    _declare_truncated(
-        "old over sampling is cut{} for each step", _limit, _corrected(_limit, False), BOTH
-    )
-    _declare_truncated(
-        "the ratio of the step, and old over sampling of the episode cut{}",
-        _limit,
-        _corrected(_limit, True),
-        BOTH,
-    )
+for _limit, _of_episode in product((1.0, 2.0, 3.0, 5.0), (False, True)):
+    _words = "old over sampling is cut{} for each step"
+    if _of_episode:
+        _words = "the ratio of the step, and old over sampling of the episode cut{}"
+    _truncated = _cut(_words, _limit)
+    RATIOS.form((_truncated,), BOTH)(_corrected(_limit, _of_episode, None))
+    for _limits in ((0.2, 0.2), (0.2, 0.28)):
+        RATIOS.form((_clip(*_limits), _truncated), BOTH)(_corrected(_limit, _of_episode, _limits))
