@@ -7,6 +7,7 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from logpi.core.trajectory import Trajectory
@@ -27,6 +28,17 @@ SAMPLES, LEVEL = 20_000, 1e-6
 # Compiled, as runs call it: called as it is, its loops are compiled again every time.
 compiled_update = jax.jit(update, static_argnames=("method", "budget"))
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+
+
+def one_in(step, cases):
+    """The cases of a test, each a tuple of its arguments: one in `step` of them is quick, the others
+    are slow.
+    """
+    parameters = []
+    for number, case in enumerate(cases):
+        marks = [pytest.mark.slow] if number % step else []
+        parameters.append(pytest.param(*case, marks=marks))
+    return parameters
 
 
 def random_mdp(random, states=3, actions=2, horizon=3, discount=0.9, rewards=1):

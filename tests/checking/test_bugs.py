@@ -4,6 +4,7 @@ import json
 
 import pytest
 from bugs import BUGS
+from helpers import one_in
 
 import logpi
 
@@ -16,7 +17,9 @@ ALSO = {
 NOT_NAMED = {"action-dep-baseline"}  # b(s, a) can be anything
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.name}-{bug.estimator.__name__}")
+@pytest.mark.parametrize(
+    "bug", one_in(3, zip(BUGS)), ids=lambda bug: f"{bug.name}-{bug.estimator.__name__}"
+)
 def test_verdict_and_name(bug, unchecked):
     report = logpi.check(bug.estimator, **bug.options)
     assert report.verdict in bug.verdicts, str(report)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from correct import FORMS
+from helpers import one_in
 
 import logpi
 from logpi.testing import assert_exact, assert_verdict
@@ -14,16 +15,11 @@ from logpi.testing import assert_exact, assert_verdict
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
-# Those that nothing compiles, one call for each batch.
-LOOPED = {"jax_boolean_index", "np_policy_object"}
-
-
-def as_parameters(estimator, options):
-    marks = [pytest.mark.slow] if estimator.__name__ in LOOPED else []
-    return pytest.param(estimator, options, marks=marks, id=estimator.__name__)
-
-
-@pytest.mark.parametrize(("estimator", "options"), [as_parameters(*form) for form in FORMS])
+@pytest.mark.parametrize(
+    ("estimator", "options"),
+    one_in(2, FORMS),
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_correct_estimators_are_exact(estimator, options):
     report = logpi.check(estimator, **options)
     assert report.verdict == "exact", str(report)

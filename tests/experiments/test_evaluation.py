@@ -69,7 +69,9 @@ class Counted(gym.Wrapper):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("environment", [Counted, "gymnax:CartPole-v1"])
+@pytest.mark.parametrize(
+    "environment", [Counted, pytest.param("gymnax:CartPole-v1", marks=pytest.mark.slow)]
+)
 def test_nothing_of_it_changes_what_is_learned(tmp_path, method, environment):
     options = {"steps": 2000, "seed": 3, "max_episode_steps": 40}
     runs = {

@@ -84,6 +84,7 @@ def test_what_is_recorded_is_what_the_environment_answers(expert):
         np.testing.assert_allclose(shown, recorded.observations[step + 1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_episodes_of_compiled_environments_are_those_of_an_evaluation(tmp_path):
     method = Reinforce(hidden=(), episodes=8, baseline="none")
     run = logpi.train("finite:short-corridor", method, steps=100, out=tmp_path / "run")

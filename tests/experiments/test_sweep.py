@@ -97,6 +97,7 @@ def curve(folder):
     return [(row["time/total_timesteps"], float(row["rollout/ep_rew_mean"])) for row in rows]
 
 
+@pytest.mark.slow
 def test_seeds_on_a_compiled_environment_learn_in_one_program(tmp_path, monkeypatch):
     """Each run begins with the episodes of its seed and comes to what it comes to alone, within
     rounding. Control: the next seed plays others.
@@ -157,6 +158,7 @@ def test_a_sweep_in_one_program_is_stopped_and_goes_on(tmp_path):
     assert all(run.failure is None for run in swept.runs)
 
 
+@pytest.mark.slow
 def test_what_fails_in_one_program_is_said_of_each(tmp_path):
     """A reward of one seed is no number: the others learn on."""
     spec = EnvironmentSpec(

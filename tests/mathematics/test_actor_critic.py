@@ -1,6 +1,7 @@
 """Advantages, surrogates, the natural gradient, and the algorithms that are made of them."""
 
 import dataclasses
+import itertools
 from functools import partial
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import BOX, TWO, compiled_update as update, random_trajectory, small_policy
+from helpers import BOX, TWO, compiled_update as update, one_in, random_trajectory, small_policy
 from hypothesis import given, settings, strategies as st
 
 from logpi import A2C, NPG, PPO, TRPO
@@ -328,9 +329,10 @@ CUT = [
 
 
 @pytest.mark.parametrize(
-    "config", CUT, ids=lambda config: f"{name_of_method(config)}-{config.trace_decay}"
+    ("config", "terminated"),
+    one_in(3, itertools.product(CUT, (True, False))),
+    ids=lambda value: name_of_method(value) if hasattr(value, "trace_decay") else str(value),
 )
-@pytest.mark.parametrize("terminated", [True, False])
 def test_a_cut_inside_equals_the_two_trajectories_apart(config, terminated, random):
     """Two episodes in one stream move every parameter as the two in streams of their own do; not so
     without the cut."""

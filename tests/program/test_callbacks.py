@@ -56,7 +56,9 @@ class Rows(list):
         self.is_closed = True
 
 
-@pytest.mark.parametrize("environment", ["CartPole-v1", "gymnax:CartPole-v1"])
+@pytest.mark.parametrize(
+    "environment", ["CartPole-v1", pytest.param("gymnax:CartPole-v1", marks=pytest.mark.slow)]
+)
 def test_all_moments_are_told_and_nothing_changes(tmp_path, environment):
     options = {"steps": 2000, "seed": 1, "checkpoint_every": 700, "evaluate_every": 900}
     plain = logpi.train(environment, METHOD, out=tmp_path / "plain", **options)
@@ -179,6 +181,7 @@ def test_rows_go_to_weights_and_biases(tmp_path):
         assert metrics == {tag: value for tag, value in row.items() if not np.isnan(value)}
 
 
+@pytest.mark.slow
 def test_weights_and_biases_takes_them_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

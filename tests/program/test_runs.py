@@ -432,7 +432,7 @@ def test_compiled_training_in_double_precision(algorithm, tmp_path):
     ("environment", "algorithm"),
     [
         ("CartPole-v1", PPO(hidden=(8,), environments=2, rollout_steps=50, minibatches=2)),
-        ("CartPole-v1", Reinforce(hidden=(8,), episodes=4)),
+        pytest.param("CartPole-v1", Reinforce(hidden=(8,), episodes=4), marks=pytest.mark.slow),
         pytest.param(
             "finite:contextual-bandit",
             A2C(hidden=(), environments=4, rollout_steps=10),

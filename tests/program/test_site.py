@@ -96,6 +96,7 @@ def test_every_public_name_is_described(site):
             assert f'id="logpi.{name}"' in page or f'id="logpi.{module}.{name}"' in page, name
 
 
+@pytest.mark.slow
 def test_a_dead_link_is_seen(tmp_path, site):
     """Controls: a page that links to none, and a site that has lost one."""
     for name in ("docs", "src", "examples", "benchmarks"):

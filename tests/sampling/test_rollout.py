@@ -198,7 +198,7 @@ def test_an_episode_is_a_function_of_its_seed_alone():
     assert len(np.unique(first, axis=0)) == len(first)  # the copies start differently
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_batch_of_short_episodes_is_in_short_arrays(workers):
     """An update of it is that of the same episodes in long arrays, up to the order of sums.
     Control: longer episodes are kept whole, and others give another update.
