@@ -28,6 +28,8 @@ from logpi.theory.mdp import FiniteMDP
 
 # Products are small in a check: BLAS's own threads would hinder more than they help.
 BLAS_THREADS = 1
+# No batch of a probe has more.
+MOST_EPISODES = 8
 Actions: TypeAlias = Literal["discrete"] | GaussianActions
 
 
@@ -220,8 +222,9 @@ def _require_numbers(
     for name, coefficient in coefficients._asdict().items():
         is_number = is_real(coefficient) and abs(coefficient) < float("inf")
         require(is_number, f"{name}_coefficient", "a number", coefficient)
-    is_count = is_whole(micro_batches) and micro_batches >= 1
-    require(is_count, "micro_batches", "a whole number >= 1", micro_batches)
+    is_count = is_whole(micro_batches) and 1 <= micro_batches <= MOST_EPISODES
+    count = f"a whole number from 1 to {MOST_EPISODES}: batches have no more episodes"
+    require(is_count, "micro_batches", count, micro_batches)
     is_number = is_whole(random_probes) and 0 <= random_probes <= 1000
     require(is_number, "random_probes", "a whole number from 0 to 1000", random_probes)
 
