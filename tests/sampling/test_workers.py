@@ -369,7 +369,7 @@ CHOSEN = [
 
 
 @pytest.mark.parametrize("config", [CHOSEN[0], pytest.param(CHOSEN[1], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("workers_too", [False, True])
+@pytest.mark.parametrize("workers_too", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, workers_too):
     """Episodes under way go on as they would have, bit for bit."""
     environment = slow(workers_too)

@@ -5,6 +5,7 @@ estimator's.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
@@ -142,11 +143,14 @@ def diagnose(
     regularised target is multiplied by.
     """
     asks = {*names, *_known_beside(measurements)}
+    penalties: list[Penalty | None] = [None]
     if target in REGULARISED.values() and "reward" in asks:
-        combinations = list(_with_penalties(asks, target, beta))
+        combinations = list(_with_rewards(asks, "undiscounted", 1.0))
+        penalties = list(_penalties(asks, target, beta))
     else:
         combinations = list(_combinations(asks, target))
-    explanations = sorted(_explanations(measurements, combinations, target), key=lambda e: e.rank)
+    found = _explanations(measurements, combinations, penalties, target)
+    explanations = sorted(found, key=lambda each: each.rank)
     if not explanations:
         return []
     first = explanations[0]
@@ -155,7 +159,7 @@ def diagnose(
     equals = [each for each in explanations if each.exact and each.cost <= first.cost]
     alone = {}
     if len(first.mistakes) > 1:
-        alone = _alone(first, measurements, combinations, target)
+        alone = _alone(first, measurements, combinations, penalties, target)
     causes = _causes(first, equals, alone)
     told = {first.names}
     for other in equals:
@@ -199,6 +203,7 @@ def _alone(
     explanation: Explanation,
     measurements: Sequence[Measurement],
     combinations: Sequence[Combination],
+    penalties: Sequence[Penalty | None],
     target: str,
 ) -> dict[str, float]:
     """What each of its mistakes leaves by itself of the target, after the best factor: the median
@@ -206,11 +211,14 @@ def _alone(
     """
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
+    simple = [each for each in combinations if len(each.mistakes) <= 1]
     found: dict[str, float] = {}
     for mistake in explanation.mistakes:
-        single = next((each for each in combinations if each.mistakes == (mistake,)), None)
+        pairs = product(simple, penalties)
+        composed = (_with_penalty(each, penalty) for each, penalty in pairs)
+        single = next((each for each in composed if each.mistakes == (mistake,)), None)
         if single is not None:
-            gradients = [_expected(measurement, [single])[0] for measurement in measurements]
+            gradients = [_expected(each, [single], single.penalty)[0] for each in measurements]
             left = np.array(fit(gradients, wanted, sizes).left)
             seen = left[left > EXACT]
             found[mistake.name] = 0.0
@@ -220,7 +228,10 @@ def _alone(
 
 
 def _explanations(
-    measurements: Sequence[Measurement], combinations: list[Combination], target: str
+    measurements: Sequence[Measurement],
+    combinations: list[Combination],
+    penalties: Sequence[Penalty | None],
+    target: str,
 ) -> list[Explanation]:
     """The combinations that leave rounding; where none does, those that leave little of the
     gradient and of its deviation from the target.
@@ -239,18 +250,26 @@ def _explanations(
         return []  # it is the target but for a factor
     exact = min(rounding, 1e-3 * deviation)
     near = min(NEAR, NEAR_DEVIATION * deviation)
-    of_first = _expected(measurements[0], combinations)
+
+    @cache
+    def of_first(paid: Penalty | None) -> Float[ndarray, "combination O A"]:
+        return _of_weights(measurements[0], combinations, paid)
+
     for most in (exact, near):
         explanations = []
-        for number, gradients in _close(measurements, combinations, of_first, floor, most):
-            fitted = fit(found, gradients, sizes, floor)
-            distance = float(np.max(fitted.left))
-            if distance <= most:
-                explanations.append(
-                    Explanation(
-                        combinations[number], distance, distance < exact, fitted.factors, rounding
+        for penalty in penalties:
+            gradients = of_first(_paid(penalty)) - _off(measurements[0], combinations, penalty)
+            close = _close(measurements, combinations, penalty, gradients, floor, most)
+            for number, expected in close:
+                combination = _with_penalty(combinations[number], penalty)
+                fitted = fit(found, expected, sizes, floor)
+                distance = float(np.max(fitted.left))
+                if combination.mistakes and distance <= most:
+                    explanations.append(
+                        Explanation(
+                            combination, distance, distance < exact, fitted.factors, rounding
+                        )
                     )
-                )
         if explanations:
             return explanations
     return []
@@ -259,12 +278,13 @@ def _explanations(
 def _close(
     measurements: Sequence[Measurement],
     combinations: Sequence[Combination],
+    penalty: Penalty | None,
     of_first: Float[ndarray, "combination O A"],
     floor: Sequence[float],
     most: float,
 ) -> Iterator[tuple[int, list[ndarray]]]:
-    """The combinations that leave at most twice `most` in each situation: their numbers, and their
-    expected gradients in all of them.
+    """The combinations that with this penalty leave at most twice `most` in each situation: their
+    numbers, and their expected gradients in all of them.
 
     Situations are looked at one after another: what leaves too much in one of them is not looked at
     in the next.
@@ -273,7 +293,8 @@ def _close(
     expected: list[ndarray] = []
     for measurement, smallest in zip(measurements, floor, strict=True):
         if expected:
-            gradients = _expected(measurement, [combinations[number] for number in left])
+            some = [combinations[number] for number in left]
+            gradients = _expected(measurement, some, penalty)
         else:
             gradients = of_first
         alone = left_of_each(measurement.moments.mean, gradients, smallest)
@@ -337,23 +358,25 @@ def _combinations(asks: set[str], target: str) -> Iterator[Combination]:
                 yield each._replace(mistakes=(*each.mistakes, UNDISCOUNTED))
 
 
-def _with_penalties(asks: set[str], target: str, beta: float) -> Iterator[Combination]:
-    """Those of a plain sum of rewards from which the KL to the reference is taken off somehow."""
+def _penalties(asks: set[str], target: str, beta: float) -> Iterator[Penalty]:
+    """How the KL to the reference may be taken off, with the mistakes in it for this target."""
     is_per_step = target == REGULARISED["reverse-kl-per-step"]
-    penalties = []
     for penalty in PENALTIES:
-        if not set(penalty.needs) <= asks:
-            continue
         mistakes = penalty.mistakes
         if is_per_step and penalty.is_per_step:
             mistakes = ()
         if is_per_step and penalty.of_rewards and not mistakes:
             mistakes = (KL_AHEAD,)
-        penalties.append(replace(penalty, mistakes=mistakes, beta=beta))
-    for each, penalty in product(_with_rewards(asks, "undiscounted", 1.0), penalties):
-        mistakes = (*each.mistakes, *penalty.mistakes)
-        if mistakes:
-            yield Combination(*each[:5], mistakes, each.discount, penalty)
+        if set(penalty.needs) <= asks:
+            yield replace(penalty, mistakes=mistakes, beta=beta)
+
+
+def _with_penalty(combination: Combination, penalty: Penalty | None) -> Combination:
+    """The same beside what is taken off."""
+    if penalty is None:
+        return combination
+    mistakes = (*combination.mistakes, *penalty.mistakes)
+    return combination._replace(mistakes=mistakes, penalty=penalty)
 
 
 def _with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
@@ -420,25 +443,61 @@ def expected_divergences(measurement: Measurement) -> Float[ndarray, "form O A"]
         Combination(divergence, AGGREGATIONS.first, None, None, None, divergence.mistakes)
         for divergence in DIVERGENCES
     ]
-    return _expected(measurement, forms)
+    return _of_weights(measurement, forms, None)
 
 
 def _expected(
-    measurement: Measurement, combinations: Sequence[Combination]
+    measurement: Measurement, combinations: Sequence[Combination], penalty: Penalty | None
 ) -> Float[ndarray, "estimator O A"]:
-    """Σ_batch p(batch) Σ aggregation × γ^t × ratio × advantage × ∇ log π, of each combination."""
+    """Σ_batch p(batch) Σ aggregation × γ^t × (ratio × advantage - penalty) × ∇ log π, of each
+    combination; a penalty may be a part of the rewards instead.
+    """
+    of_weights = _of_weights(measurement, combinations, _paid(penalty))
+    return of_weights - _off(measurement, combinations, penalty)
+
+
+def _paid(penalty: Penalty | None) -> Penalty | None:
+    """What is taken off the rewards."""
+    if penalty is not None and penalty.of_rewards:
+        return penalty
+    return None
+
+
+def _off(
+    measurement: Measurement, combinations: Sequence[Combination], penalty: Penalty | None
+) -> Float[ndarray, "#estimator O A"]:
+    """Σ_batch p(batch) Σ aggregation × γ^t × penalty × ∇ log π, where it is off the weights."""
+    probe = measurement.situation.probe
+    if penalty is None or penalty.of_rewards:
+        return np.zeros((1, *probe.logits.shape))
+    log_policy = log_softmax(probe.logits)
+    total = np.zeros((len(combinations), *probe.logits.shape))
+    for case in measurement.cases:
+        taken = log_policy[case.observation, case.fields["action"]]
+        batches = Batches(case.fields, 1.0, taken, rollout=False)
+        factors = _factors(case, batches, combinations)
+        scores = _scores(measurement, case, list(factors.values()))
+        of_factor = np.tensordot(penalty.taken_off(batches), scores, axes=3)
+        column_of = {beside: column for column, beside in enumerate(factors)}
+        total += of_factor[[column_of[each.aggregation, each.power] for each in combinations]]
+    return total
+
+
+def _of_weights(
+    measurement: Measurement, combinations: Sequence[Combination], paid: Penalty | None
+) -> Float[ndarray, "estimator O A"]:
+    """Σ_batch p(batch) Σ aggregation × γ^t × ratio × advantage × ∇ log π, of each combination, with
+    `paid` off the rewards.
+    """
     probe = measurement.situation.probe
     rollout = measurement.situation.layout == "rollout"
     log_policy = log_softmax(probe.logits)
-    alike: dict[tuple[float, Penalty | None], list[int]] = defaultdict(list)
+    alike: dict[float, list[int]] = defaultdict(list)
     for number, each in enumerate(combinations):
         discount = probe.mdp.discount if each.discount is None else each.discount
-        paid = None
-        if each.penalty is not None and each.penalty.of_rewards:
-            paid = each.penalty
-        alike[discount, paid].append(number)
+        alike[discount].append(number)
     total = np.zeros((len(combinations), *probe.logits.shape))
-    for case, ((discount, paid), numbers) in product(measurement.cases, alike.items()):
+    for case, (discount, numbers) in product(measurement.cases, alike.items()):
         taken = log_policy[case.observation, case.fields["action"]]
         batches = Batches(case.fields, discount, taken, rollout)
         if paid is not None:
@@ -461,9 +520,6 @@ def _expected_of_one_shape(
     factors = _factors(case, batches, combinations)
     scores = _scores(measurement, case, list(factors.values()))
     column_of = {beside: column for column, beside in enumerate(factors)}
-    penalty_row = {each: row for row, each in enumerate({each.penalty for each in combinations})}
-    off_the_weights = [_off_the_weights(penalty, batches) for penalty in penalty_row]
-    taken_off = np.tensordot(np.stack(off_the_weights), scores, axes=3)
     gradients = np.empty((len(combinations), *logits.shape))
     for advantage, numbers in with_advantage.items():
         some = [combinations[number] for number in numbers]
@@ -472,8 +528,7 @@ def _expected_of_one_shape(
         summed = np.tensordot(weights, scores, axes=3)
         rows = [row_of[each.ratio] for each in some]
         columns = [column_of[each.aggregation, each.power] for each in some]
-        penalties = [penalty_row[each.penalty] for each in some]
-        gradients[numbers] = summed[rows, columns] - taken_off[penalties, columns]
+        gradients[numbers] = summed[rows, columns]
         for number, each in zip(numbers, some, strict=True):
             if each.score is not None and each.score.mistakes:
                 weight = factors[each.aggregation, each.power] * weights[row_of[each.ratio]]
@@ -494,13 +549,6 @@ def _rated(
         else:
             rated[row] = ratio.compute(batches, weight)
     return rated
-
-
-def _off_the_weights(penalty: Penalty | None, batches: Batches) -> Weight:
-    """What a penalty takes off each weight of ∇ log π; what it takes off the rewards is gone."""
-    if penalty is None or penalty.of_rewards:
-        return np.zeros_like(batches.mask)
-    return penalty.taken_off(batches)
 
 
 def _factors(
