@@ -9,8 +9,8 @@ from numpy import ndarray
 from logpi.checking.fitting import Size
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.divergences import DIVERGENCES
+from logpi.checking.mistakes.expected import expected_divergences
 from logpi.checking.mistakes.forms import Cause, rounding_of
-from logpi.checking.mistakes.search import expected_divergences
 from logpi.checking.targets import REGULARISED
 from logpi.checking.verdict import scale_name
 
