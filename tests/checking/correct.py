@@ -1,6 +1,8 @@
 """Correct estimators in differently written forms: none of them may be called anything but
 exact."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -308,3 +310,193 @@ def jax_magic_box(log_prob, reward, discount, step, mask):
 def jax_policy_object(policy, observation, action, reward, discount, step, mask):
     whole = jnp.sum(discount**step * reward, axis=1)
     return -jnp.mean(whole * jnp.sum(policy.log_prob(observation, action) * mask, axis=1))
+
+
+# As losses for language models are written
+
+
+PLAIN = {"target": "undiscounted"}
+
+
+def np_of_the_others(rewards, prompt_id):
+    """Each reward less the mean of the others of its prompt; an answer alone keeps its own."""
+    same = prompt_id[:, None] == prompt_id
+    others = same.sum(1) - 1
+    mean = (same @ rewards - rewards) / np.maximum(others, 1)
+    return np.where(others > 0, rewards - mean, rewards)
+
+
+def torch_of_the_others(rewards, prompt_id):
+    """The same, prompt by prompt."""
+    advantage = torch.empty_like(rewards)
+    for prompt in prompt_id.unique():
+        own = prompt_id == prompt
+        scores = rewards[own]
+        if len(scores) == 1:
+            advantage[own] = scores
+        else:
+            advantage[own] = (scores - scores.mean()) * len(scores) / (len(scores) - 1)
+    return advantage
+
+
+@form(**PLAIN)
+def np_rloo_of_libraries(per_token_logps, completion_mask, rewards, prompt_id):
+    return np_of_the_others(rewards, prompt_id)[:, None] * completion_mask
+
+
+@form(**PLAIN)
+def torch_rloo_of_libraries(per_token_logps, completion_mask, rewards, prompt_id):
+    advantage = torch_of_the_others(rewards, prompt_id)
+    return -torch.einsum("nt,nt,n->", per_token_logps, completion_mask.double(), advantage) / len(
+        rewards
+    )
+
+
+@form(**PLAIN)
+def torch_by_prompt_in_lists(log_prob, reward, mask, group):
+    scores: dict = {}
+    for prompt, score in zip(group.tolist(), reward.sum(1).tolist(), strict=True):
+        scores.setdefault(prompt, []).append(score)
+    losses = []
+    for i, prompt in enumerate(group.tolist()):
+        own, score = scores[prompt], reward[i].sum()
+        baseline = (sum(own) - score) / (len(own) - 1) if len(own) > 1 else 0.0
+        losses.append(-(score - baseline) * log_prob[i][mask[i].bool()].sum())
+    return sum(losses) / len(losses)
+
+
+@form(**PLAIN)
+def torch_baseline_of_the_prompt(log_prob, reward, mask, group):
+    baseline = torch.tanh(group.double())
+    return -((reward.sum(1) - baseline) * log_prob.masked_fill(mask == 0, 0.0).sum(1)).mean()
+
+
+@form(**PLAIN)
+def torch_ratio_to_itself(log_prob, reward, mask, group):
+    advantage = torch_of_the_others(reward.sum(1), group)
+    ratio = torch.exp(log_prob - log_prob.detach())
+    return -(ratio * advantage[:, None] * mask).sum(1).mean()
+
+
+@form(**PLAIN)
+def torch_ratio_of_the_answer(old_per_token_logps, per_token_logps, response_mask, rewards):
+    log_ratio = ((per_token_logps - old_per_token_logps) * response_mask).sum(-1)
+    return -(log_ratio.exp() * rewards).mean()
+
+
+@form(**PLAIN)
+def torch_ratio_as_data(log_prob, old_log_prob, reward, mask, group):
+    ratio = torch.exp(((log_prob - old_log_prob) * mask).sum(1)).detach()
+    return -(ratio * (reward.sum(1) - 0.3 * group) * (log_prob * mask).sum(1)).mean()
+
+
+@form(**PLAIN)
+def torch_ratio_to_the_engine(log_prob, sampling_log_prob, reward, mask):
+    ratio = torch.exp(torch.where(mask > 0, log_prob - sampling_log_prob, 0.0).sum(1))
+    return -(ratio * reward.sum(1)).mean()
+
+
+@form(**PLAIN)
+def torch_two_ratios(log_prob, old_log_prob, sampling_log_prob, reward, mask):
+    ratio = torch.exp(((log_prob - old_log_prob) * mask).sum(1))
+    correction = torch.exp(((old_log_prob - sampling_log_prob) * mask).sum(1))
+    return -(correction * ratio * reward.sum(1)).mean()
+
+
+@form(advantage=np_of_the_others, **PLAIN)
+def torch_advantages_from_before(per_token_logps, completion_mask, advantages):
+    return -(advantages[:, None] * per_token_logps * completion_mask).sum(1).mean()
+
+
+@form(micro_batches=2, **PLAIN)
+def torch_micro_batches_of_sums(log_prob, reward, mask, discount):
+    return -((log_prob * mask).sum(1) * reward.sum(1)).sum() / len(reward)
+
+
+@form(target="regularised")
+def np_kl_in_the_rewards(log_prob, reference_log_prob, reward, mask, group):
+    paid = (reward - 0.1 * (log_prob - reference_log_prob)) * mask
+    return np_of_the_others(paid.sum(1), group)[:, None] * mask
+
+
+@form(target="regularised", kl_coefficient=0.3)
+def torch_kl_to_go(log_prob, reference_log_prob, reward, mask):
+    paid = (reward - 0.3 * (log_prob - reference_log_prob)).detach() * mask
+    return -(torch_to_go(paid, 1.0) * log_prob * mask).sum(1).mean()
+
+
+@form(target="regularised-per-step")
+def torch_kl_of_each_step(log_prob, reference_log_prob, reward, mask, group):
+    advantage = torch_of_the_others(reward.sum(1), group)[:, None]
+    squared = 0.5 * (log_prob - reference_log_prob) ** 2
+    return -((advantage * log_prob - 0.1 * squared) * mask).sum(1).mean()
+
+
+def paid_for_brevity(reward, mask, length):
+    return (reward * mask).sum(1) - 0.1 * length
+
+
+@form(objective=paid_for_brevity)
+def np_length_is_paid(log_prob, reward, mask, length, group):
+    return np_of_the_others(reward.sum(1) - 0.1 * length, group)[:, None] * mask
+
+
+@form(target="best-of-k")
+def np_best_of_the_group(log_prob, reward, mask, group):
+    score = (reward * mask).sum(1)
+    best = np.array([score[group == each].max() for each in group])
+    return (best * (group[:, None] == group).sum(1))[:, None] * mask
+
+
+# Written in other ways
+
+
+class Loss(torch.nn.Module):
+    """A module with a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("baseline", torch.tensor(0.3))
+
+    def forward(self, log_prob, reward, mask):
+        return -((reward.sum(1) - self.baseline) * (log_prob * mask).sum(1)).mean()
+
+
+class Weights:
+    """An object that is called."""
+
+    def __call__(self, log_prob, reward, mask):
+        return reward.sum(1, keepdims=True) * mask
+
+
+def shifted(log_prob, reward, mask, baseline):
+    return (reward.sum(1, keepdims=True) - baseline) * mask
+
+
+for _made in (Loss(), Weights(), partial(shifted, baseline=0.7)):
+    form(**PLAIN)(_made)
+
+
+@form()
+def torch_magic_box(log_prob, reward, discount, step, mask):
+    total = torch.cumsum(log_prob * mask, 1)
+    box = torch.exp(total - total.detach())
+    return -(discount**step * reward * box * mask).sum(1).mean()
+
+
+@form()
+def jax_associative_scan(log_prob, reward, discount, step, mask):
+    paid = discount**step * reward
+    to_go = jax.lax.associative_scan(jnp.add, paid, reverse=True, axis=1)
+    return -jnp.einsum("nt,nt,nt->", to_go, log_prob, mask) / len(reward)
+
+
+@form(layout="rollout", target="conventional-continuing")
+def np_streams(log_prob, reward, discount, value, next_value, terminated, done):
+    advantage = np.zeros_like(reward)
+    later = np.zeros(reward.shape[1:])
+    for t in reversed(range(len(reward))):
+        delta = reward[t] + discount * next_value[t] * (1.0 - terminated[t]) - value[t]
+        later = delta + discount * (1.0 - done[t]) * later
+        advantage[t] = later
+    return advantage
