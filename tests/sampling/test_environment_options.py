@@ -99,9 +99,11 @@ def test_a_run_goes_on_with_its_options_and_refuses_another_wrapper(tmp_path):
 
 
 def test_the_command_line_reads_arguments(tmp_path, capsys):
-    (tmp_path / "settings.yaml").write_text("env_kwargs: {pay: 2.5, length: 3}\nhidden: [4]\n")
+    (tmp_path / "settings.yaml").write_text(
+        "env_kwargs: {pay: 2.5, length: 3}\nhidden: [4]\nbaseline: none\n"
+    )
     words = ["train", "own.py:Paying", "--steps", "100", "--wrapper", "own.py:Doubled"]
-    given = ["--env-kwargs", "pay=2.5", "length=3", "--hidden", "4"]
+    given = ["--env-kwargs", "pay=2.5", "length=3", "--hidden", "4", "--baseline", "none"]
     assert main([*words, *given, "--out", "words"]) == 0
     assert main([*words, "--config", "settings.yaml", "--out", "file"]) == 0
     assert same(learned("words"), learned("file"))

@@ -231,7 +231,10 @@ def test_a_file_with_postponed_annotations_gives_environment_and_network(mine, t
     assert run.evaluation.mean == 3
     assert (
         logpi.train(
-            mine("Closes"), logpi.Reinforce(episodes=4), steps=20, out=tmp_path / "b"
+            mine("Closes"),
+            logpi.Reinforce(episodes=4, baseline="none"),
+            steps=20,
+            out=tmp_path / "b",
         ).evaluation.mean
         == 3
     )
@@ -398,7 +401,10 @@ def test_actions_have_the_type_of_their_space(tmp_path, random):
             return super().step(action)
 
     run = logpi.train(
-        Half, logpi.Reinforce(episodes=2, hidden=(4,)), steps=10, out=tmp_path / "run"
+        Half,
+        logpi.Reinforce(episodes=2, hidden=(4,), baseline="none"),
+        steps=10,
+        out=tmp_path / "run",
     )
     space = gym.spaces.Box(-1, 1, (2,), np.float32)
     for generator in (None, random):

@@ -279,6 +279,7 @@ def test_the_digest_knows_another_arithmetic():
     assert digest(OPENBLAS_CORETYPE="Prescott") != digest(OPENBLAS_CORETYPE="Haswell")
 
 
+@pytest.mark.slow
 def test_no_more_is_sent_than_the_steps(monkeypatch):
     """Bytes of the messages of a batch: at most 1.2 of the arrays of its steps."""
     environment = make_environment("CartPole-v1")

@@ -136,7 +136,7 @@ def test_unusable_estimators_are_named(mine, tmp_path, name, baseline, message):
 
 
 EXACT = [
-    dict(baseline="none"),
+    pytest.param(dict(baseline="none"), marks=pytest.mark.slow),
     pytest.param(dict(baseline="none", returns="whole"), marks=pytest.mark.slow),
     dict(baseline="value"),
     pytest.param(dict(baseline="value", returns="whole"), marks=pytest.mark.slow),
@@ -155,8 +155,13 @@ def test_our_own_estimators_are_exact(options):
 @pytest.mark.parametrize(
     ("options", "verdict", "name"),
     [
-        (dict(baseline="none", drop_discount_power=True), "other-target", "gamma-t-missing"),
         (dict(baseline="none", whiten=True), "biased", "whiten-batch"),
+        pytest.param(
+            dict(baseline="none", drop_discount_power=True),
+            "other-target",
+            "gamma-t-missing",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_options_that_say_biased_are_named(options, verdict, name):
