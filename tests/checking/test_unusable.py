@@ -123,6 +123,14 @@ def check(tmp_path, monkeypatch, capsys):
             "import numpy as np\ndef loss(log_prob): return log_prob.astype(str)",
             "returned numbers of type",
         ),
+        (
+            "import torch\ndef loss(log_prob): return log_prob.bfloat16().sum()",
+            "numbers of type torch.bfloat16, which keep two or three digits",
+        ),
+        (
+            "import jax.numpy as jnp\ndef loss(log_prob): return log_prob.astype(jnp.float16).sum()",
+            "numbers of type float16, which keep two or three digits",
+        ),
         ("import numpy as np\ndef loss(log_prob): return log_prob.all()", "returned bool"),
         (
             "import jax.numpy as jnp\ndef loss(log_prob): return jnp.all(log_prob < 1)",

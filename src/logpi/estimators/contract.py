@@ -216,6 +216,11 @@ def shape_of(output: Any, expected: tuple[int, ...], name: str) -> tuple[int, ..
     kind = str(getattr(output, "dtype", "float"))
     if shape is not None and not any(number in kind for number in ("float", "int", "bool")):
         raise LogpiError(f"{name} returned numbers of type {kind}: return real numbers")
+    if "float16" in kind:
+        raise LogpiError(
+            f"{name} returned numbers of type {kind}, which keep two or three digits: return"
+            " float32 or float64"
+        )
     if (
         output is None
         or shape is None
