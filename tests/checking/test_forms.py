@@ -10,6 +10,7 @@ from correct import FORMS
 from helpers import one_in
 
 import logpi
+from logpi.checking.frameworks import find_framework
 from logpi.testing import assert_exact, assert_verdict
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -33,11 +34,8 @@ def test_correct_estimators_are_exact(estimator, options):
 
 def test_there_are_many_forms():
     assert len(FORMS) >= 60
-    assert {logpi.check(e, **o).framework for e, o in (FORMS[0], FORMS[8], FORMS[-1])} == {
-        "numpy",
-        "torch",
-        "jax",
-    }
+    frameworks = {find_framework(estimator) for estimator, _ in FORMS}
+    assert frameworks == {"numpy", "torch", "jax"}
 
 
 @pytest.mark.parametrize("discount", [0.0, 0.5, 1.0])

@@ -61,7 +61,7 @@ class Judgement:
     scale_name: str | None
     relative_bias: float
     residual_after_scale: float
-    """What k ∇J leaves of E[ĝ], relative to that, with the best k for batches of each size."""
+    """|E[ĝ] - k ∇J|, relative to the larger of the two, with the best k for batches of a size."""
     cosine: float
 
 
@@ -80,9 +80,8 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
     allowed = np.maximum(tolerance, np.minimum(rounding, MOST_ROUNDING))
     pairs = list(zip(found, wanted, strict=True))
     biases = np.array([_relative(f - w, w) for f, w in pairs])
-    factors = fit(found, wanted, sizes).factors
+    factors, residuals = fit(found, wanted, sizes)
     left = [f - factors[size] * w for (f, w), size in zip(pairs, sizes, strict=True)]
-    residuals = np.array([_relative(each, f) for each, f in zip(left, found, strict=True)])
     # What is the target but for a factor, or nothing, is so whatever the loss is multiplied by.
     lengths = np.array([float(np.linalg.norm(f)) for f in found])
     nothing = np.array([_nothing(m.moments, tolerance) for m in measurements])
@@ -108,7 +107,7 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
         scale=None if verdict == "biased" else scale,
         scale_name={"exact": None, "zero": "0", "biased": None}.get(verdict, name),
         relative_bias=float(biases.max()),
-        residual_after_scale=float(residuals.max()),
+        residual_after_scale=max(residuals),
         cosine=0.0 if verdict == "zero" else min(cosines, default=0.0),
     )
 

@@ -153,14 +153,19 @@ class Batches:
         return self.ratio_to("sampling_log_prob")
 
     def ratio_to(self, law: str) -> Weight:
-        """π(a_t|s_t) / another law, the log-probabilities of which are a field."""
-        log_ratio = self.log_prob - self.fields[law]
-        return np.where(self.mask > 0, np.exp(log_ratio), 1.0)
+        """π(a_t|s_t) / another law, the log-probabilities of which are a field; rows of padding
+        have one too.
+        """
+        return np.exp(self.log_prob - self.fields[law])
 
     @cached_property
     def ratio_of_episode(self) -> Float[ndarray, "batch episode 1"]:
         """Π_t ρ_t."""
-        return np.prod(self.ratio, axis=2, keepdims=True)
+        return self.product_over_steps(self.ratio)
+
+    def product_over_steps(self, x: Weight) -> Float[ndarray, "batch episode 1"]:
+        """Π_t x_t of each episode."""
+        return np.prod(np.where(self.mask > 0, x, 1.0), axis=2, keepdims=True)
 
     @cached_property
     def log_ratio_of_reference(self) -> Weight:

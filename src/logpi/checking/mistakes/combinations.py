@@ -74,6 +74,11 @@ class Combination(NamedTuple):
         """How many mistakes it takes."""
         return sum(0.5 if mistake.name == NO_POWER else 1.0 for mistake in self.mistakes)
 
+    def likeness(self, other: "Combination") -> int:
+        """How many factors two combinations share; advantages of whole returns are of one kind."""
+        shared = sum(mine is theirs for mine, theirs in zip(self[:5], other[:5], strict=True))
+        return shared + (self.advantage.whole == other.advantage.whole)
+
 
 def combinations_of(asks: set[str], target: str) -> Iterator[Combination]:
     """Estimators with few mistakes, of those that a function which asks for these names can be."""

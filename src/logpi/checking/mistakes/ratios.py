@@ -288,8 +288,7 @@ for _limit in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
     "multiply by the mask before the sum over t",
 )
 def product_over_rows(batches: Batches, advantage: ndarray) -> ndarray:
-    log_ratio = batches.log_prob - batches.fields["sampling_log_prob"]
-    return advantage * np.exp(log_ratio.sum(axis=2, keepdims=True))
+    return advantage * batches.ratio.prod(axis=2, keepdims=True)
 
 
 @RATIOS.mistake("inverse-ratio", "the ratio is upside down", "π over the law that acted")
@@ -307,7 +306,7 @@ BOTH = ("old_log_prob", "sampling_log_prob")
 
 @RATIOS.mistake("sampler-confused", CONFUSED, TO_SAMPLER, needs=BOTH)
 def product_to_trainer(batches: Batches, advantage: ndarray) -> ndarray:
-    return advantage * batches.ratio_to("old_log_prob").prod(axis=2, keepdims=True)
+    return advantage * batches.product_over_steps(batches.ratio_to("old_log_prob"))
 
 
 @RATIOS.mistake("sampler-confused", CONFUSED, TO_SAMPLER, needs=BOTH)
@@ -324,7 +323,7 @@ def _corrected(limit: float, of_episode: bool, clip: tuple[float, float] | None)
         to_trainer = batches.ratio_to("old_log_prob")
         between = batches.ratio / to_trainer
         if of_episode:
-            between = between.prod(axis=2, keepdims=True)
+            between = batches.product_over_steps(between)
         weight = np.minimum(between, limit)
         if clip is None:
             return advantage * to_trainer * weight

@@ -163,10 +163,11 @@ def _alone(
     for mistake in explanation.mistakes:
         pairs = product(simple, penalties)
         composed = (with_penalty(each, penalty) for each, penalty in pairs)
-        single = next((each for each in composed if each.mistakes == (mistake,)), None)
-        if single is not None:
+        single = [each for each in composed if each.mistakes == (mistake,)]
+        if single:
+            nearest = max(single, key=explanation.combination.likeness)
             gradients = [
-                expected_gradients(each, [single], single.penalty)[0] for each in measurements
+                expected_gradients(each, [nearest], nearest.penalty)[0] for each in measurements
             ]
             left = np.array(fit(gradients, wanted, sizes).left)
             seen = left[left > EXACT]
