@@ -264,7 +264,7 @@ def check(kind: type, options: dict[str, Any], random_probes: int) -> CheckRepor
     if judgement.verdict == "biased" and options["beta"]:
         causes += of_regularised(measured, target, BETA)
     if judgement.verdict == "biased" and not causes:
-        causes += diagnose(measured, names, target)
+        causes += diagnose(measured, names, target, BETA)
     return CheckReport(
         **vars(judgement),
         target=target,
