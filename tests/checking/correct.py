@@ -50,12 +50,6 @@ def np_scalar_loss(reward, discount, step, mask, log_prob):
     return -np.sum(to_go * log_prob * mask) / len(reward)
 
 
-@form()
-def np_policy_object(policy, observation, action, reward, discount, step, mask):
-    whole = np.sum(discount**step * reward, axis=1)
-    return -np.mean(whole * np.sum(policy.log_prob(observation, action) * mask, axis=1))
-
-
 @form(layout="episode")
 def plain_python(log_prob, reward, discount):
     loss, later = 0.0, 0.0
@@ -63,6 +57,12 @@ def plain_python(log_prob, reward, discount):
         later = float(reward[t]) + discount * later
         loss -= discount**t * later * log_prob[t]
     return loss
+
+
+@form()
+def np_policy_object(policy, observation, action, reward, discount, step, mask):
+    whole = np.sum(discount**step * reward, axis=1)
+    return -np.mean(whole * np.sum(policy.log_prob(observation, action) * mask, axis=1))
 
 
 @form()
@@ -299,17 +299,17 @@ def jax_episode(log_prob, reward, discount, value):
 
 
 @form()
+def jax_policy_object(policy, observation, action, reward, discount, step, mask):
+    whole = jnp.sum(discount**step * reward, axis=1)
+    return -jnp.mean(whole * jnp.sum(policy.log_prob(observation, action) * mask, axis=1))
+
+
+@form()
 def jax_magic_box(log_prob, reward, discount, step, mask):
     """DiCE (Foerster et al. 2018)."""
     total = jnp.cumsum(log_prob * mask, axis=1)
     box = jnp.exp(total - jax.lax.stop_gradient(total))
     return -jnp.mean(jnp.sum(discount**step * reward * box * mask, axis=1))
-
-
-@form()
-def jax_policy_object(policy, observation, action, reward, discount, step, mask):
-    whole = jnp.sum(discount**step * reward, axis=1)
-    return -jnp.mean(whole * jnp.sum(policy.log_prob(observation, action) * mask, axis=1))
 
 
 # As losses for language models are written

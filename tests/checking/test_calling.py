@@ -214,11 +214,16 @@ def test_advantages_are_computed_before_and_are_data(framework):
 
 
 def test_token_means_of_micro_batches():
-    """Accumulated, they are no token mean of the whole batch. Control: called once it is one, and a
-    sum over tokens divided by the same number for every part is exact."""
+    """Accumulated, they are no token mean of the whole batch. Control: called once it is one."""
     called = {"advantage": group_advantages, "framework": "jax", **CHECK}
     assert named(logpi.check(token_mean, **called)) == {"mean-over-all-steps"}
     assert named(logpi.check(token_mean, micro_batches=2, **called)) == {"microbatch-norm"}
+
+
+@pytest.mark.slow
+def test_a_sum_of_micro_batches():
+    """Over tokens, divided by the same number for every part, it is exact but for a factor."""
+    called = {"advantage": group_advantages, "framework": "jax", **CHECK}
     report = logpi.check(by_all, micro_batches=2, accumulate="sum", **called)
     assert (report.verdict, report.scale_name) == ("scaled", "N")
 

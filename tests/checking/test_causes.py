@@ -322,18 +322,12 @@ def with_own_mean(log_prob, reward, mask, group):
 
 
 def masked_by(rows):
-    """Leave-one-out advantages times Σ log π over the rows that are chosen."""
+    """Weights of leave-one-out advantages times Σ log π over the rows that are chosen."""
 
-    def loss(log_prob, reward, mask, group):
-        advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
-        return -(advantage[:, None] * log_prob * rows(mask)).sum(1).mean()
+    def weights(log_prob, reward, mask, group):
+        return of_groups((reward * mask).sum(1), group, "leave-one-out")[:, None] * rows(mask)
 
-    return loss
-
-
-def unmasked_mean(log_prob, reward, mask, group):
-    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
-    return -(advantage[:, None] * log_prob).mean()
+    return weights
 
 
 def unmasked_ratio(log_prob, old_log_prob, reward, mask, group):
@@ -362,6 +356,11 @@ def clipped_and_corrected(log_prob, old_log_prob, sampling_log_prob, reward, mas
     gain = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
     correction = np.minimum(np.exp(old_log_prob - sampling_log_prob), 2.0)
     return -(correction * gain * mask).sum(1).mean()
+
+
+def of_mean(mask):
+    """As log_prob.mean() has them."""
+    return np.ones(mask.shape) / mask.shape[1]
 
 
 def shifted(mask, rows):
@@ -393,14 +392,18 @@ CASES = {
     "kl": (shifted_own_mean, {"target": "regularised"}, {"kl-factor"}),
     "kl of tokens": (kl_of_tokens, {"target": "regularised"}, {"kl-token-loss", "kl-factor"}),
     "no mask": (masked_by(np.ones_like), PLAIN_SUM, {"masked-token-leak"}),
-    "no mask in a mean": (unmasked_mean, PLAIN_SUM, {"masked-token-leak", "drgrpo-padded-len"}),
+    "no mask in a mean": (
+        masked_by(of_mean),
+        PLAIN_SUM,
+        {"masked-token-leak", "drgrpo-padded-len"},
+    ),
     "no mask in a ratio": (unmasked_ratio, PLAIN_SUM, {"masked-token-leak"}),
     "no end of text": (masked_by(partial(shifted, rows=-1)), PLAIN_SUM, {"mask-shifted"}),
     "a mask too late": (masked_by(partial(shifted, rows=1)), PLAIN_SUM, {"mask-shifted"}),
-    "clip of the product": (clipped_product, PLAIN_SUM, {"ppo-clip"}),
     "deviation of the batch": (of_group_over_batch, PLAIN_SUM, {"grpo-std"}),
-    "engine": (clipped_and_corrected, PLAIN_SUM, {"ppo-clip", "truncated-is"}),
+    "clip of the product": (clipped_product, PLAIN_SUM, {"ppo-clip"}),
     "single precision": (single_precision, IN_TORCH, OWN_MEAN),
+    "engine": (clipped_and_corrected, PLAIN_SUM, {"ppo-clip", "truncated-is"}),
     "single inside": (single_inside, IN_TORCH, OWN_MEAN),
 }
 

@@ -369,8 +369,9 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.parametrize("config", [CHOSEN[0], pytest.param(CHOSEN[1], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("workers_too", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CHOSEN)
+@pytest.mark.parametrize("workers_too", [False, True])
 def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, workers_too):
     """Episodes under way go on as they would have, bit for bit."""
     environment = slow(workers_too)
@@ -390,6 +391,18 @@ def test_no_workers_where_environments_remember(slow, config):
     _, alone, thinks = trained(slow(remembers=1), config, None, 25)
     assert all(alone)
     assert not thinks
+
+
+@pytest.mark.parametrize(("seconds", "is_slower"), [(1.9, False), (2.3, True)])
+def test_workers_are_given_up_where_training_is_slower_with_them(seconds, is_slower):
+    """In two windows one after another; a single slow one is a pause of the machine."""
+    choice_of_two = Choice(2)
+    choice_of_two.add(sampling=1.9, total=2.1, steps=1000, is_alone=True)
+    steps = round(1000 * 2.1 / seconds)
+    for _ in range(2):
+        assert not choice_of_two.was_wrong
+        assert choice_of_two.add(sampling=1.0, total=2.1, steps=steps, is_alone=False)
+    assert choice_of_two.was_wrong is is_slower
 
 
 def test_workers_are_not_tried_where_they_cannot_pay():
