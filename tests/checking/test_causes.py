@@ -330,6 +330,20 @@ def masked_by(rows):
     return weights
 
 
+def unmasked(reduced):
+    """A loss over padding too: a weight of padding would be nothing, its log π has a gradient."""
+
+    def loss(log_prob, reward, mask, group):
+        advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+        return -reduced(advantage[:, None] * log_prob)
+
+    return loss
+
+
+def sum_of_each(gain):
+    return gain.sum(1).mean()
+
+
 def unmasked_ratio(log_prob, old_log_prob, reward, mask, group):
     """The ratio of the episode runs over its padding."""
     advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
@@ -356,11 +370,6 @@ def clipped_and_corrected(log_prob, old_log_prob, sampling_log_prob, reward, mas
     gain = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
     correction = np.minimum(np.exp(old_log_prob - sampling_log_prob), 2.0)
     return -(correction * gain * mask).sum(1).mean()
-
-
-def of_mean(mask):
-    """As log_prob.mean() has them."""
-    return np.ones(mask.shape) / mask.shape[1]
 
 
 def shifted(mask, rows):
@@ -391,12 +400,8 @@ CASES = {
     "lambda": (generalised(0.95, True), CONTINUING, {"gae-lambda"}),
     "kl": (shifted_own_mean, {"target": "regularised"}, {"kl-factor"}),
     "kl of tokens": (kl_of_tokens, {"target": "regularised"}, {"kl-token-loss", "kl-factor"}),
-    "no mask": (masked_by(np.ones_like), PLAIN_SUM, {"masked-token-leak"}),
-    "no mask in a mean": (
-        masked_by(of_mean),
-        PLAIN_SUM,
-        {"masked-token-leak", "drgrpo-padded-len"},
-    ),
+    "no mask": (unmasked(sum_of_each), PLAIN_SUM, {"masked-token-leak"}),
+    "no mask in a mean": (unmasked(np.mean), PLAIN_SUM, {"masked-token-leak", "drgrpo-padded-len"}),
     "no mask in a ratio": (unmasked_ratio, PLAIN_SUM, {"masked-token-leak"}),
     "no end of text": (masked_by(partial(shifted, rows=-1)), PLAIN_SUM, {"mask-shifted"}),
     "a mask too late": (masked_by(partial(shifted, rows=1)), PLAIN_SUM, {"mask-shifted"}),
