@@ -189,23 +189,24 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
         "log_prob": log_policy[seen, action],
         "logits": table[seen],
         "entropy": -np.sum(np.exp(log_policy) * log_policy, axis=-1)[seen],
-        "policy": table,
         **{name: case.fields[name] for name in CRITIC},
     }
-
-    def orient(name, array):
-        if name == "policy":
-            return array
-        return _as_layout(situation.layout, array)
-
+    constant = {
+        name: _as_layout(situation.layout, array)
+        for name, array in case.fields.items()
+        if name in names and name not in DIFFERENTIABLE
+    }
+    differentiable = {
+        name: _as_layout(situation.layout, leaves[name])
+        for name in DIFFERENTIABLE
+        if name in names and name != "policy"
+    }
+    if "policy" in names:
+        differentiable["policy"] = table
     return Request(
         names=names,
-        constant={
-            n: orient(n, a)
-            for n, a in case.fields.items()
-            if n in names and n not in DIFFERENTIABLE
-        },
-        leaves={n: orient(n, leaves[n]) for n in DIFFERENTIABLE if n in names},
+        constant=constant,
+        leaves=differentiable,
         discount=situation.probe.mdp.discount,
         shape=_as_layout(situation.layout, seen).shape[1:],
         count=len(case.probability),

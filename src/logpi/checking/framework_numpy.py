@@ -3,6 +3,7 @@ as they are.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,16 +94,19 @@ class NumpyFramework:
     def _gradient(self, request: Request, constant: Arrays, leaves: Arrays, single: bool) -> Arrays:
         given = self.inputs(request, constant, leaves)
         step, coefficients = _differences(single)
-
-        def by(name: str) -> ndarray:
-            def loss(x):
-                return self.function(**(given | {name: _as_input(name, x)}))
-
-            return derivative(loss, np.asarray(leaves[name], np.float64), step, coefficients)
-
+        gradients = {}
         # A NumPy author differentiates by hand, and never through the critic.
         with blame(self.function):
-            return {name: by(name) for name in leaves if name not in CRITIC}
+            for name, leaf in leaves.items():
+                if name not in CRITIC:
+                    loss = partial(self._loss, given, name)
+                    point = np.asarray(leaf, np.float64)
+                    gradients[name] = derivative(loss, point, step, coefficients)
+        return gradients
+
+    def _loss(self, given: Arrays, name: str, x: ndarray) -> Any:
+        """What the function returns with x in the place of one of its inputs."""
+        return self.function(**(given | {name: _as_input(name, x)}))
 
     def moves_critic(self, request: Request) -> bool:
         """Never: a NumPy author differentiates by hand, and not through the critic."""

@@ -29,15 +29,14 @@ def derivative(
 
     Exact to rounding where f is linear.
     """
-
-    def difference(shift: ndarray | np.float64) -> Any:
-        return np.asarray(function(x + shift)) - np.asarray(function(x - shift))
-
     columns = []
     for index in np.ndindex(*x.shape):
         shift = np.zeros_like(x)
         shift[index] = step
-        terms = [c * difference(j * shift) for j, c in enumerate(coefficients, start=1)]
-        columns.append(sum(terms) / step)
+        total: Any = 0.0
+        for j, coefficient in enumerate(coefficients, start=1):
+            difference = np.asarray(function(x + j * shift)) - np.asarray(function(x - j * shift))
+            total = total + coefficient * difference
+        columns.append(total / step)
     stacked = np.stack(columns, axis=-1)
     return stacked.reshape((*stacked.shape[:-1], *x.shape))

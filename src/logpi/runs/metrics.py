@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -87,11 +88,7 @@ def make_row(counters: Counters, evaluation: Evaluation | None = None) -> dict[s
     """The counters, the means over the recent episodes, the evaluation if there is one, and the
     means over the updates since the last row, by their tags.
     """
-
-    def mean(name: str) -> float:
-        total, count = counters.row_sums.get(name, (math.nan, 1.0))
-        return total / count
-
+    mean = partial(_mean_of_updates, counters)
     episode_return, episode_length = counters.recent_means()
     evaluated = dict.fromkeys(EVALUATED, math.nan)
     if evaluation is not None:
@@ -123,6 +120,11 @@ def make_row(counters: Counters, evaluation: Evaluation | None = None) -> dict[s
         "train/learning_rate": mean("learning_rate"),
         "train/n_updates": counters.updates,
     }
+
+
+def _mean_of_updates(counters: Counters, name: str) -> float:
+    total, count = counters.row_sums.get(name, (math.nan, 1.0))
+    return total / count
 
 
 # The columns of metrics.csv.

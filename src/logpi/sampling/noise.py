@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +28,16 @@ def host_noise(head: Head, randoms: Sequence[np.random.Generator], width: int) -
 
     Each generator draws for `width` neighbours, and its numbers do not depend on the others.
     """
-
-    def draw_by(random: np.random.Generator) -> ndarray:
-        def draw(law: str, shape: tuple[int, ...]) -> ndarray:
-            return getattr(random, law)(size=shape).astype(float_dtype())
-
-        return np.asarray(draw_noise(head, (NOISE_ROWS, width), draw))
-
     while True:
-        yield from np.concatenate([draw_by(random) for random in randoms], axis=1)
+        drawn = [
+            np.asarray(draw_noise(head, (NOISE_ROWS, width), partial(_draw, random)))
+            for random in randoms
+        ]
+        yield from np.concatenate(drawn, axis=1)
+
+
+def _draw(random: np.random.Generator, law: str, shape: tuple[int, ...]) -> ndarray:
+    return getattr(random, law)(size=shape).astype(float_dtype())
 
 
 def compiled_noise(policy: Policy, key: PRNGKeyArray, leading: tuple[int, ...]) -> Array:
