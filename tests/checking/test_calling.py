@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from correct import paid_for_brevity
 from helpers import one_in
 
 import logpi
@@ -30,10 +31,6 @@ def named(report):
 
 def best(reward, mask):
     return (reward * mask).sum(1).max()
-
-
-def paid_for_brevity(reward, mask, length):
-    return (reward * mask).sum(1) - 0.1 * length
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,11 @@ def of_groups(score, group, baseline):
     return advantage_of(score, group[:, None] == group, baseline, None)
 
 
+def of_the_others(reward, mask, group):
+    """The return of each episode less the mean of the others of its group."""
+    return of_groups((reward * mask).sum(1), group, "leave-one-out")
+
+
 def factor_of(ratio, log_ratio, mask, advantage):
     """Of each token."""
     kind, *limits = ratio.split()
@@ -197,7 +202,7 @@ def surrogate(kind):
     """Derivatives of surrogates by log π, for leave-one-out advantages."""
 
     def weights(log_prob, old_log_prob, reward, mask, group):
-        advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")[:, None]
+        advantage = of_the_others(reward, mask, group)[:, None]
         logs = (log_prob - old_log_prob) * mask
         ratio = np.exp(logs)
         if kind == "gspo":
@@ -325,7 +330,7 @@ def masked_by(rows):
     """Weights of leave-one-out advantages times Σ log π over the rows that are chosen."""
 
     def weights(log_prob, reward, mask, group):
-        return of_groups((reward * mask).sum(1), group, "leave-one-out")[:, None] * rows(mask)
+        return of_the_others(reward, mask, group)[:, None] * rows(mask)
 
     return weights
 
@@ -334,7 +339,7 @@ def unmasked(reduced):
     """A loss over padding too: a weight of padding would be nothing, its log π has a gradient."""
 
     def loss(log_prob, reward, mask, group):
-        advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+        advantage = of_the_others(reward, mask, group)
         return -reduced(advantage[:, None] * log_prob)
 
     return loss
@@ -346,12 +351,12 @@ def sum_of_each(gain):
 
 def unmasked_ratio(log_prob, old_log_prob, reward, mask, group):
     """The ratio of the episode runs over its padding."""
-    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+    advantage = of_the_others(reward, mask, group)
     return -(np.exp((log_prob - old_log_prob).sum(1)) * advantage).mean()
 
 
 def clipped_product(log_prob, old_log_prob, reward, mask, group):
-    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")
+    advantage = of_the_others(reward, mask, group)
     ratio = np.exp(((log_prob - old_log_prob) * mask).sum(1))
     return -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage).mean()
 
@@ -365,7 +370,7 @@ def of_group_over_batch(log_prob, reward, mask, group):
 
 def clipped_and_corrected(log_prob, old_log_prob, sampling_log_prob, reward, mask, group):
     """PPO's clip, and what the trainer's law has over the engine's, cut at 2."""
-    advantage = of_groups((reward * mask).sum(1), group, "leave-one-out")[:, None]
+    advantage = of_the_others(reward, mask, group)[:, None]
     ratio = np.exp(log_prob - old_log_prob)
     gain = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
     correction = np.minimum(np.exp(old_log_prob - sampling_log_prob), 2.0)

@@ -15,7 +15,7 @@ from logpi.checking.expectation import Critic
 from logpi.checking.frameworks import find_framework, make_framework, sampled_law
 from logpi.checking.measuring import Advantages, Trial
 from logpi.checking.objectives import OF_GROUPS, Objective, make_objective
-from logpi.checking.probes import Probes, all_pass_or_fail, make_probes
+from logpi.checking.probes import MOST_EPISODES, Probes, all_pass_or_fail, make_probes
 from logpi.checking.question import Question
 from logpi.checking.report import CheckReport
 from logpi.checking.request import FrameworkName
@@ -28,8 +28,6 @@ from logpi.theory.mdp import FiniteMDP
 
 # Products are small in a check: BLAS's own threads would hinder more than they help.
 BLAS_THREADS = 1
-# No batch of a probe has more.
-MOST_EPISODES = 8
 Actions: TypeAlias = Literal["discrete"] | GaussianActions
 
 

@@ -196,17 +196,12 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
         for name, array in case.fields.items()
         if name in names and name not in DIFFERENTIABLE
     }
-    differentiable = {
-        name: _as_layout(situation.layout, leaves[name])
-        for name in DIFFERENTIABLE
-        if name in names and name != "policy"
-    }
-    if "policy" in names:
-        differentiable["policy"] = table
+    differentiable = {name: _as_layout(situation.layout, array) for name, array in leaves.items()}
+    differentiable["policy"] = table
     return Request(
         names=names,
         constant=constant,
-        leaves=differentiable,
+        leaves={name: differentiable[name] for name in DIFFERENTIABLE if name in names},
         discount=situation.probe.mdp.discount,
         shape=_as_layout(situation.layout, seen).shape[1:],
         count=len(case.probability),

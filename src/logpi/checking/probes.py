@@ -21,6 +21,8 @@ from logpi.theory.mdp import FiniteMDP, RewardLaw
 SEED = 20010
 # More batches than this are not enumerated.
 MOST_BATCHES = 200_000
+# No batch of a probe has more.
+MOST_EPISODES = 8
 
 
 class Design(NamedTuple):
@@ -136,7 +138,8 @@ def _rare(random: Generator, discount: float) -> Probe:
 def _prompts(random: Generator, discount: float) -> Probe:
     """Exposes a factor that depends on the difficulty of the prompt."""
     mdp = _bandit(np.array([[0.0, 1.0], [0.0, 1.0]]), discount)
-    design = (Design(1.0, (0,) * 4 + (1,) * 4),)
+    half = MOST_EPISODES // 2
+    design = (Design(1.0, (0,) * half + (1,) * half),)
     probe = _probe(random, "prompts", mdp, [0, 0, 1], design)
     return replace(probe, logits=np.array([[0.4, 0.0], [0.0, 1.6], [0.0, 0.0]]))
 

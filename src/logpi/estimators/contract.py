@@ -121,7 +121,7 @@ def as_estimator(function: Estimator, layout: Layout = "batch") -> Estimator:
     return call_by_alias
 
 
-def listed(known: Mapping[str, str]) -> str:
+def _listed(known: Mapping[str, str]) -> str:
     """The names that may be asked for, and what libraries for language models call some of them."""
     names = ", ".join(known)
     aliases = ", ".join(alias for alias, name in ALIASES.items() if name in known)
@@ -153,7 +153,7 @@ def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> t
             parameter.POSITIONAL_ONLY,
         ):
             raise LogpiError(
-                f"{called} must name what it gets: {parameter} does not. Known: {listed(known)}"
+                f"{called} must name what it gets: {parameter} does not. Known: {_listed(known)}"
             )
         if parameter.name in known and parameter.name not in given:
             names.append(parameter.name)
@@ -163,9 +163,9 @@ def requested_names(estimator: Estimator, known: Mapping[str, str] = NAMES) -> t
             if near:
                 hint = f"; did you mean {near[0]!r}?"
             unknown = f"{parameter.name!r}, which does not exist{hint}"
-            raise LogpiError(f"{called} asks for {unknown} Known: {listed(known)}")
+            raise LogpiError(f"{called} asks for {unknown} Known: {_listed(known)}")
     if not names:
-        raise LogpiError(f"{called} asks for nothing. Known: {listed(known)}")
+        raise LogpiError(f"{called} asks for nothing. Known: {_listed(known)}")
     return tuple(names)
 
 

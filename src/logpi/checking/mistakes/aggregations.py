@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from logpi.checking.mistakes.batches import Batches, Weight, are_same
+from logpi.checking.mistakes.batches import Batches, Weight, are_same, sum_over
 from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
@@ -103,7 +103,7 @@ def mean_over_all_steps(batches: Batches) -> Weight:
 )
 def mean_over_steps_of_group(batches: Batches) -> Weight:
     groups = np.sum(1 / batches.same_group.sum(2), axis=1)[:, None, None]
-    steps = np.einsum("bij,bjt->bi", batches.same_group.astype(float), batches.mask)[:, :, None]
+    steps = sum_over(batches.same_group, batches.mask).sum(2, keepdims=True)
     return batches.mask.shape[1] * batches.mask / (groups * steps)
 
 
@@ -135,7 +135,7 @@ def mean_over_steps_of_groups_that_differ(batches: Batches) -> Weight:
 )
 def mean_over_steps_of_micro_batch(batches: Batches) -> Weight:
     part = batches.fields["micro_batch"]
-    steps = np.einsum("bij,bjt->bi", are_same(part).astype(float), batches.mask)[:, :, None]
+    steps = sum_over(are_same(part), batches.mask).sum(2, keepdims=True)
     parts = part.max(axis=1)[:, None, None] + 1
     return batches.mask.shape[1] * batches.mask / (parts * steps)
 

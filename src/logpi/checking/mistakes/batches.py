@@ -118,7 +118,7 @@ class Batches:
 
     def over_call(self, x: Weight) -> ndarray:
         """Sum over those steps."""
-        return np.einsum("bij,bjt->bi", self.same_call.astype(float), x)[:, :, None]
+        return sum_over(self.same_call, x).sum(axis=2, keepdims=True)
 
     def over_time_step(self, x: ndarray) -> ndarray:
         """Mean over the episodes that are seen at once and are running at t."""
@@ -126,12 +126,11 @@ class Batches:
 
     def at_time_step(self, x: Weight) -> Weight:
         """Sum over those episodes."""
-        return np.einsum("bij,bjt->bit", self.same_call.astype(float), x)
+        return sum_over(self.same_call, x)
 
     def over_group(self, x: Float[ndarray, "batch episode #time"]) -> ndarray:
         """Mean over the episodes with the same prompt."""
-        same = self.same_group.astype(float)
-        return np.einsum("bij,bjk->bik", same / same.sum(2, keepdims=True), x)
+        return sum_over(self.same_group, x) / self.same_group.sum(2, keepdims=True)
 
     @cached_property
     def same_group(self) -> Bool[ndarray, "batch episode episode"]:
@@ -171,6 +170,13 @@ class Batches:
     def log_ratio_of_reference(self) -> Weight:
         """log(π_ref(a_t|s_t) / π(a_t|s_t))."""
         return self.fields["reference_log_prob"] - self.log_prob
+
+
+def sum_over(
+    same: Bool[ndarray, "batch episode episode"], x: Float[ndarray, "batch episode #time"]
+) -> Float[ndarray, "batch episode #time"]:
+    """Sum over the episodes that are the same as each, at each step."""
+    return np.einsum("bij,bjt->bit", same.astype(float), x)
 
 
 def are_same(

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -42,16 +43,16 @@ def by_penalty(
     if penalty is None or penalty.of_rewards:
         return np.zeros((1, *probe.logits.shape))
     log_policy = log_softmax(probe.logits)
-    total = np.zeros((len(combinations), *probe.logits.shape))
+    of_factor: Any = 0.0
+    factors = {}
     for case in measurement.cases:
         taken = log_policy[case.observation, case.fields["action"]]
         batches = Batches(case.fields, 1.0, taken, rollout=False)
         factors = _factors(case, batches, combinations)
         scores = _scores(measurement, case, list(factors.values()))
-        of_factor = np.tensordot(penalty.taken_off(batches), scores, axes=3)
-        column_of = {beside: column for column, beside in enumerate(factors)}
-        total += of_factor[[column_of[each.aggregation, each.power] for each in combinations]]
-    return total
+        of_factor = of_factor + np.tensordot(penalty.taken_off(batches), scores, axes=3)
+    column_of = {beside: column for column, beside in enumerate(factors)}
+    return of_factor[[column_of[each.aggregation, each.power] for each in combinations]]
 
 
 def by_weights(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from logpi.checking.mistakes.advantages import LEAVE_OUT
-from logpi.checking.mistakes.batches import Batches, whitened
+from logpi.checking.mistakes.batches import Batches, sum_over, whitened
 from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
     def sum(self, batches: Batches, x: ndarray) -> ndarray:
         """Sum over the sample of each episode, [batch, episode, 1]."""
-        return np.einsum("bij,bjk->bik", self.same(batches).astype(float), x)
+        return sum_over(self.same(batches), x)
 
     def size(self, batches: Batches) -> ndarray:
         """n of each episode."""

@@ -101,9 +101,8 @@ DUAL = 3.0
 )
 def dual_clip(batches: Batches, advantage: ndarray) -> ndarray:
     """max(min(ρ A, clip(ρ) A), c A) for A < 0 (Ye et al. 2020)."""
-    free = not_stopped(batches.ratio, advantage, 0.2, 0.2)
     cut = (advantage < 0) & (batches.ratio > DUAL)
-    return advantage * batches.ratio * (free & ~cut)
+    return clipped(batches.ratio, advantage, 0.2, 0.2) * ~cut
 
 
 @RATIOS.mistake(

@@ -159,10 +159,9 @@ def _alone(
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
     simple = [each for each in combinations if len(each.mistakes) <= 1]
+    composed = [with_penalty(each, penalty) for each, penalty in product(simple, penalties)]
     found: dict[str, float] = {}
     for mistake in explanation.mistakes:
-        pairs = product(simple, penalties)
-        composed = (with_penalty(each, penalty) for each, penalty in pairs)
         single = [each for each in composed if each.mistakes == (mistake,)]
         if single:
             nearest = max(single, key=explanation.combination.likeness)
