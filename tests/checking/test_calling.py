@@ -443,6 +443,8 @@ def plain(log_prob, reward, mask):
         (plain, {"micro_batches": 2}, "returns weights"),
         (plain, {"micro_batches": 2, "layout": "rollout"}, "layout 'batch'"),
         (plain, {"accumulate": "max"}, "mean or sum"),
+        (plain, {"accumulate": "sum"}, "give their number too"),
+        (plain, {"kl_coefficient": 0.2}, "does not ask for reference_log_prob"),
         (plain, {"state": True}, "--state needs an object"),
         (plain, {"mdp": "stay-or-leave"}, "mdp must be a logpi.FiniteMDP"),
     ],

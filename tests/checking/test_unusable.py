@@ -417,6 +417,30 @@ def test_ways_in_which_people_write_functions(check, tmp_path, name, options, fr
     assert f"{framework}, batch layout" in out
 
 
+ROUNDED = """
+    import torch
+
+    def loss(log_prob, reward, discount, step, mask):
+        returns = ((discount**step * reward).sum(1, keepdim=True) * mask).KIND().double()
+        return -(returns * log_prob).sum(1).mean()
+
+    def mean(log_prob, reward, discount, step, mask):
+        return loss(log_prob, reward, discount, step, mask) / mask.sum() * len(mask)
+"""
+
+
+def test_a_bias_may_come_from_half_precision_inside(check):
+    """Only one as small as half precision makes it."""
+    may_be = "may come from half precision"
+    for name, kind, is_small in (
+        ("loss", "bfloat16", True),
+        ("loss", "double", False),
+        ("mean", "bfloat16", False),
+    ):
+        _, out, err = check(ROUNDED.replace("KIND", kind), name=name)
+        assert (may_be in out) == is_small, out + err
+
+
 def test_a_callable_object_that_changes_its_input(check, tmp_path):
     (tmp_path / "beside.py").write_text("to_go = None\n")
     sys.modules.pop("beside", None)

@@ -28,6 +28,7 @@ from logpi.theory.mdp import FiniteMDP
 
 # Products are small in a check: BLAS's own threads would hinder more than they help.
 BLAS_THREADS = 1
+KL_COEFFICIENT = 0.1
 Actions: TypeAlias = Literal["discrete"] | GaussianActions
 
 
@@ -41,13 +42,13 @@ def check(
     sampler: Callable[..., Any] | None = None,
     exact_critic: bool = False,
     entropy_coefficient: float = 0.01,
-    kl_coefficient: float = 0.1,
+    kl_coefficient: float | None = None,
     framework: FrameworkName | None = None,
     objective: Callable[..., Any] | None = None,
     k: int | None = None,
     advantage: Estimator | None = None,
     micro_batches: int = 1,
-    accumulate: Accumulation = "mean",
+    accumulate: Accumulation | None = None,
     state: bool = False,
     mdp: FiniteMDP | None = None,
     actions: Actions = "discrete",
@@ -61,30 +62,33 @@ def check(
     returns the loss that its author would minimise (an objective with `maximize`), or an array
     shaped as `log_prob`: weights of ∇ log π. `sampler` is a function of `logits` that returns the
     probabilities with which actions are really drawn. `exact_critic` gives V^π as `value`, instead
-    of numbers that are wrong on purpose.
+    of numbers that are wrong on purpose. `kl_coefficient` is the β of the regularised targets, 0.1
+    by default.
 
     `objective` makes the target the one of that name: a function of what was played
     (`logpi.checking.objectives.PLAYED`) in NumPy: a number for each episode of a group, or one for
     the group. `k` is that of the targets best-of-k and pass-at-k, by default the size of the group.
     `advantage` computes what the loss asks for as `advantages`, once for a batch and without a
     gradient. The loss is called on `micro_batches` parts, whose gradients `accumulate` to their
-    mean or sum. With `state` the estimator is an object that changes from batch to batch: each
-    batch is evaluated from the state that it has after three. `mdp` is a process beside the probes,
-    with this `discount`. With `actions` "gaussian" or "tanh-gaussian" the probes are one step with
-    a continuous action (`logpi.checking.continuous.process.GAUSSIAN_NAMES`), clipped to [-1, 1] or
-    squashed by tanh, and expectations are integrals by quadrature. The size of a bias depends on
-    the probe: `random_probes` adds the range over so many random ones, in the smallest batches.
+    mean, by default, or to their sum. With `state` the estimator is an object that changes from
+    batch to batch: each batch is evaluated from the state that it has after three. `mdp` is a
+    process beside the probes, with this `discount`. With `actions` "gaussian" or "tanh-gaussian"
+    the probes are one step with a continuous action
+    (`logpi.checking.continuous.process.GAUSSIAN_NAMES`), clipped to [-1, 1] or squashed by tanh,
+    and expectations are integrals by quadrature. The size of a bias depends on the probe:
+    `random_probes` adds the range over so many random ones, in the smallest batches.
 
     **Raises:** `LogpiError` for an estimator that cannot be called, differentiated or trusted: an
     unknown name, a wrong return type, no gradient, NaN, randomness, changed inputs, an exception.
     """
     if objective is not None and target == "discounted":
         target = "objective"
-    coefficients = Coefficients(entropy_coefficient, kl_coefficient)
+    beta = KL_COEFFICIENT if kl_coefficient is None else kl_coefficient
+    coefficients = Coefficients(entropy_coefficient, beta)
     _require_one_of("target", tuple(TARGETS), target)
     _require_one_of("layout", get_args(Layout), layout)
     _require_one_of("framework", (None, *get_args(FrameworkName)), framework)
-    _require_one_of("accumulate", get_args(Accumulation), accumulate)
+    _require_one_of("accumulate", (None, *get_args(Accumulation)), accumulate)
     _require_one_of("actions", ("discrete", *get_args(GaussianActions)), actions)
     _require_numbers(discount, coefficients, micro_batches, random_probes)
     is_process = mdp is None or isinstance(mdp, FiniteMDP)
@@ -97,6 +101,7 @@ def check(
             layout=layout != "batch",
             sampler=sampler is not None,
             objective=own_objective is not None,
+            kl_coefficient=kl_coefficient is not None,
             advantage=advantage is not None,
             micro_batches=micro_batches > 1,
             state=state,
@@ -110,7 +115,9 @@ def check(
             )
 
     kind = framework or find_framework(as_estimator(estimator, layout))
-    calling = Calling(layout, micro_batches, accumulate)
+    if accumulate is not None and micro_batches == 1:
+        raise LogpiError("accumulate is about several micro-batches: give their number too")
+    calling = Calling(layout, micro_batches, accumulate or "mean")
     going_on = estimator
     if state:
         going_on, estimator = from_state(estimator)
@@ -132,6 +139,11 @@ def check(
         micro_batches=micro_batches,
         advantages=advantages,
     )
+    if kl_coefficient is not None and "reference_log_prob" not in trial.names:
+        raise LogpiError(
+            f"kl_coefficient is about a KL to a reference, and {name_of(estimator)} does not ask"
+            " for reference_log_prob: leave it out"
+        )
     probes, *others = _draw_probes(target, discount, mdp, random_probes)
     if state:
         trial.warm_up(make_framework(kind, calling.of(going_on)), probes)

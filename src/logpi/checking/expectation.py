@@ -198,6 +198,12 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
     }
     differentiable = {name: _as_layout(situation.layout, array) for name, array in leaves.items()}
     differentiable["policy"] = table
+    actions = table.shape[1]
+    cells = {
+        "log_prob": seen * actions + action,
+        "logits": seen[..., None] * actions + np.arange(actions),
+        "entropy": seen,
+    }
     return Request(
         names=names,
         constant=constant,
@@ -205,6 +211,7 @@ def make_request(situation: Situation, case: Cases, names: tuple[str, ...]) -> R
         discount=situation.probe.mdp.discount,
         shape=_as_layout(situation.layout, seen).shape[1:],
         count=len(case.probability),
+        cells={name: _as_layout(situation.layout, array) for name, array in cells.items()},
     )
 
 

@@ -44,6 +44,12 @@ AS_WEIGHTS = (
     "what is returned has the shape of log_prob, and is taken as weights of ∇ log π: reduce it to a"
     " number if it is a loss"
 )
+# What bfloat16 inside of a function leaves: its numbers have eight binary digits.
+ROUNDED_TO_HALF = 1e-2
+IN_HALF = (
+    "no known mistake explains it exactly: a bias as small as this may come from half precision"
+    " inside of the function (bfloat16 or float16)"
+)
 WITH_REFERENCE = (
     "reference_log_prob is asked for: check a loss with a KL term against --target regularised,"
     " with its β as --kl-coefficient"
@@ -93,13 +99,14 @@ class Question:
         judgement = judged.judgement
         if judgement.verdict in ("biased", "zero") and matches.targets and not leak.measurements:
             judgement = replace(judgement, verdict="other-target")
+        causes = self._explain(
+            judgement, alone, matches.targets, bool(leak.measurements), is_single
+        )
         return CheckReport(
             **vars(judgement),
             target=self.target,
             matches=matches.targets,
-            diagnosis=self._explain(
-                judgement, alone, matches.targets, bool(leak.measurements), is_single
-            ),
+            diagnosis=causes,
             variance=self._variance(alone),
             credit=self._credit(),
             framework=trial.framework.name,
@@ -110,14 +117,14 @@ class Question:
                 *leak.notes,
                 *judged.notes,
                 *matches.notes,
-                *self._notes_on_what_is_wrong(judgement, alone[0]),
+                *self._notes_on_what_is_wrong(judgement, causes, alone[0]),
             ),
             probes=tuple(self._biases(everything, judged.tolerance)),
             bias_range=self._range(measured.least_episodes, judged.tolerance),
         )
 
     def _notes_on_what_is_wrong(
-        self, judgement: Judgement, measurement: Measurement
+        self, judgement: Judgement, causes: Sequence[Cause], measurement: Measurement
     ) -> tuple[str, ...]:
         """How an estimator that is not right was taken, where it may be meant otherwise."""
         if judgement.verdict in ("exact", "scaled"):
@@ -128,6 +135,9 @@ class Question:
             notes.append(OWN_CALL)
         if trial.gives_weights(measurement.situation, measurement.cases):
             notes.append(AS_WEIGHTS)
+        is_unknown = not any(cause.is_exact for cause in causes)
+        if SINGLE_TOLERANCE <= judgement.relative_bias < ROUNDED_TO_HALF and is_unknown:
+            notes.append(IN_HALF)
         has_both = {"reference_log_prob", "reward"} <= set(trial.names)
         if has_both and self.target not in REGULARISED.values():
             notes.append(WITH_REFERENCE)

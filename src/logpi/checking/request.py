@@ -1,7 +1,7 @@
 """What a framework is asked, and what it answers: ∂loss/∂(what depends on θ), for every batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -25,13 +25,17 @@ class Request:
     """Of `log_prob` in one batch."""
     count: int
     """Number of batches."""
+    cells: Arrays = field(default_factory=dict)
+    """Of the leaves that a policy gives: numbers [batch, …], equal where two entries are the same
+    function of θ, such as log π of the same action in the same state."""
 
     def some(self, indices: Sequence[int]) -> "Request":
         """These batches."""
         picked = np.asarray(indices)
         constant = self.take(self.constant, picked)
         leaves = self.take(self.leaves, picked)
-        return replace(self, constant=constant, leaves=leaves, count=len(picked))
+        cells = self.take(self.cells, picked)
+        return replace(self, constant=constant, leaves=leaves, cells=cells, count=len(picked))
 
     def take(self, arrays: Arrays, index: int | ndarray) -> Arrays:
         """The arrays of one batch, or of several."""

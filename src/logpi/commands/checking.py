@@ -81,8 +81,8 @@ class Check:
     ε-greedy, masks, temperature, clipping."""
     exact_critic: bool = False
     """Give the exact V as `value`, instead of numbers that are wrong on purpose."""
-    kl_coefficient: float = 0.1
-    """β of the two regularised targets."""
+    kl_coefficient: float | None = None
+    """β of the two regularised targets; by default 0.1."""
     entropy_coefficient: float = 0.01
     """Weight of the entropy in the targets entropy-regularised and entropy-bonus."""
     framework: Literal["numpy", "torch", "jax"] | None = None
@@ -96,8 +96,8 @@ class Check:
     """FILE.py:NAME of what computes the loss's `advantages`, once for each batch and as data."""
     micro_batches: int = 1
     """Call the loss on this many parts of a batch and accumulate their gradients."""
-    accumulate: Literal["mean", "sum"] = "mean"
-    """How the gradients of the micro-batches are accumulated."""
+    accumulate: Literal["mean", "sum"] | None = None
+    """How the gradients of the micro-batches are accumulated; by default their mean."""
     state: bool = False
     """The estimator is an object that keeps a state: check it from that after three batches."""
     mdp: str | None = None

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.linalg import eigh_tridiagonal
 
 # The law beyond so many standard deviations is less than rounding.
 FARTHEST = 12.0
@@ -54,7 +53,8 @@ def _rule_of_interval(low: float, high: float, nodes: int) -> Rule:
         beside.append(np.sqrt(np.sum(law * after**2)))
         before = now
         now = after / beside[-1]
-    node, vectors = eigh_tridiagonal(diagonal, beside[1:-1])
+    recurrence = np.diag(diagonal) + np.diag(beside[1:-1], 1) + np.diag(beside[1:-1], -1)
+    node, vectors = np.linalg.eigh(recurrence)
     return Rule(node, mass * vectors[0] ** 2)
 
 

@@ -2,7 +2,7 @@
 can be.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
@@ -55,96 +55,194 @@ KL_AHEAD = Mistake(
 AnyForm: TypeAlias = Form[Callable[..., Any]]
 
 
-class Combination(NamedTuple):
-    """The factors of one estimator, and the mistakes in them, the most telling first."""
+class Beside(NamedTuple):
+    """What every weight is multiplied by, and the mistakes in it."""
 
-    advantage: AnyForm
     aggregation: AnyForm
     power: AnyForm | None
-    ratio: AnyForm | None
-    score: AnyForm | None
     mistakes: tuple[Mistake, ...]
+
+
+class Family(NamedTuple):
+    """Estimators of one advantage: with each of these ratios, and each of these factors beside it.
+
+    `own` are the mistakes in the advantage, `about_discount` those in its γ.
+    """
+
+    advantage: AnyForm
+    own: tuple[Mistake, ...]
+    ratios: tuple[AnyForm | None, ...]
+    besides: tuple[Beside, ...]
+    score: AnyForm | None = None
     discount: float | None = None
     """γ where it is not the probe's."""
+    about_discount: tuple[Mistake, ...] = ()
+
+    @property
+    def shared(self) -> tuple[Mistake, ...]:
+        """Mistakes that all of its estimators have."""
+        return (*_mistakes_in(self.score), *self.own, *self.about_discount)
+
+    def some(self, rows: Iterable[int], columns: Iterable[int]) -> "Family":
+        """With these ratios and these factors."""
+        return self._replace(
+            ratios=tuple(self.ratios[row] for row in rows),
+            besides=tuple(self.besides[column] for column in columns),
+        )
+
+    def members(self, most: int) -> Iterator["Combination"]:
+        """The estimators with at most so many mistakes."""
+        for ratio in self.ratios:
+            left = most - len(self.shared) - len(_mistakes_in(ratio))
+            for beside in self.besides:
+                if len(beside.mistakes) <= left:
+                    yield Combination(self, ratio, beside)
+
+
+class Combination(NamedTuple):
+    """The factors of one estimator."""
+
+    family: Family
+    ratio: AnyForm | None
+    beside: Beside
     penalty: Penalty | None = None
     """What is taken off for the KL to the reference, if anything is."""
+
+    @property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """All that are in it, the most telling first."""
+        taken_off: tuple[Mistake, ...] = ()
+        if self.penalty is not None:
+            taken_off = self.penalty.mistakes
+        return (
+            *_mistakes_in(self.family.score),
+            *self.family.own,
+            *_mistakes_in(self.ratio),
+            *self.beside.mistakes,
+            *self.family.about_discount,
+            *taken_off,
+        )
 
     @property
     def cost(self) -> float:
         """How many mistakes it takes."""
         return sum(0.5 if mistake.name == NO_POWER else 1.0 for mistake in self.mistakes)
 
+    @property
+    def alone(self) -> Family:
+        """The family that it is the only one of."""
+        return self.family._replace(ratios=(self.ratio,), besides=(self.beside,))
+
     def likeness(self, other: "Combination") -> int:
         """How many factors two combinations share; advantages of whole returns are of one kind."""
-        shared = sum(mine is theirs for mine, theirs in zip(self[:5], other[:5], strict=True))
-        return shared + (self.advantage.whole == other.advantage.whole)
+        shared = sum(
+            mine is theirs for mine, theirs in zip(self._factors, other._factors, strict=True)
+        )
+        return shared + (self.family.advantage.whole == other.family.advantage.whole)
+
+    @property
+    def _factors(self) -> tuple[AnyForm | None, ...]:
+        family, beside = self.family, self.beside
+        return family.advantage, beside.aggregation, beside.power, self.ratio, family.score
 
 
-def combinations_of(asks: set[str], target: str) -> Iterator[Combination]:
+def families_of(asks: set[str], target: str) -> Iterator[Family]:
     """Estimators with few mistakes, of those that a function which asks for these names can be."""
     if "reference_log_prob" in asks and "reward" not in asks:
-        aggregations = [each for each in AGGREGATIONS if set(each.needs) <= asks]
-        for divergence, aggregation in product(DIVERGENCES, aggregations):
-            mistakes = (*divergence.mistakes, *aggregation.mistakes)
-            yield Combination(divergence, aggregation, None, None, None, mistakes)
+        besides = tuple(
+            Beside(aggregation, None, aggregation.mistakes)
+            for aggregation in _possible(AGGREGATIONS, asks)
+        )
+        for divergence in DIVERGENCES:
+            yield Family(divergence, divergence.mistakes, (None,), besides)
         return
     discount = None
     if target in PLAIN:
         discount = 1.0
-    for each in with_rewards(asks, target, discount):
-        if each.mistakes:
-            yield each
+    yield from with_rewards(asks, target, discount)
     if target in PLAIN and "discount" in asks:
-        for each in with_rewards(asks, target, None):
-            if "undiscounted-return" not in each.advantage.names:
-                yield each._replace(mistakes=(*each.mistakes, DISCOUNTED))
+        yield from _with_other_discount(asks, target, None, DISCOUNTED)
     if target in WITH_DISCOUNT and "discount" not in asks:
-        for each in with_rewards(asks, target, 1.0):
-            if "undiscounted-return" not in each.advantage.names:
-                yield each._replace(mistakes=(*each.mistakes, UNDISCOUNTED))
+        yield from _with_other_discount(asks, target, 1.0, UNDISCOUNTED)
 
 
-def with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Combination]:
-    """Those whose weights are made of rewards, with this γ; right ones too."""
+def _with_other_discount(
+    asks: set[str], target: str, discount: float | None, mistake: Mistake
+) -> Iterator[Family]:
+    """Those whose rewards are discounted otherwise than those of the target."""
+    for each in with_rewards(asks, target, discount):
+        if "undiscounted-return" not in each.advantage.names:
+            yield each._replace(about_discount=(mistake,))
+
+
+def with_rewards(asks: set[str], target: str, discount: float | None) -> Iterator[Family]:
+    """Those whose weights are made of rewards, with this γ; right ones too.
+
+    What few people do is combined with few other mistakes: an advantage with those of the
+    aggregation alone, another score with all but those of the ratio, a power of γ with none.
+    """
     accepted = _accepted(target)
     goes_on = "continuing" in target
-    ratios = [RATIOS.first]
+    ratios = (RATIOS.first,)
     if asks & {"old_log_prob", "sampling_log_prob"}:
-        ratios = [each for each in RATIOS if set(each.needs) <= asks]
-    scores = [SCORES.first]
+        ratios = _possible(RATIOS, asks)
+    scores = (SCORES.first,)
     if asks & {"logits", "policy"}:
-        scores = list(SCORES)
-    powers = list(POWERS)
+        scores = tuple(SCORES)
+    powers = tuple(POWERS)
     if discount == 1.0:
-        powers = [POWERS.first]
-    aggregations = [each for each in AGGREGATIONS if set(each.needs) <= asks]
+        powers = (POWERS.first,)
+    right_ratios = _right(ratios)
+    aggregations = _possible(AGGREGATIONS, asks)
+    common = [power for power in powers if {*power.names} <= {NO_POWER}]
+    rare = [power for power in powers if power not in common]
+    usual_besides = _besides(aggregations, common, accepted)
+    rare_besides = _besides(_right(aggregations), rare, accepted)
+    # R(τ) has its power of γ already: another would be the mistake
     without = [power for power in POWERS if NO_POWER in power.names]
-    for advantage in (*ADVANTAGES, *GROUPS):
-        if not set(advantage.needs) <= asks:
-            continue
+    whole_besides = _besides(aggregations, without, {NO_POWER})
+    for advantage in _possible((*ADVANTAGES, *GROUPS), asks):
         own = _mistakes_of(advantage, accepted)
-        is_usual = all(mistake.name in COMMON for mistake in own)
+        is_common = all(mistake.name in COMMON for mistake in own)
         own += _of_truncation(advantage, goes_on)
-        for ratio, aggregation, score in product(ratios, aggregations, scores):
-            beside = (ratio.mistakes, score.mistakes, aggregation.mistakes)
-            count = sum(map(bool, beside))
-            if not is_usual and (count > 1 or ratio.mistakes or score.mistakes):
-                continue
-            if ratio.mistakes and score.mistakes:
-                continue
-            mistakes = (*score.mistakes, *own, *ratio.mistakes, *aggregation.mistakes)
-            possible = powers
-            if advantage.whole:  # R(τ) has its power of γ already: another would be the mistake
-                possible = without
-            for power in possible:
-                wrong: tuple[Mistake, ...] = ()
-                if not advantage.whole:
-                    wrong = _mistakes_of(power, accepted)
-                is_rare = bool(wrong) and NO_POWER not in power.names
-                if not (is_rare and mistakes):
-                    yield Combination(
-                        advantage, aggregation, power, ratio, score, (*mistakes, *wrong), discount
-                    )
+        besides = usual_besides
+        if advantage.whole:
+            besides = whole_besides
+        for score in scores:
+            possible = right_ratios
+            if is_common and not score.mistakes:
+                possible = ratios
+            if is_common or not score.mistakes:
+                yield Family(advantage, own, possible, besides, score, discount)
+            if rare_besides and not (advantage.whole or own or score.mistakes):
+                yield Family(advantage, own, right_ratios, rare_besides, score, discount)
+
+
+def _possible(forms: Iterable[AnyForm], asks: set[str]) -> tuple[AnyForm, ...]:
+    """Those that can be computed from what is asked for."""
+    return tuple(form for form in forms if set(form.needs) <= asks)
+
+
+def _right(forms: Iterable[AnyForm]) -> tuple[AnyForm, ...]:
+    """Those without a mistake."""
+    return tuple(form for form in forms if not form.mistakes)
+
+
+def _besides(
+    aggregations: Iterable[AnyForm], powers: Iterable[AnyForm], accepted: set[str]
+) -> tuple[Beside, ...]:
+    """Every aggregation with every power of γ."""
+    return tuple(
+        Beside(aggregation, power, (*aggregation.mistakes, *_mistakes_of(power, accepted)))
+        for aggregation, power in product(aggregations, powers)
+    )
+
+
+def _mistakes_in(form: AnyForm | None) -> tuple[Mistake, ...]:
+    """Those of a factor that is not always there."""
+    if form is None:
+        return ()
+    return form.mistakes
 
 
 def _mistakes_of(form: AnyForm, accepted: set[str]) -> tuple[Mistake, ...]:
@@ -183,11 +281,3 @@ def penalties_of(asks: set[str], target: str, beta: float) -> Iterator[Penalty]:
             mistakes = (KL_AHEAD,)
         if set(penalty.needs) <= asks:
             yield replace(penalty, mistakes=mistakes, beta=beta)
-
-
-def with_penalty(combination: Combination, penalty: Penalty | None) -> Combination:
-    """The same beside what is taken off."""
-    if penalty is None:
-        return combination
-    mistakes = (*combination.mistakes, *penalty.mistakes)
-    return combination._replace(mistakes=mistakes, penalty=penalty)

@@ -4,30 +4,23 @@ estimator's.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.fitting import Size, fit, left_of_each
 from logpi.checking.measuring import Measurement
 from logpi.checking.mistakes.combinations import (
     Combination,
-    combinations_of,
+    Family,
+    families_of,
     penalties_of,
-    with_penalty,
     with_rewards,
 )
 from logpi.checking.mistakes.divergences import Penalty
-from logpi.checking.mistakes.expected import (
-    by_penalty,
-    by_weights,
-    expected_gradients,
-    paid_by,
-)
+from logpi.checking.mistakes.expected import Expectation
 from logpi.checking.mistakes.forms import EXACT, Cause, Mistake, rounding_of
 from logpi.checking.targets import REGULARISED
 from logpi.checking.verdict import tolerance_of
@@ -92,11 +85,11 @@ def diagnose(
     asks = {*names, *_known_beside(measurements)}
     penalties: list[Penalty | None] = [None]
     if target in REGULARISED.values() and "reward" in asks:
-        combinations = list(with_rewards(asks, "undiscounted", 1.0))
+        families = list(with_rewards(asks, "undiscounted", 1.0))
         penalties = list(penalties_of(asks, target, beta))
     else:
-        combinations = list(combinations_of(asks, target))
-    found = _explanations(measurements, combinations, penalties, target)
+        families = list(families_of(asks, target))
+    found = _explanations(measurements, families, penalties, target)
     explanations = sorted(found, key=lambda each: each.rank)
     if not explanations:
         return []
@@ -106,7 +99,7 @@ def diagnose(
     equals = [each for each in explanations if each.exact and each.cost <= first.cost]
     alone = {}
     if len(first.mistakes) > 1:
-        alone = _alone(first, measurements, combinations, penalties, target)
+        alone = _alone(first, measurements, families, penalties, target)
     causes = _causes(first, equals, alone)
     told = {first.names}
     for other in equals:
@@ -149,7 +142,7 @@ def _causes(
 def _alone(
     explanation: Explanation,
     measurements: Sequence[Measurement],
-    combinations: Sequence[Combination],
+    families: Sequence[Family],
     penalties: Sequence[Penalty | None],
     target: str,
 ) -> dict[str, float]:
@@ -158,15 +151,20 @@ def _alone(
     """
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
-    simple = [each for each in combinations if len(each.mistakes) <= 1]
-    composed = [with_penalty(each, penalty) for each, penalty in product(simple, penalties)]
+    expectations = [Expectation(m) for m in measurements]
+    composed = [
+        member._replace(penalty=penalty)
+        for family in families
+        for member in family.members(most=1)
+        for penalty in penalties
+    ]
     found: dict[str, float] = {}
     for mistake in explanation.mistakes:
         single = [each for each in composed if each.mistakes == (mistake,)]
         if single:
             nearest = max(single, key=explanation.combination.likeness)
             gradients = [
-                expected_gradients(each, [nearest], nearest.penalty)[0] for each in measurements
+                each.of_family(nearest.alone, nearest.penalty)[0, 0] for each in expectations
             ]
             left = np.array(fit(gradients, wanted, sizes).left)
             seen = left[left > EXACT]
@@ -178,15 +176,13 @@ def _alone(
 
 def _explanations(
     measurements: Sequence[Measurement],
-    combinations: list[Combination],
+    families: Sequence[Family],
     penalties: Sequence[Penalty | None],
     target: str,
 ) -> list[Explanation]:
     """The combinations that leave rounding; where none does, those that leave little of the
     gradient and of its deviation from the target.
     """
-    if not combinations:
-        return []
     measurements = sorted(measurements, key=_tells_little)
     found = [m.moments.mean for m in measurements]
     wanted = [m.targets[target] for m in measurements]
@@ -199,19 +195,11 @@ def _explanations(
         return []  # it is the target but for a factor
     exact = min(rounding, 1e-3 * deviation)
     near = min(NEAR, NEAR_DEVIATION * deviation)
-
-    @cache
-    def of_first(paid: Penalty | None) -> Float[ndarray, "combination O A"]:
-        return by_weights(measurements[0], combinations, paid)
-
+    expectations = [Expectation(measurement) for measurement in measurements]
     for most in (exact, near):
         explanations = []
-        for penalty in penalties:
-            plain = of_first(paid_by(penalty))
-            gradients = plain - by_penalty(measurements[0], combinations, penalty)
-            close = _close(measurements, combinations, penalty, gradients, floor, most)
-            for number, expected in close:
-                combination = with_penalty(combinations[number], penalty)
+        for penalty, family in product(penalties, families):
+            for combination, expected in _close(expectations, family, penalty, floor, most):
                 fitted = fit(found, expected, sizes, floor)
                 distance = float(np.max(fitted.left))
                 if combination.mistakes and distance <= most:
@@ -226,35 +214,36 @@ def _explanations(
 
 
 def _close(
-    measurements: Sequence[Measurement],
-    combinations: Sequence[Combination],
+    expectations: Sequence[Expectation],
+    family: Family,
     penalty: Penalty | None,
-    of_first: Float[ndarray, "combination O A"],
     floor: Sequence[float],
     most: float,
-) -> Iterator[tuple[int, list[ndarray]]]:
-    """The combinations that with this penalty leave at most twice `most` in each situation: their
-    numbers, and their expected gradients in all of them.
+) -> Iterator[tuple[Combination, list[ndarray]]]:
+    """The combinations of a family that with this penalty leave at most twice `most` in each
+    situation, and their expected gradients in all of them.
 
-    Situations are looked at one after another: what leaves too much in one of them is not looked at
-    in the next.
+    Situations are looked at one after another: ratios and factors that leave too much in one of
+    them are not looked at in the next.
     """
-    left = list(range(len(combinations)))
+    is_close = np.ones((len(family.ratios), len(family.besides)), bool)
     expected: list[ndarray] = []
-    for measurement, smallest in zip(measurements, floor, strict=True):
-        if expected:
-            some = [combinations[number] for number in left]
-            gradients = expected_gradients(measurement, some, penalty)
-        else:
-            gradients = of_first
-        alone = left_of_each(measurement.moments.mean, gradients, smallest)
-        kept = np.flatnonzero(alone <= 2 * most)  # False for NaN
-        left = [left[i] for i in kept]
-        if not left:
-            return
+    for expectation, smallest in zip(expectations, floor, strict=True):
+        gradients = expectation.of_family(family, penalty)
+        found = expectation.measurement.moments.mean
+        left = left_of_each(found, gradients.reshape(-1, *found.shape), smallest)
+        is_close &= left.reshape(is_close.shape) <= 2 * most  # False for NaN
+        rows = np.flatnonzero(is_close.any(axis=1))
+        columns = np.flatnonzero(is_close.any(axis=0))
+        kept = np.ix_(rows, columns)
+        family = family.some(rows, columns)
+        is_close = is_close[kept]
         expected = [each[kept] for each in (*expected, gradients)]
-    for row, number in enumerate(left):
-        yield number, [each[row] for each in expected]
+        if not len(rows):
+            return
+    for row, column in np.argwhere(is_close):
+        combination = Combination(family, family.ratios[row], family.besides[column], penalty)
+        yield combination, [each[row, column] for each in expected]
 
 
 def _tells_little(measurement: Measurement) -> tuple[bool, bool, bool, int]:
