@@ -110,7 +110,7 @@ def swept(tmp_path_factory):
         Reinforce(hidden=(), episodes=8, baseline="none"),
         seeds=range(3),
         settings={"learning_rate": [0.02, 1e-6]},
-        steps=3000,
+        steps=500,
         out=folder,
     )
 

@@ -122,6 +122,7 @@ def test_the_likeliest_policy_has_the_frequencies_of_the_actions(tmp_path):
     assert before.log_likelihood < likeliest - 0.05
 
 
+@pytest.mark.slow
 def test_a_policy_that_remembers_imitates_what_was_shown_before(tmp_path):
     """The last action names the first state. Control: without a memory half of them are guessed."""
     first = np.random.default_rng(0).integers(2, size=300)

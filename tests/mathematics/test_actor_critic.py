@@ -330,7 +330,7 @@ CUT = [
 
 @pytest.mark.parametrize(
     ("config", "terminated"),
-    one_in(3, itertools.product(CUT, (True, False))),
+    one_in(5, itertools.product(CUT, (True, False))),
     ids=lambda value: name_of_method(value) if hasattr(value, "trace_decay") else str(value),
 )
 def test_a_cut_inside_equals_the_two_trajectories_apart(config, terminated, random):

@@ -322,6 +322,7 @@ def test_a_signal_ends_and_saves(tmp_path, number, after):
     assert list((tmp_path / "run" / "checkpoints").glob("*.npz"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_stops_the_run(tmp_path):
     """As `timeout` and schedulers send it: the run stops, and its worker is not blamed."""
     with started(tmp_path, -1, workers="1", start_new_session=True) as program:
@@ -360,6 +361,7 @@ def test_an_answer_that_cannot_be_written_is_said(output, status):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are killed by Linux")
 def test_a_worker_that_hangs_does_not_outlive_its_parent(tmp_path):
     with started(tmp_path, 300, workers="1") as program:

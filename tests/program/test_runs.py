@@ -61,6 +61,7 @@ def test_an_older_policy_is_used_with_a_warning(tmp_path, capsys):
     assert f"{newest} is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_reader_says_in_several_lines_is_one(tmp_path, capsys):
     """NumPy's refusal of a header that is too long has three."""
     train(tmp_path / "run")

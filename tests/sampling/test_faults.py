@@ -206,7 +206,7 @@ def test_an_environment_that_ends_the_process_when_it_closes(write):
     assert examine("walk.py:Walk", 20)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_action_that_is_changed_in_place(write, workers):
     """Changes nothing, wherever the environment runs."""
     box = "gym.spaces.Box(-1, 1, (2,), np.float32)"
@@ -224,6 +224,7 @@ def test_another_directory_loses_no_file(write, tmp_path):
     assert (tmp_path / "run" / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_threads_that_stay_are_left(write):
     """A thread that is no daemon would keep the program alive. Its warning names it."""
     write("threading.Thread(target=time.sleep, args=(600,), name='sleeper').start()", share=1.0)

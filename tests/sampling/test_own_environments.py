@@ -282,7 +282,10 @@ class Switches(Plain):
 
 @pytest.mark.parametrize(
     "config",
-    [logpi.Reinforce(episodes=4, baseline="none"), logpi.A2C(environments=2, rollout_steps=4)],
+    [
+        logpi.Reinforce(episodes=4, baseline="none"),
+        pytest.param(logpi.A2C(environments=2, rollout_steps=4), marks=pytest.mark.slow),
+    ],
 )
 def test_observations_of_true_and_false(config, tmp_path):
     assert logpi.train(Switches, config, steps=20, out=tmp_path / "run").evaluation.mean == 1

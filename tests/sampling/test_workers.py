@@ -384,7 +384,8 @@ def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, w
     assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(expected)))
 
 
-@pytest.mark.parametrize("config", [CHOSEN[0], pytest.param(CHOSEN[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CHOSEN)
 def test_no_workers_where_environments_remember(slow, config):
     """What an episode is depends on those before it: copies made anew would not be where these
     are."""

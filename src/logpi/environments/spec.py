@@ -89,13 +89,14 @@ class CompiledEnvironment:
 
     `reset(key) -> (state, observation)`, `step(key, state, action) -> (state, observation, reward,
     terminated, truncated)`; never resets by itself. `compiler` compiles the program that samples
-    and learns.
+    and learns. Two with the same functions and the same spec are equal: what is compiled for one
+    serves the other.
     """
 
-    spec: EnvironmentSpec
+    spec: EnvironmentSpec = field(hash=False)
     reset: Callable[[Any], tuple[Any, Any]]
     step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
-    compiler: Compiler = compile_program
+    compiler: Compiler = field(default=compile_program, compare=False)
 
 
 def stored_dtype(space: gym.Space) -> np.dtype:

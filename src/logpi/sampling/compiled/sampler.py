@@ -60,7 +60,6 @@ class CompiledSampler:
         self._seed = seed
         self._interrupted = interrupted
         self._devices = Devices(devices, count)
-        self._evaluation = jax.jit(self._evaluate_batch)
 
     def close(self) -> None:
         pass
@@ -76,21 +75,12 @@ class CompiledSampler:
         batches = range(-(-episodes // EVALUATED_AT_ONCE))
         drawn = np.bool_(not deterministic)
         seed = np.uint32(self._seed)
-        played = [self._evaluation(policy, seed, np.int32(n), drawn) for n in batches]
+        played = [
+            _evaluate_batch(self._environment, policy, seed, np.int32(n), drawn) for n in batches
+        ]
         returns = np.concatenate([np.asarray(return_) for return_, _ in played])
         lengths = np.concatenate([np.asarray(length) for _, length in played])
         return Episodes(returns[:episodes].astype(float), lengths[:episodes])
-
-    def _evaluate_batch(
-        self,
-        policy: Policy,
-        seed: UInt32[Array, ""],
-        batch: Int[Array, ""],
-        drawn: Bool[Array, ""],
-    ) -> tuple[Float[Array, " episode"], Int[Array, " episode"]]:
-        """Returns and lengths of some episodes."""
-        played = evaluated_episodes(self._environment, policy, seed, batch, drawn)
-        return jnp.sum(played.reward, axis=0), jnp.sum(played.mask, axis=0)
 
     def begin(self, method: Method, learner: Learner) -> Learner:
         if method.rows is None:
@@ -171,6 +161,19 @@ class CompiledSampler:
         start = _Loop(learner, jnp.int32(0), jnp.int32(0), table, nothing)
         done = jax.lax.while_loop(unfinished, body, start)
         return self._devices.hand_out((done.learner, done.made, done.table, done.fault))
+
+
+@partial(jax.jit, static_argnames="environment")
+def _evaluate_batch(
+    environment: CompiledEnvironment,
+    policy: Policy,
+    seed: UInt32[Array, ""],
+    batch: Int[Array, ""],
+    drawn: Bool[Array, ""],
+) -> tuple[Float[Array, " episode"], Int[Array, " episode"]]:
+    """Returns and lengths of some episodes; runs of one environment share the compiled program."""
+    played = evaluated_episodes(environment, policy, seed, batch, drawn)
+    return jnp.sum(played.reward, axis=0), jnp.sum(played.mask, axis=0)
 
 
 def evaluated_episodes(
