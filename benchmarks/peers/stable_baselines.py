@@ -42,7 +42,10 @@ if "activation" in task:
 def made(count: int, seed: int) -> VecEnv:
     """So many copies; of an Atari game with its usual wrappers and the last four images."""
     if task["environment"].startswith("ALE/"):
-        return VecFrameStack(make_atari_env(task["environment"], count, seed=seed), 4)
+        import_module("ale_py")  # which registers the games
+        # the wrappers repeat each action four times; the game itself would do so too
+        images = make_atari_env(task["environment"], count, seed, env_kwargs={"frameskip": 1})
+        return VecFrameStack(images, 4)
     return make_vec_env(task["environment"], count, seed=seed)
 
 
