@@ -16,7 +16,7 @@ from logpi.methods.descent import joint_loss
 from logpi.methods.natural import Ascent, natural_ascent
 from logpi.methods.ppo_penalty import adapted
 from logpi.methods.registry import METHODS
-from logpi.methods.rollouts import gains, gains_on, mean_kl, prepare, squared_error
+from logpi.methods.rollouts import gains, gains_on, laws, mean_kl, prepare, squared_error
 from logpi.methods.trust_region import search_scale
 from logpi.networks.parameters import as_vector
 from logpi.runs.evaluation import Evaluation
@@ -57,7 +57,7 @@ def test_the_loss_falls_where_the_entropy_rises(kind, random):
         return jnp.mean(jnp.where(rows.mask, law.entropy(), 0.0))
 
     def loss(parameters):
-        return gains_on(method, rebuild(parameters), rows).loss
+        return gains_on(method, laws(rebuild(parameters), rows), rows).loss
 
     expected = -0.5 * jax.grad(entropy)(parameters)
     assert jnp.abs(expected).max() > 1e-4
@@ -173,7 +173,7 @@ def test_the_joint_loss_weighs_the_critic_by_its_coefficient(random):
         learner, rows = prepared(method, stream)
         joint = joint_loss(method, learner)
         loss, _ = joint.loss(joint.parameters, rows)
-        gained = gains_on(method, learner.policy, rows)
+        gained = gains_on(method, laws(learner.policy, rows), rows)
         error = squared_error(learner.value, rows)
         assert loss == pytest.approx(
             float(coefficient * error - gained.surrogate - gained.bonus), abs=1e-12

@@ -1,5 +1,7 @@
 """Convolutions, memories, encoders and heads against what they claim to be."""
 
+from functools import partial
+
 import equinox as eqx
 import gymnasium as gym
 import jax
@@ -10,7 +12,9 @@ from helpers import plain_networks, small_policy
 from hypothesis import given, settings, strategies as st
 
 from logpi import PPO, Reinforce
+from logpi.core import programs
 from logpi.environments.registry import make_environment
+from logpi.networks.convolution import convolve
 from logpi.networks.encoder import Encoder
 from logpi.networks.heads import NormalHead, action_head, draw_noise
 from logpi.networks.layers import Convolutions
@@ -43,6 +47,59 @@ def test_convolutions_are_those_of_xla(random, shape):
     np.testing.assert_allclose(jax.tree.map(np.asarray, network)(image), expected, atol=1e-10)
     turned = network(jnp.asarray(image[:, :, ::-1]))
     assert np.abs(turned - expected).max() > 1e-3  # the control: an image upside down
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), [((9, 11), 3, 1), ((10, 13), 4, 2)])
+def test_a_convolution_has_the_derivatives_that_jax_derives(random, size, window, stride):
+    """By both of its arrays, and again: the product of the Hessian with a vector. The control is
+    one step of the window more.
+    """
+    image = jnp.asarray(random.normal(size=(2, *size, 3)))
+    kernel = jnp.asarray(random.normal(size=(window, window, 3, 4)))
+    vector = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape)), (image, kernel))
+
+    def of_lax(arrays, steps=stride):
+        names = ("NHWC", "HWIO", "NHWC")
+        outputs = jax.lax.conv_general_dilated(
+            *arrays, (steps, steps), "VALID", dimension_numbers=names
+        )
+        return jnp.sum(jnp.sin(outputs))
+
+    def of_ours(arrays):
+        return jnp.sum(jnp.sin(convolve(*arrays, stride)))
+
+    def slope(function):
+        return jax.grad(function)((image, kernel))
+
+    def curved(function):
+        return jax.vjp(jax.grad(function), (image, kernel))[1](vector)[0]
+
+    control = partial(of_lax, steps=stride + 1)
+    for derived in (slope, curved):
+        assert nearly(derived(of_ours), derived(of_lax))
+        assert not nearly(derived(of_ours), derived(control))
+
+
+def nearly(found, expected):
+    return all(
+        np.allclose(x, y, atol=1e-10)
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    )
+
+
+def test_convolutions_are_compiled_for_the_library_that_is_fast(random):
+    """The control is what XLA chooses by itself."""
+    image = random.normal(size=(8, 20, 20, 32)).astype(np.float32)
+    kernel = random.normal(size=(4, 4, 32, 64)).astype(np.float32)
+
+    def convolved(image, kernel):
+        return convolve(image, kernel, 2)
+
+    ours = programs.compile_program(convolved, image, kernel)
+    plain = jax.jit(convolved).lower(image, kernel).compile()
+    np.testing.assert_allclose(ours(image, kernel), plain(image, kernel), atol=1e-3)
+    assert "ynn" in plain.as_text()
+    assert "ynn" not in ours.as_text()
 
 
 def test_an_image_is_scaled_by_its_bounds_and_kept_as_bytes(random):

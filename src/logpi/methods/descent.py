@@ -22,6 +22,7 @@ from logpi.methods.rollouts import (
     RolloutMethod,
     Rows,
     gains_on,
+    laws,
     make_critic,
     make_rollout_policy,
     squared_error,
@@ -156,14 +157,23 @@ class JointLoss(NamedTuple):
 def joint_loss(
     method: JointMethod, learner: Learner, value_clip: Number | None = None
 ) -> JointLoss:
-    """-(surrogate + bonus) + c · the critic's squared error, c being `value_coefficient`."""
+    """-(surrogate + bonus) + c · the critic's squared error, c being `value_coefficient`.
+
+    Layers in common are applied once, so that the backward pass too goes through them once.
+    """
     assert learner.value is not None
     parameters, rebuild = as_vector((learner.policy, learner.value))
 
     def loss(parameters: Vector, rows: Rows) -> tuple[Scalar, Metrics]:
         policy, value = rebuild(parameters)
-        gained = gains_on(method, policy, rows)
-        error = squared_error(value.reading(policy), rows, value_clip)
+        if value.encoder is None:
+            hidden = policy.hidden(rows.observation)
+            value = value.from_hidden(hidden)
+            law = policy.from_hidden(hidden, rows.observation)
+        else:
+            law = laws(policy, rows)
+        gained = gains_on(method, law, rows)
+        error = squared_error(value, rows, value_clip)
         metrics = {"surrogate": gained.surrogate, "value_loss": error}
         return gained.loss + method.value_coefficient * error, metrics
 

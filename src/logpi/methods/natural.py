@@ -27,6 +27,7 @@ from logpi.methods.rollouts import (
     Steps,
     epoch_keys,
     gains_on,
+    laws,
     make_critic,
     make_rollout_policy,
     mean_kl,
@@ -141,7 +142,7 @@ def natural_ascent(method: NaturalMethod, learner: Learner, rows: Rows) -> Ascen
     old, rebuild = as_vector(learner.policy)
 
     def objective(parameters: Vector) -> Scalar:
-        return -gains_on(method, rebuild(parameters), rows).loss
+        return -gains_on(method, laws(rebuild(parameters), rows), rows).loss
 
     def kl(parameters: Vector) -> Scalar:
         return mean_kl(learner.policy, rebuild(parameters), rows)
@@ -194,10 +195,13 @@ def fisher_vector_product(
 ) -> MatrixProduct:
     """v ↦ (F + damping I) v, `kl(parameters')` being the mean KL of the old policy to
     parameters'.
+
+    F is symmetric: F v is what v pulls back through ∇KL, and convolutions have no other mode.
     """
+    _, pull_back = jax.vjp(jax.grad(kl), parameters)
 
     def product(vector: PyTree) -> PyTree:
-        curved = jax.jvp(jax.grad(kl), (parameters,), (vector,))[1]
+        (curved,) = pull_back(vector)
         return jax.tree.map(lambda f, v: f + damping * v, curved, vector)
 
     return product

@@ -211,7 +211,11 @@ def make_rows(
     value: Float[Array, "time env"],
     memory: Float[Array, "time env state"],
 ) -> Rows:
-    """The rollout without its last row, which only says where it was cut."""
+    """The rollout without its last row, which only says where it was cut.
+
+    The law of all rows is computed, as the critic is: what the two have in common is done once.
+    """
+    law = policy(trajectory.observation, memory)
     before = jnp.concatenate([jnp.asarray(trajectory.memory)[None], memory[:-1]])
 
     def columns(x: AnyArray) -> Array:
@@ -221,22 +225,17 @@ def make_rows(
         time, env = steps.shape[:2]
         return steps.reshape(1, time * env, *steps.shape[2:])
 
-    observation = columns(trajectory.observation)
-    action = columns(trajectory.action)
-    step = columns(trajectory.step)
-    remembered = columns(before)[:1]
-    law = policy.distributions(observation, step, remembered[0])
     return Rows(
-        observation=observation,
-        action=action,
-        step=step,
+        observation=columns(trajectory.observation),
+        action=columns(trajectory.action),
+        step=columns(trajectory.step),
         mask=columns(trajectory.mask),
         advantage=columns(advantage),
         target=columns(target),
         value=columns(value),
         memory=columns(memory),
-        before=remembered,
-        log_prob=jnp.asarray(law.log_prob(action)),
+        before=columns(before)[:1],
+        log_prob=columns(law.log_prob(trajectory.action)),
     )
 
 
@@ -278,9 +277,8 @@ def gains(
     )
 
 
-def gains_on(method: RolloutMethod, policy: Policy, rows: Rows) -> Gains:
-    """The gains of a policy on the rows of a rollout."""
-    law = laws(policy, rows)
+def gains_on(method: RolloutMethod, law: Distribution, rows: Rows) -> Gains:
+    """The gains of a policy whose law in the rows of a rollout is `law`."""
     log_prob = jnp.asarray(law.log_prob(rows.action))
     entropy = jnp.asarray(law.entropy())
     return gains(method, log_prob, rows.log_prob, entropy, rows.advantage, rows.mask)

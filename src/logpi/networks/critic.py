@@ -79,6 +79,14 @@ class ValueFunction(Module):
             return self
         return replace(self, encoder=policy.hidden)
 
+    def from_hidden(self, hidden: AnyArray) -> "ValueFunction":
+        """The same V for observations of which the policy's `hidden` is known."""
+
+        def known(_: AnyArray) -> AnyArray:
+            return hidden
+
+        return replace(self, encoder=known)
+
 
 def make_value_function(
     observation_space: gym.Space,

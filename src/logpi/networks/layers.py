@@ -10,11 +10,13 @@ from typing import TypeAlias
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from logpi.core.arrays import AnyArray, float_dtype
 from logpi.core.module import Module
+from logpi.networks.convolution import convolve
 
 
 def parameter(values: np.ndarray) -> Array:
@@ -47,9 +49,12 @@ class MLP(Module):
 
     def __call__(self, x: Float[AnyArray, "*batch into"]) -> AnyArray:
         """The output of the last, linear layer."""
-        x = self.hidden(x)
-        batch = x.shape[:-1]
-        return (_as_matrix(x) @ self.weights[-1] + self.biases[-1]).reshape(*batch, -1)
+        return self.last(self.hidden(x))
+
+    def last(self, hidden: Float[AnyArray, "*batch hidden"]) -> AnyArray:
+        """That of what the last layer reads."""
+        batch = hidden.shape[:-1]
+        return (_as_matrix(hidden) @ self.weights[-1] + self.biases[-1]).reshape(*batch, -1)
 
     def hidden(self, x: Float[AnyArray, "*batch into"]) -> AnyArray:
         """What the last layer reads."""
@@ -82,7 +87,8 @@ class Convolutions(Module):
     """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result
     is one vector.
 
-    A convolution is a product of all its windows, side by side in a matrix, with one kernel.
+    A convolution is a product of all its windows, side by side in a matrix, with one kernel. For
+    large images in JAX it is that of a library, which does not store the windows.
     """
 
     kernels: list[Float[AnyArray, "_ _"]]
@@ -114,11 +120,22 @@ class Convolutions(Module):
         for kernel, bias, (window, stride, _) in zip(
             self.kernels, self.biases, self.windows, strict=True
         ):
-            x = xp.maximum(_windows(x, window, stride) @ kernel + bias, 0.0)
+            x = xp.maximum(self._convolved(x, kernel, window, stride) + bias, 0.0)
         return x.reshape(*batch, self.size)
 
+    def _convolved(self, x: AnyArray, kernel: AnyArray, window: int, stride: int) -> AnyArray:
+        if isinstance(x, np.ndarray):
+            seen = _windows_on_host(x, window, stride)
+            images, rows, columns, size = seen.shape
+            product = seen.reshape(images, rows * columns, size) @ kernel
+            return product.reshape(images, rows, columns, -1)
+        if self.windows == LARGE_IMAGE:
+            square = kernel.reshape(window, window, x.shape[-1], -1)
+            return convolve(x, square, stride)
+        return _windows(x, window, stride) @ kernel
 
-def _windows(x: AnyArray, window: int, stride: int) -> AnyArray:
+
+def _windows(x: Array, window: int, stride: int) -> Array:
     """`[batch, rows, columns, window * window * channels]`: what each place of the output looks
     at.
     """
@@ -128,4 +145,14 @@ def _windows(x: AnyArray, window: int, stride: int) -> AnyArray:
         for i in range(window)
         for j in range(window)
     ]
-    return x.__array_namespace__().concatenate(parts, axis=-1)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _windows_on_host(x: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """The same, copied by whole rows of a window."""
+    images, height, width, channels = x.shape
+    in_rows = x.reshape(images, height, width * channels)
+    row = window * channels
+    every = np.lib.stride_tricks.sliding_window_view(in_rows, (window, row), axis=(1, 2))
+    seen = every[:, ::stride, :: stride * channels]
+    return seen.reshape(*seen.shape[:3], window * row)

@@ -81,16 +81,24 @@ class Policy(Module):
         `memory` is m_t; a policy without a memory does not need it.
         """
         features = self.memory.features(self.encoder, observation, memory)
-        output = self.network(features)
-        if self.masked:
-            allowed = observation[..., : self.head.size] > 0
-            output = output.__array_namespace__().where(allowed, output, FORBIDDEN)
-        return self.head(output)
+        return self._law(self.network(features), observation)
 
     def hidden(self, observation: AnyArray) -> AnyArray:
         """What the last layer reads, for a policy without a memory or a user's network."""
         assert isinstance(self.network, MLP)
         return self.network.hidden(self.encoder(observation))
+
+    def from_hidden(self, hidden: AnyArray, observation: AnyArray) -> Distribution:
+        """The action distribution where `hidden` of these observations is known."""
+        assert isinstance(self.network, MLP)
+        return self._law(self.network.last(hidden), observation)
+
+    def _law(self, output: AnyArray, observation: AnyArray) -> Distribution:
+        """The law of the network's output, with the mask of the observations."""
+        if self.masked:
+            allowed = observation[..., : self.head.size] > 0
+            output = output.__array_namespace__().where(allowed, output, FORBIDDEN)
+        return self.head(output)
 
     def initial_memory(self, count: int) -> Float[np.ndarray, "env state"]:
         """m_{-1} of `count` episodes."""
