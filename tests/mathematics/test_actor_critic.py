@@ -17,6 +17,7 @@ from logpi import A2C, NPG, PPO, TRPO
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 from logpi.estimators.returns import advantages, reward_to_go
+from logpi.methods.descent import joint_loss
 from logpi.methods.natural import (
     conjugate_gradient,
     fisher_vector_product,
@@ -316,6 +317,16 @@ def test_a_shared_trunk_is_moved_by_both_losses(random):
     assert largest_difference(after[True][1][0], start[0]) > 1e-4
     assert largest_difference(after[True][1][1], start[1]) < 1e-12
     assert largest_difference(after[False][1], start) < 1e-12
+
+
+@pytest.mark.parametrize(("shared", "layers"), [(True, 1), (False, 2)])
+def test_layers_in_common_are_applied_once(random, shared, layers):
+    """To the observations of a step, so that its backward pass goes through them once."""
+    config = A2C(**SMALL, shared_trunk=shared)
+    learner, rows = prepare(config, config.make_learner(spec(), seed=1), random_stream(random))
+    joint = joint_loss(config, learner)
+    written = str(jax.make_jaxpr(joint.loss)(joint.parameters, rows))
+    assert written.count("tanh") == layers
 
 
 ONE_PART = dict(SMALL, environments=1, rollout_steps=8)
