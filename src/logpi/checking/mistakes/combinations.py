@@ -7,6 +7,9 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
+from jaxtyping import Int
+from numpy import ndarray
+
 from logpi.checking.mistakes.advantages import ADVANTAGES
 from logpi.checking.mistakes.aggregations import AGGREGATIONS, POWERS
 from logpi.checking.mistakes.divergences import DIVERGENCES, PENALTIES, Penalty
@@ -83,7 +86,7 @@ class Family(NamedTuple):
         """Mistakes that all of its estimators have."""
         return (*_mistakes_in(self.score), *self.own, *self.about_discount)
 
-    def some(self, rows: Iterable[int], columns: Iterable[int]) -> "Family":
+    def some(self, rows: Int[ndarray, " row"], columns: Int[ndarray, " column"]) -> "Family":
         """With these ratios and these factors."""
         return self._replace(
             ratios=tuple(self.ratios[row] for row in rows),
@@ -142,8 +145,13 @@ class Combination(NamedTuple):
 
     @property
     def _factors(self) -> tuple[AnyForm | None, ...]:
-        family, beside = self.family, self.beside
-        return family.advantage, beside.aggregation, beside.power, self.ratio, family.score
+        return (
+            self.family.advantage,
+            self.beside.aggregation,
+            self.beside.power,
+            self.ratio,
+            self.family.score,
+        )
 
 
 def families_of(asks: set[str], target: str) -> Iterator[Family]:
@@ -194,10 +202,10 @@ def with_rewards(asks: set[str], target: str, discount: float | None) -> Iterato
         powers = (POWERS.first,)
     right_ratios = _right(ratios)
     aggregations = _possible(AGGREGATIONS, asks)
-    common = [power for power in powers if {*power.names} <= {NO_POWER}]
-    rare = [power for power in powers if power not in common]
-    usual_besides = _besides(aggregations, common, accepted)
-    rare_besides = _besides(_right(aggregations), rare, accepted)
+    usual_powers = [power for power in powers if {*power.names} <= {NO_POWER}]
+    rare_powers = [power for power in powers if power not in usual_powers]
+    usual_besides = _besides(aggregations, usual_powers, accepted)
+    rare_besides = _besides(_right(aggregations), rare_powers, accepted)
     # R(τ) has its power of γ already: another would be the mistake
     without = [power for power in POWERS if NO_POWER in power.names]
     whole_besides = _besides(aggregations, without, {NO_POWER})
