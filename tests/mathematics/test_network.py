@@ -61,12 +61,12 @@ def test_a_convolution_has_the_derivatives_that_jax_derives(random, size, window
     def of_lax(arrays, steps=stride):
         names = ("NHWC", "HWIO", "NHWC")
         outputs = jax.lax.conv_general_dilated(
-            *arrays, (steps, steps), "VALID", dimension_numbers=names
+            arrays[0], arrays[1], (steps, steps), "VALID", dimension_numbers=names
         )
         return jnp.sum(jnp.sin(outputs))
 
     def of_ours(arrays):
-        return jnp.sum(jnp.sin(convolve(*arrays, stride)))
+        return jnp.sum(jnp.sin(convolve(arrays[0], arrays[1], stride)))
 
     def slope(function):
         return jax.grad(function)((image, kernel))
