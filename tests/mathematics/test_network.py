@@ -24,7 +24,7 @@ TWO = gym.spaces.Discrete(2)
 BOX = gym.spaces.Box(-1, 1, (3,))
 
 
-@pytest.mark.parametrize("shape", [(10, 9, 4), (40, 36, 2)])
+@pytest.mark.parametrize("shape", [(10, 9, 4), (40, 36, 2), (64, 70, 2)])
 def test_convolutions_are_those_of_xla(random, shape):
     """Windows times a kernel, against lax's own convolution; NumPy gives the same."""
     network = Convolutions(shape, random)
