@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -137,9 +138,22 @@ def test_seeds_on_a_compiled_environment_learn_in_one_program(tmp_path, monkeypa
     assert len(firsts) == 3
 
 
+@dataclass
+class Unhashable:
+    """A function that is an object, as of a user's module with arrays."""
+
+    function: Callable[..., object]
+
+    def __call__(self, key):
+        return self.function(key)
+
+
 def test_runs_of_one_environment_share_what_evaluates_them():
-    """Whatever compiles their training. Control: an environment that steps otherwise is another."""
+    """Whatever compiles their training, and whether or not its functions can be hashed. Control: an
+    environment that steps otherwise is another.
+    """
     made = make_environment("finite:short-corridor")
+    made = replace(made, reset=Unhashable(made.reset))
     same_one = replace(made, compiler=print)
     assert same_one == made
     assert hash(same_one) == hash(made)

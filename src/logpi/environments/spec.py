@@ -83,20 +83,31 @@ class HostEnvironment:
     step_limit: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledEnvironment:
     """An environment of two pure JAX functions for one episode; the sampler batches them.
 
     `reset(key) -> (state, observation)`, `step(key, state, action) -> (state, observation, reward,
     terminated, truncated)`; never resets by itself. `compiler` compiles the program that samples
-    and learns. Two with the same functions and the same spec are equal: what is compiled for one
+    and learns. Two with the very same functions and spec are equal: what is compiled for one
     serves the other.
     """
 
-    spec: EnvironmentSpec = field(hash=False)
+    spec: EnvironmentSpec
     reset: Callable[[Any], tuple[Any, Any]]
     step: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any, Any]]
-    compiler: Compiler = field(default=compile_program, compare=False)
+    compiler: Compiler = compile_program
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CompiledEnvironment) and self._identities == other._identities
+
+    def __hash__(self) -> int:
+        return hash(self._identities)
+
+    @property
+    def _identities(self) -> tuple[int, int, int]:
+        """What is compared: functions may be of objects that cannot be."""
+        return id(self.spec), id(self.reset), id(self.step)
 
 
 def stored_dtype(space: gym.Space) -> np.dtype:

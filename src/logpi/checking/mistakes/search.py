@@ -89,7 +89,8 @@ def diagnose(
         penalties = list(penalties_of(asks, target, beta))
     else:
         families = list(families_of(asks, target))
-    found = _explanations(measurements, families, penalties, target)
+    expectations = [Expectation(each) for each in sorted(measurements, key=_tells_little)]
+    found = _explanations(expectations, families, penalties, target)
     explanations = sorted(found, key=lambda each: each.rank)
     if not explanations:
         return []
@@ -99,7 +100,7 @@ def diagnose(
     equals = [each for each in explanations if each.exact and each.cost <= first.cost]
     alone = {}
     if len(first.mistakes) > 1:
-        alone = _alone(first, measurements, families, penalties, target)
+        alone = _alone(first, expectations, families, penalties, target)
     causes = _causes(first, equals, alone)
     told = {first.names}
     for other in equals:
@@ -141,7 +142,7 @@ def _causes(
 
 def _alone(
     explanation: Explanation,
-    measurements: Sequence[Measurement],
+    expectations: Sequence[Expectation],
     families: Sequence[Family],
     penalties: Sequence[Penalty | None],
     target: str,
@@ -149,9 +150,9 @@ def _alone(
     """What each of its mistakes leaves by itself of the target, after the best factor: the median
     over the situations in which it leaves something.
     """
+    measurements = [each.measurement for each in expectations]
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
-    expectations = [Expectation(m) for m in measurements]
     composed = [
         member._replace(penalty=penalty)
         for family in families
@@ -175,7 +176,7 @@ def _alone(
 
 
 def _explanations(
-    measurements: Sequence[Measurement],
+    expectations: Sequence[Expectation],
     families: Sequence[Family],
     penalties: Sequence[Penalty | None],
     target: str,
@@ -183,7 +184,7 @@ def _explanations(
     """The combinations that leave rounding; where none does, those that leave little of the
     gradient and of its deviation from the target.
     """
-    measurements = sorted(measurements, key=_tells_little)
+    measurements = [each.measurement for each in expectations]
     found = [m.moments.mean for m in measurements]
     wanted = [m.targets[target] for m in measurements]
     sizes = [m.size for m in measurements]
@@ -195,7 +196,6 @@ def _explanations(
         return []  # it is the target but for a factor
     exact = min(rounding, 1e-3 * deviation)
     near = min(NEAR, NEAR_DEVIATION * deviation)
-    expectations = [Expectation(measurement) for measurement in measurements]
     for most in (exact, near):
         explanations = []
         for penalty, family in product(penalties, families):
