@@ -18,6 +18,7 @@ from helpers import learned, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
+from logpi.core.trajectory import Trajectory
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.networks.heads import CategoricalHead
@@ -25,8 +26,10 @@ from logpi.runs.folder import RunFolder
 from logpi.sampling.host import choice, kernels, process, sampler as host_sampler
 from logpi.sampling.host.choice import Choice
 from logpi.sampling.host.kernels import arithmetic_digest
+from logpi.sampling.host.player import Part
 from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares, by_share, noise_of_shares, side_by_side
+from logpi.sampling.host.unfinished import Standing
 from logpi.sampling.seam import Rollouts
 
 SMALL = {"hidden": (8,)}
@@ -160,7 +163,14 @@ class Dies(CartPoleEnv):
 """
 
 
-@pytest.mark.parametrize("method", ["reinforce", pytest.param("gru", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ppo",
+        pytest.param("reinforce", marks=pytest.mark.slow),
+        pytest.param("gru", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -306,6 +316,23 @@ def test_no_more_is_sent_than_the_steps(monkeypatch):
         assert size < sum(received) < 1.2 * size
 
 
+def test_rows_after_the_last_step_are_not_sent():
+    """Those of whole episodes. Control: the rows of a stream are all sent."""
+    numbers = np.zeros((5, 2))
+    flags = np.zeros((5, 2), bool)
+    mask = np.arange(5)[:, None] < np.array([1, 3])
+    step = np.zeros((5, 2), int)
+    trajectory = Trajectory(
+        numbers, numbers, numbers, flags, flags, mask, step, memory=np.ones((2, 4))
+    )
+    sent = Part(trajectory, None).used().trajectory
+    assert sent.reward.shape == sent.observation.shape == (3, 2)
+    assert np.array_equal(sent.mask, mask[:3])
+    assert sent.memory is trajectory.memory
+    standing = Standing(step[0], step[0], numbers[0], flags[0], np.zeros((2, 0)))
+    assert Part(trajectory, standing).used().trajectory is trajectory
+
+
 SLEEPS = """
 import os, time
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -392,6 +419,39 @@ def test_no_workers_where_environments_remember(slow, config):
     _, alone, thinks = trained(slow(remembers=1), config, None, 25)
     assert all(alone)
     assert not thinks
+
+
+class Elsewhere:
+    """Places whose copies show what they are told to."""
+
+    is_closed = False
+
+    def __init__(self, shown):
+        self._shown = shown
+
+    def restore(self, policy, unfinished, rows):
+        pass
+
+    def show(self, policy, batch):
+        return self._shown
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("difference", [0, 1])
+def test_a_run_moves_only_to_copies_that_show_the_same(difference):
+    environment = make_environment("CartPole-v1")
+    method = CHOSEN[0]
+    sampler = HostSampler(environment, method.copies, 7, Rollouts(0), lambda: False)
+    learner = method.make_learner(environment.spec, 7)
+    here = sampler._places
+    there = Elsewhere(here.show(learner.policy, 0) + difference)
+    sampler._move(learner, None, there, 1)
+    assert sampler._places is (here if difference else there)
+    sampler.close()
+    here.close()
+    assert there.is_closed
 
 
 @pytest.mark.parametrize(("seconds", "is_slower"), [(1.9, False), (2.3, True)])
