@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 # A broken program may wait for ever, which is noticed too.
-SECONDS = 900
+SECONDS = 300
 MATHEMATICS = "tests/mathematics"
 LOSSES = f"{MATHEMATICS}/test_losses.py"
 ACTOR = f"{MATHEMATICS}/test_actor_critic.py"
@@ -166,7 +166,7 @@ MUTANTS = [
     Mutant("experiments/process.py", "return 2", "return 0", SWEEP),
     Mutant("experiments/statistics.py", "0.5 * (x == y)", "0.0 * (x == y)", COMPARISON),
     Mutant("experiments/statistics.py", "trim_mean(scores, 0.25", "trim_mean(scores, 0.2", COMPARISON),
-    Mutant("experiments/statistics.py", "mean(x, axis) - np.mean(y, axis)", "mean(x, axis) + 0 * np.mean(y, axis)", COMPARISON),
+    Mutant("experiments/statistics.py", "mean(x, axis) - np.mean(y, axis)", "mean(x, axis) + np.mean(y, axis)", COMPARISON),
     Mutant("experiments/statistics.py", '"samples" if is_paired', '"independent" if is_paired', COMPARISON),
     Mutant("experiments/comparison.py", "factor * values[number]", "values[number]", COMPARISON),
     Mutant("experiments/comparison.py", "fewest < FEWEST_SEEDS", "False", COMPARISON),
@@ -180,7 +180,7 @@ MUTANTS = [
     Mutant("runs/trained.py", "seed = settings.seed", "seed = 0", OPTIONS),
     Mutant("methods/rollouts.py", "masked_mean(ratio, rows.mask) ** 2", "masked_mean(ratio, rows.mask)", DIAGNOSTICS),
     Mutant("methods/rollouts.py", "jnp.abs(ratio - 1) > clip", "ratio - 1 > clip", DIAGNOSTICS),
-    Mutant("networks/heads.py", "np.where(bounded, -1.0, low)", "low", DIAGNOSTICS),
+    Mutant("networks/heads.py", "np.where(self._bounded, -1.0, low)", "low", DIAGNOSTICS),
     Mutant("artifacts/exporting.py", "if largest > TOLERANCE", "if False", EXPORTING),
     Mutant("artifacts/exporting.py", "policy.next_memory(observation, memory)", "memory", EXPORTING),
     Mutant("artifacts/converting.py", "policy.execute(distribution", "(distribution", EXPORTING),

@@ -163,16 +163,18 @@ def test_means_over_trajectories_are_as_far_from_the_gradient_as_expected():
 
 
 def test_the_trajectory_by_hand_adds_up(tmp_path):
-    """Its rows of θ are Σ γ^t R_t ∇ log π of the steps above them."""
+    """Its rows of θ are Σ γ^t R_t ∇ log π of the steps above them, and so is γ^t R_t of R_t."""
     found = derivation()
     derivation_page.write_derivation(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     by_hand = page[page.index("One trajectory by hand") : page.index("From samples")]
     numbers = r"[-+]\d\.\d{3}"
-    steps = re.findall(rf"<td>({numbers})</td><td>row (\d): ({numbers})  ({numbers})</td>", by_hand)
+    cells = rf"<td>({numbers})</td><td>({numbers})</td><td>row (\d): ({numbers})  ({numbers})</td>"
+    steps = re.findall(cells, by_hand)
     assert len(steps) == 3
     total = np.zeros((3, 2))
-    for weight, row, *score in steps:
+    for t, (return_, weight, row, *score) in enumerate(steps):
+        assert float(weight) == pytest.approx(found.mdp.discount**t * float(return_), abs=2e-3)
         total[int(row)] += float(weight) * np.array(score, float)
     rows = re.findall(rf"<tr><td>(\d)</td><td>({numbers})  ({numbers})</td>", by_hand)
     assert len(rows) == 3

@@ -13,6 +13,7 @@ from logpi.networks.heads import action_head
 # None of them on a bound, where rounding decides.
 numbers = st.lists(st.integers(-24, 24).map(lambda k: k / 8 + 0.05), min_size=2, max_size=2)
 BOX = spaces.Box(-1, 3, (2,), np.float32)
+NARROW = spaces.Box(2, 2.5, (2,), np.float32)
 HALF = spaces.Box(
     np.array([-np.inf, 0.0], np.float32), np.array([1.0, np.inf], np.float32), dtype=np.float32
 )
@@ -67,7 +68,7 @@ def test_an_action_is_clipped_if_execution_changes_it(action):
     squashes is not cut, nor is a choice.
     """
     sampled = np.array(action, np.float32)
-    for space in (BOX, HALF):
+    for space in (BOX, NARROW, HALF):
         head = action_head(space, squash=False)
         low, high = space.low.astype(float), space.high.astype(float)
         bounded = np.isfinite(low) & np.isfinite(high)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 import logpi
 from logpi import LogpiError, Reinforce
 from logpi.core.user_files import LOADED
-from logpi.runs.checkpoint import Counters
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import TensorBoardTracker, read_metrics
 
@@ -128,9 +126,13 @@ def counters(text):
 
 
 def counters_with(field):
-    """Valid ones but for a field; the last of a name counts."""
-    valid = json.dumps(asdict(Counters(steps=605)))
-    return counters(f"{valid[:-1]}, {field}}}")
+    """Those of the checkpoint but for a field; the last of a name counts."""
+
+    def change(members):
+        valid = np.load(io.BytesIO(members["counters.npy"])).tobytes().decode()
+        counters(f"{valid[:-1]}, {field}}}")(members)
+
+    return change
 
 
 def long_header(members):
@@ -170,6 +172,12 @@ DAMAGES = {
 }
 
 
+HARMLESS = {
+    "nothing": lambda members: None,
+    "a second more": counters_with('"seconds": 1.0'),
+}
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_checkpoint_before_a_damaged_one_is_used(run, damage, capsys):
     newest, before, *_ = RunFolder.open(run).checkpoints()
@@ -194,9 +202,10 @@ def test_a_damaged_checkpoint_does_not_say_how_far_a_run_has_come(run):
     assert made < logpi.resume(run, steps=500).steps < 1000
 
 
-def test_an_undamaged_rewrite_is_read(run, capsys):
+@pytest.mark.parametrize("change", HARMLESS)
+def test_an_undamaged_rewrite_is_read(run, change, capsys):
     """The control: it is the change that was refused, not the way in which it was made."""
-    rewritten(RunFolder.open(run).checkpoints()[0], lambda members: None)
+    rewritten(RunFolder.open(run).checkpoints()[0], HARMLESS[change])
     logpi.load(run)
     assert capsys.readouterr().err == ""
 

@@ -87,10 +87,11 @@ def test_a_run_is_evaluated_by_itself_as_it_was_trained():
 
 
 def test_a_run_goes_on_with_its_options_and_refuses_another_wrapper(tmp_path):
-    train("run")
+    (tmp_path / "wrapping.py").write_text(OWN)
+    train("run", wrapper="wrapping.py:Doubled")
     run = logpi.resume("run", steps=400)
     assert ((run.evaluation.returns >= 30) & (run.evaluation.returns <= 60)).all()
-    with (tmp_path / "own.py").open("a") as file:
+    with (tmp_path / "wrapping.py").open("a") as file:
         file.write("# changed\n")
     with pytest.raises(LogpiError, match="has changed"):
         logpi.resume("run", steps=600)
