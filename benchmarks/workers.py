@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 ROWS: Mapping[str, Row] = {
     "1-ms": Row(f"busy.py:Busy {PPO} --environments 8 --rollout-steps 128 --steps 3e4", 1),
-    "reinforce": Row("CartPole-v1 --baseline none --steps 6e5"),
+    "reinforce": Row("CartPole-v1 --episodes 32 --baseline none --steps 6e5"),
     "ppo-64x128": Row(
         f"CartPole-v1 {PPO} --environments 64 --rollout-steps 128 --epochs 4 --minibatches 4"
         " --steps 5e5"

@@ -62,7 +62,7 @@ class Reinforce(NetworkOptions):
 
     discount: Number = option(1.0, FRACTION)
     """γ of the objective J = E[Σ γ^t r_{t+1}]; the gradient then carries γ^t."""
-    episodes: int = option(32, COUNT, OneOf((8, 16, 32, 64)))
+    episodes: int = option(8, COUNT, OneOf((8, 16, 32, 64)))
     """Episodes started in a batch, one per environment copy. All of them are finished and counted.
     """
     returns: Literal["reward-to-go", "whole"] = option("reward-to-go")
@@ -73,9 +73,9 @@ class Reinforce(NetworkOptions):
     )
     """What is subtracted: a learned V(s, t), the mean of the other episodes' returns at t, or
     nothing."""
-    learning_rate: Number = option(0.001, POSITIVE, Between(3e-4, 3e-2))
-    """Adam's step size for the policy."""
-    kl_limit: Number = option(0.006, LIMIT, Between(2e-3, 5e-2))
+    learning_rate: Number = option(0.003, POSITIVE, Between(3e-4, 3e-2))
+    """Adam's step size for the policy, where `kl_limit` does not shorten the step."""
+    kl_limit: Number = option(0.0005, LIMIT, Between(1e-4, 5e-2))
     """Mean KL(old policy, new policy) of an update beyond which its step is shortened, not turned;
     inf: no limit."""
     value_learning_rate: Number = option(0.002, POSITIVE, Between(5e-4, 1e-2))
