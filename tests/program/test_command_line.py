@@ -541,8 +541,8 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
     )
     short = {
         "LunarLander-v3": "CartPole-v1",
-        "5e6": "1000",
-        "1e7": "2000",
+        "3e6": "1000",
+        "6e6": "2000",
         "1e6": "3000",
         "0..9": "0,1",
     }
