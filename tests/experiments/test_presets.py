@@ -34,7 +34,7 @@ def test_the_page_has_all_presets():
         f" | {as_text(each.defaults_mean, each.defaults_interval)} |"
         for each in logpi.presets()
     ]
-    assert len(rows) == len(FILES) >= 2
+    assert len(rows) == len(FILES) >= 1
     for row in rows:
         assert row in text
 
@@ -70,5 +70,5 @@ def test_what_has_no_preset_is_said(tmp_path, capsys):
         logpi.preset("Own-v0", "ppo")
     assert main(["train", "Own-v0", "--preset"]) == 2
     assert "there is no preset for this environment with reinforce" in capsys.readouterr().err
-    assert main(["train", "InvertedPendulum-v5", "--preset", "--config", "x.yaml"]) == 2
+    assert main(["train", "Pendulum-v1", "--algorithm", "ppo", "--preset", "--config", "x"]) == 2
     assert "left out where --preset is given" in capsys.readouterr().err
