@@ -55,10 +55,8 @@ def test_what_is_no_better_is_said(tmp_path):
     options = {"steps": 200, "confirm": 2, "trials": 1}
     idle = replace(IDLE, hidden=())
     found = logpi.tune("finite:short-corridor", idle, space=space, out=tmp_path / "s", **options)
-    tried, confirmed = (
-        {path.name for path in (found.folder / where).iterdir()}
-        for where in ("trial_0", "confirmed/trial_0")
-    )
+    tried = {path.name for path in (found.folder / "trial_0").iterdir()}
+    confirmed = {path.name for path in (found.folder / "confirmed" / "trial_0").iterdir()}
     assert len(confirmed) == options["confirm"]
     assert not tried & confirmed
     assert not found.is_better
