@@ -2,15 +2,16 @@
 
     python benchmarks/reliability/losses.py --schedules 100
 
-A schedule is a run of a method on an environment, played by one to three workers, or by one to four
-actors of Ray on three raylets of this machine, and up to four losses at random instants: `kill -9`
-of a worker or an actor, or of a raylet with all that it runs. A run stops where one part is lost
-three times in a row, and is resumed. Equal means: every array of the last checkpoint, which stands
-for everything that has been played.
+A schedule is a run of a method on an environment, played by one to three workers, or by one, two or
+four actors of Ray on three raylets of this machine, and up to four losses at random instants:
+`kill -9` of a worker or an actor, or of a raylet with all that it runs. Its instants are drawn again
+until the run feels one. A run stops where one part is lost three times in a row, and is resumed.
+Equal means: every array of the last checkpoint, which stands for everything that has been played.
 """
 
 import argparse
 import collections
+import json
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,8 @@ METHODS: dict[str, Method] = {
     "PPO, GRU": logpi.PPO(**SMALL, rollout_steps=64, epochs=1, minibatches=1, memory="gru"),
 }
 ENVIRONMENTS = {"CartPole-v1": 30_000, "Pendulum-v1": 30_000, "own.py:Both": 30_000}
+# Whether on Ray, and how many actors or workers.
+PLACES = [(False, 1), (True, 1), (False, 2), (True, 2), (False, 3), (True, 4)]
 RAYLETS = 3  # beside the head
 LONGEST = 5.0  # seconds until the last loss of a schedule
 
@@ -147,27 +150,55 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Counter[str], bool]:
-    """What was played where, the losses on the way, and whether the run is the undisturbed one."""
-    random = np.random.default_rng([seed, schedule])
-    method = list(METHODS)[schedule % len(METHODS)]
-    environment = list(ENVIRONMENTS)[schedule // len(METHODS) % len(ENVIRONMENTS)]
-    on_ray = schedule % 2 == 1
-    workers = int(random.choice([1, 2, 4] if on_ray else [1, 2, 3]))
-    where = f"{workers} actors" if on_ray else f"{workers} workers"
-    kinds = ["actor", "actor", "machine"] if on_ray else ["worker"]
+class Schedule(NamedTuple):
+    """What is played where. Method changes fastest: 90 numbers are all combinations."""
+
+    method: str
+    environment: str
+    on_ray: bool
+    workers: int
+
+    @staticmethod
+    def of(number: int) -> "Schedule":
+        """The schedule of a number."""
+        number, method = divmod(number, len(METHODS))
+        number, environment = divmod(number, len(ENVIRONMENTS))
+        on_ray, workers = PLACES[number % len(PLACES)]
+        return Schedule(list(METHODS)[method], list(ENVIRONMENTS)[environment], on_ray, workers)
+
+    def __str__(self) -> str:
+        kind = "actors of Ray" if self.on_ray else "workers"
+        return f"{self.method}, {self.environment}, {self.workers} {kind}"
+
+
+class Outcome(NamedTuple):
+    """The losses that were made, those that the run has felt, and whether it is the undisturbed
+    one.
+    """
+
+    made: collections.Counter[str]
+    felt: int
+    is_equal: bool
+
+
+def play(schedule: Schedule, random: np.random.Generator, cluster: Any) -> Outcome:
+    """One run with losses at random instants, beside the undisturbed one."""
+    environment = schedule.environment
+    method = METHODS[schedule.method]
+    kinds = ["worker"]
+    own: dict[str, Any] = {}
+    if schedule.on_ray:
+        kinds = ["actor", "actor", "machine"]
+        own = {"rollouts": logpi.Ray()}
     options: dict[str, Any] = {"steps": ENVIRONMENTS[environment], "seed": 1}
-    own: dict[str, Any] = {"rollouts": logpi.Ray()} if on_ray else {}
     with tempfile.TemporaryDirectory() as folder:
-        alone = Path("alone") / f"{method} {environment}".replace("/", "-")
-        whole = logpi.train(
-            environment, METHODS[method], out=alone, exist="resume", workers=0, **options
-        )
+        alone = Path("alone") / f"{schedule.method} {environment}".replace("/", "-")
+        whole = logpi.train(environment, method, out=alone, exist="resume", workers=0, **options)
         out = Path(folder) / "run"
         with Losses(random, kinds, cluster) as losses:
             try:
                 logpi.train(
-                    environment, METHODS[method], out=out, workers=workers, **options, **own
+                    environment, method, out=out, workers=schedule.workers, **options, **own
                 )
             except LogpiError as error:
                 if "times in a row" not in str(error):
@@ -177,35 +208,51 @@ def play(schedule: int, seed: int, cluster: Any) -> tuple[str, collections.Count
             logpi.resume(out)
         one = arrays(whole.folder)
         other = arrays(out)
-    equal = one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
-    return f"{method}, {environment}, {where}", losses.made, equal
+        felt = losses_felt(out) + losses.made["stop"]
+    is_equal = one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+    return Outcome(losses.made, felt, is_equal)
+
+
+def losses_felt(folder: Path) -> int:
+    """How many places a run has replaced."""
+    counters = np.load(RunFolder.open(folder).checkpoints()[0])["counters"]
+    return int(json.loads(counters.tobytes())["lost"])
 
 
 def main() -> int:
     """Play all schedules; exit with 1 where one has led elsewhere."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--schedules", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     made: collections.Counter[str] = collections.Counter()
+    felt = 0
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("own.py").write_text(OWN)
         with cluster_of_raylets() as cluster:
-            for schedule in range(arguments.schedules):
-                while len(cluster.worker_nodes) < RAYLETS:
-                    cluster.add_node(num_cpus=2)
-                what, losses, equal = play(schedule, arguments.seed, cluster)
-                made += losses
-                wrong += not equal
-                lost = ", ".join(f"{count} {kind}" for kind, count in sorted(losses.items()))
-                verdict = "equal" if equal else "DIFFERS"
-                print(f"{schedule:3} {what}: lost {lost or 'nothing'}; {verdict}", flush=True)
+            for number in range(arguments.schedules):
+                schedule = Schedule.of(number)
+                random = np.random.default_rng([arguments.seed, number])
+                outcome = Outcome(collections.Counter(), 0, True)
+                while not outcome.felt and outcome.is_equal:
+                    while len(cluster.worker_nodes) < RAYLETS:
+                        cluster.add_node(num_cpus=2)
+                    outcome = play(schedule, random, cluster)
+                    made += outcome.made
+                felt += outcome.felt
+                wrong += not outcome.is_equal
+                lost = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.made.items()))
+                verdict = "equal" if outcome.is_equal else "DIFFERS"
+                print(f"{number:3} {schedule}: {lost}, {outcome.felt} felt; {verdict}", flush=True)
     total = ", ".join(f"{count} {kind}s" for kind, count in sorted(made.items()))
+    equal = arguments.schedules - wrong
     print(
-        f"seed {arguments.seed}: {arguments.schedules - wrong} of {arguments.schedules} equal; {total}"
+        f"seed {arguments.seed}: {equal} of {arguments.schedules} equal; {total}; {felt} were felt"
     )
     return int(wrong > 0)
 

@@ -2,7 +2,7 @@
 
     python tests/program/step.py
 
-The step is `runs.loop._learn` with a budget of one batch: sampling, the update, its metrics. Lines
+The step is `TrainingLoop.learn` of `runs/loop.py` with a budget of one batch: sampling, the update, its metrics. Lines
 that run while a program is traced count too. Files of `core`, `environments` and `networks` are what
 a step is written in; those of the other folders are the step.
 """
@@ -23,7 +23,7 @@ VOCABULARY = {"core", "environments", "networks"}
 def lines_of_a_step(method) -> dict[str, int]:
     """How many lines of each file run in one step on CartPole-v1."""
     lines = set()
-    learn = loop._learn
+    learn = loop.TrainingLoop.learn
 
     def trace(frame, event, argument):
         if str(SOURCE) not in frame.f_code.co_filename:
@@ -41,10 +41,10 @@ def lines_of_a_step(method) -> dict[str, int]:
             sys.settrace(None)
             threading.settrace(None)
 
-    loop._learn = traced
+    loop.TrainingLoop.learn = traced
     with tempfile.TemporaryDirectory() as folder:
         logpi.train("CartPole-v1", method, steps=1, workers=0, out=Path(folder) / "run")
-    loop._learn = learn
+    loop.TrainingLoop.learn = learn
     return collections.Counter(str(Path(file).relative_to(SOURCE)) for file, _ in lines)
 
 

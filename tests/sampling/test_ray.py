@@ -27,9 +27,30 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 METHODS = {
-    "reinforce": Reinforce(hidden=(8,), episodes=10, baseline="none"),
-    "gru": PPO(memory="gru", memory_size=4, environments=10, rollout_steps=16, minibatches=2),
+    "reinforce": Reinforce(hidden=(8,), episodes=14, baseline="none"),
+    "gru": PPO(memory="gru", memory_size=4, environments=14, rollout_steps=16, minibatches=2),
+    "a2c": logpi.A2C(hidden=(8,), environments=14, rollout_steps=7),
+    "trpo": logpi.TRPO(hidden=(8,), environments=14, rollout_steps=16),
 }
+OWN = """
+import gymnasium as gym, numpy as np
+
+class Jumps(gym.Env):
+    observation_space = gym.spaces.Box(-9, 9, (3,), np.float32)
+    action_space = gym.spaces.Dict(
+        {"jump": gym.spaces.Discrete(2), "push": gym.spaces.Box(-1, 1, (2,), np.float32)}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=3).astype(np.float32)
+        return self.x, {}
+
+    def step(self, action):
+        moved = self.x + 0.1 * action["push"].sum() + action["jump"]
+        self.x = np.clip(moved, -9, 9).astype(np.float32)
+        return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.1), False, {}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,21 +83,109 @@ def on_cluster(environment, method, actors, out, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_is_the_same_on_a_cluster(cluster, tmp_path, method):
+@pytest.mark.parametrize(
+    ("environment", "method", "numbers"),
+    [
+        ("CartPole-v1", "reinforce", (1, 4)),
+        ("CartPole-v1", "gru", (2,)),
+        ("Pendulum-v1", "a2c", (4,)),
+        ("own.py:Jumps", "trpo", (2,)),
+    ],
+)
+def test_a_run_is_the_same_on_a_cluster(cluster, tmp_path, environment, method, numbers):
+    """So many actors, of discrete, continuous and composite actions."""
+    (tmp_path / "own.py").write_text(OWN)
+    if environment == "own.py:Jumps":
+        environment = f"{tmp_path}/{environment}"
     options = {"steps": 700, "seed": 5}
-    local = logpi.train("CartPole-v1", METHODS[method], out=tmp_path / "local", **options)
-    for actors in (1, 3):
-        run = on_cluster(
-            "CartPole-v1", METHODS[method], actors, tmp_path / f"on_{actors}", **options
-        )
+    local = logpi.train(environment, METHODS[method], out=tmp_path / "local", **options)
+    for actors in numbers:
+        run = on_cluster(environment, METHODS[method], actors, tmp_path / f"on_{actors}", **options)
         assert same(checkpoint(local)[0], checkpoint(run)[0])
         returns = run.drawn_evaluation.returns
         assert np.array_equal(returns, local.drawn_evaluation.returns)
 
 
+@pytest.mark.slow
+def test_a_sweep_on_a_cluster_makes_the_runs_that_it_makes_here(cluster, tmp_path):
+    """Two seeds; the process that makes one of them is killed, and another resumes it."""
+    options = {"seeds": range(2), "steps": 20_000}
+    method = METHODS["reinforce"]
+    alone = logpi.sweep("CartPole-v1", method, out=tmp_path / "local", **options)
+    killed = []
+    is_over = threading.Event()
+
+    def kill():
+        while not killed and not is_over.wait(0.02):
+            if any(RunFolder.open(each).checkpoints() for each in folders_of(tmp_path / "ray")):
+                for process in processes_of(b"ray::_perform")[:1]:
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    swept = logpi.sweep("CartPole-v1", method, out=tmp_path / "ray", on=logpi.Ray(), **options)
+    is_over.set()
+    killer.join()
+    assert killed
+    for one, other in zip(swept.runs, alone.runs, strict=True):
+        assert one.failure is None
+        assert same(checkpoint(one)[0], checkpoint(other)[0])
+    assert len(swept.runs) == 2
+
+
+TRAINS = """
+import sys
+import logpi
+
+logpi.train(
+    "CartPole-v1",
+    logpi.Reinforce(hidden=(8,), episodes=14, baseline="none"),
+    steps=20_000, seed=5, workers=2, rollouts=logpi.Ray(sys.argv[1]), out="run", exist="resume",
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_the_process_that_trains_has_died(cluster, tmp_path):
+    """Killed once it has a checkpoint, and started again by the same words, as on another machine
+    that sees the folder.
+    """
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", TRAINS, cluster.address], cwd=tmp_path
+        )
+
+    first = start()
+    while not list((tmp_path / "run").glob("checkpoints/*")):
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    before = RunFolder.open(tmp_path / "run").saved_steps()
+    assert before is not None
+    assert before < 20_000
+    assert start().wait(timeout=120) == 0
+    options = {"steps": 20_000, "seed": 5}
+    alone = logpi.train("CartPole-v1", METHODS["reinforce"], out=tmp_path / "alone", **options)
+    found = dict(np.load(RunFolder.open(tmp_path / "run").checkpoints()[0]))
+    del found["counters"]
+    assert same(checkpoint(alone)[0], found)
+
+
+def folders_of(sweep):
+    """The runs of a sweep that have begun."""
+    return [path.parent for path in sweep.glob("*/config.json")]
+
+
 def actors():
     """The processes that play for this one."""
+    return processes_of(b"ray::Actor")
+
+
+def processes_of(name):
+    """The processes of this name that this one has started."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -84,7 +193,7 @@ def actors():
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if command.startswith(b"ray::Actor") and is_descendant(int(entry.name)):
+            if command.startswith(name) and is_descendant(int(entry.name)):
                 found.append(int(entry.name))
     return found
 

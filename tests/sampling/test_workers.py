@@ -1,6 +1,7 @@
 """Where copies are played changes nothing: in this process, in workers, and in those that take the
 place of workers that died."""
 
+import csv
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -23,22 +25,26 @@ from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.networks.heads import CategoricalHead
 from logpi.runs.folder import RunFolder
+from logpi.runs.report import LineReporter
 from logpi.sampling.host import choice, kernels, process, sampler as host_sampler
 from logpi.sampling.host.choice import Choice
-from logpi.sampling.host.kernels import arithmetic_digest
+from logpi.sampling.host.kernels import Arithmetic, arithmetic_digest
+from logpi.sampling.host.place import Outcome, PlaceLost, Request
+from logpi.sampling.host.places import Places
 from logpi.sampling.host.player import Part
 from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares, by_share, noise_of_shares, side_by_side
 from logpi.sampling.host.unfinished import Standing
-from logpi.sampling.seam import Rollouts
+from logpi.sampling.seam import Faults, Rollouts
+from logpi.sampling.validity import EnvironmentFault
 
 SMALL = {"hidden": (8,)}
 METHODS = {
-    "reinforce": Reinforce(**SMALL, episodes=10, baseline="none"),
-    "a2c": logpi.A2C(**SMALL, environments=10, rollout_steps=7),
-    "ppo": PPO(**SMALL, environments=10, rollout_steps=16, epochs=1, minibatches=1),
-    "trpo": logpi.TRPO(**SMALL, environments=10, rollout_steps=16),
-    "gru": PPO(memory="gru", memory_size=4, environments=10, rollout_steps=16, minibatches=2),
+    "reinforce": Reinforce(**SMALL, episodes=14, baseline="none"),
+    "a2c": logpi.A2C(**SMALL, environments=14, rollout_steps=7),
+    "ppo": PPO(**SMALL, environments=14, rollout_steps=16, epochs=1, minibatches=1),
+    "trpo": logpi.TRPO(**SMALL, environments=14, rollout_steps=16),
+    "gru": PPO(memory="gru", memory_size=4, environments=14, rollout_steps=16, minibatches=2),
 }
 OWN = """
 import gymnasium as gym, numpy as np
@@ -71,40 +77,42 @@ def own(tmp_path, monkeypatch):
     return "own.py:Both"
 
 
-EVERYWHERE = [("own", "ppo")]
+# Environment, method, and the workers that play the four shares beside this process.
+EVERYWHERE = [("own", "ppo", 2)]
 SLOW = [
-    ("CartPole-v1", "reinforce"),
-    ("Pendulum-v1", "a2c"),
-    ("CartPole-v1", "gru"),
-    ("Pendulum-v1", "trpo"),
-    ("own", "reinforce"),
+    ("CartPole-v1", "reinforce", 3),
+    ("Pendulum-v1", "a2c", 1),
+    ("CartPole-v1", "gru", 2),
+    ("Pendulum-v1", "trpo", 3),
+    ("own", "reinforce", 1),
 ]
 OTHERS = [
-    (environment, method)
+    (environment, method, workers)
     for environment in ("CartPole-v1", "Pendulum-v1", "own")
     for method in METHODS
-    if (environment, method) not in (*EVERYWHERE, *SLOW)
+    for workers in (1, 2, 3)
+    if (environment, method, workers) not in (*EVERYWHERE, *SLOW)
 ]
 
 
 @pytest.mark.parametrize(
-    ("environment", "method"),
+    ("environment", "method", "workers"),
     [
         *EVERYWHERE,
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW),
-        *(pytest.param(*pair, marks=pytest.mark.release) for pair in OTHERS),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
+        *(pytest.param(*case, marks=pytest.mark.release) for case in OTHERS),
     ],
 )
-def test_a_run_is_the_same_wherever_it_is_played(own, environment, method):
-    """All shares in this process, or each of the three in a process of its own. Control: shares of
-    another size.
+def test_a_run_is_the_same_wherever_it_is_played(own, environment, method, workers):
+    """All four shares in this process, or some or all of them elsewhere. Control: shares of another
+    size.
     """
     name = own if environment == "own" else environment
     steps = 2300 if environment == "Pendulum-v1" else 700
     options = {"steps": steps, "seed": 5}
     run = logpi.train(name, METHODS[method], workers=0, out="alone", **options)
     alone = learned(run.folder)
-    played = logpi.train(name, METHODS[method], workers=2, out="with_workers", **options)
+    played = logpi.train(name, METHODS[method], workers=workers, out="with_workers", **options)
     assert same(alone, learned(played.folder))
     assert np.array_equal(played.drawn_evaluation.returns, run.drawn_evaluation.returns)
     if method == "reinforce":
@@ -203,13 +211,135 @@ def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method,
     assert counters["faults"] == 0
 
 
+class Noted:
+    """A place that notes what is asked of it; the first of each shares is lost at once."""
+
+    def __init__(self, notes, shares, is_lost):
+        self.shares = shares
+        self._notes = notes
+        self._is_lost = is_lost
+
+    def ask(self, request):
+        self._request = request
+        self._notes.append(("ask", request.method))
+
+    def answer(self):
+        self._notes.append(("answer", self._request.method))
+        if self._is_lost:
+            raise PlaceLost("gone")
+        return self.shares.copies.start
+
+    def close(self):
+        self._notes.append(("close", ""))
+
+
+def test_what_is_lost_together_is_replaced_together():
+    """Three places of a machine that is gone: all start before one of them is waited for. The
+    fourth is asked once.
+    """
+    notes = []
+    opened = []
+    told = []
+
+    def open_place(shares):
+        opened.append(shares)
+        notes.append(("open", ""))
+        return Noted(notes, shares, is_lost=shares.copies.start > 0 and opened.count(shares) == 1)
+
+    parts = Shares(range(16), 4).split(4)
+    places = Places([(open_place, part) for part in parts], told.append)
+    assert notes == 4 * [("open", "")]
+    notes.clear()
+
+    def request(method):
+        return lambda place: Request(method, None, ())
+
+    answers = places._all(places._places, request("sample"), request("restore"))
+    assert answers == [0, 4, 8, 12]
+    assert len(told) == 3
+    assert notes[:8] == 4 * [("ask", "sample")] + 4 * [("answer", "sample")]
+    assert notes[8:14] == 3 * [("close", ""), ("open", "")]
+    assert notes[14:20] == 3 * [("ask", "restore")] + 3 * [("answer", "restore")]
+    assert notes[20:] == 3 * [("ask", "sample")] + 3 * [("answer", "sample")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals of Unix")
+def test_a_worker_that_stands_still_while_it_is_idle_is_replaced(monkeypatch):
+    """The parameters of wide networks are more than its pipe holds: nobody reads them. Control:
+    one that goes on is not replaced.
+    """
+    monkeypatch.setattr(process, "GRACE", 1.0)
+    environment = replace(make_environment("CartPole-v1"), step_limit=1.0)
+    method = PPO(hidden=(256, 256), environments=8, rollout_steps=8)
+    learner = method.make_learner(environment.spec, 7)
+    told = []
+    played = []
+    for is_stopped in (False, True):
+        faults = Faults(tell=told.append)
+        sampler = HostSampler(environment, 8, 7, Rollouts(1), lambda: False, faults)
+        try:
+            advance = sampler.advance(method, sampler.begin(method, learner), 10**6)
+            after, _ = advance(sampler.begin(method, learner), 1)
+            assert not told
+            if is_stopped:
+                os.kill(sampler._places._places[1]._process.pid, signal.SIGSTOP)
+            after, metrics = advance(after, 1)
+            played.append(jax.tree.leaves(after.policy))
+            assert metrics[0]["lost"] == is_stopped
+        finally:
+            sampler.close()
+    assert "gave no sign of life for 2 s" in told[0]
+    assert all(map(np.array_equal, *played))
+
+
+FAILS_AND_DIES = """
+import os, signal
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Fails(CartPoleEnv):
+    def step(self, action):
+        self.met = getattr(self, "met", 0) + 1
+        if os.getpid() != TRAINING and self.met == 20 and not os.path.exists("died"):
+            open("died", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if os.getpid() == TRAINING and self.met == 30 and not os.path.exists("failed"):
+            open("failed", "w").close()
+            raise RuntimeError("broken")
+        return super().step(action)
+"""
+
+
+@pytest.mark.slow
+def test_losses_are_counted_beside_faults(tmp_path, monkeypatch, capsys):
+    """A worker dies, and then the environment fails in the same batch: one of each, in the metrics
+    and in the summary.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("fails.py").write_text(FAILS_AND_DIES.replace("TRAINING", str(os.getpid())))
+    run = logpi.train(
+        "fails.py:Fails",
+        PPO(**SMALL, environments=8, rollout_steps=40, minibatches=1),
+        out="run",
+        workers=1,
+        steps=1000,
+        on_fault="replay",
+        reporter=LineReporter(),
+    )
+    assert Path("died").exists()
+    assert Path("failed").exists()
+    rows = list(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))
+    assert {(row["time/lost_workers"], row["time/faults"]) for row in rows} == {("1", "1")}
+    assert "lost     1 workers" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_lost_again_and_again_ends_the_run(tmp_path, monkeypatch):
     """The run is saved, and says what was lost."""
     monkeypatch.chdir(tmp_path)
     how = 'os.remove("died"); os.kill(os.getpid(), signal.SIGKILL)'
     Path("dies.py").write_text(DIES.replace("HOW", how).replace("TRAINING", str(os.getpid())))
-    with pytest.raises(LogpiError, match=r"copies 4 to 9: .* SIGKILL; lost 3 times in a row"):
+    with pytest.raises(LogpiError, match=r"copies 8 to 13: .* SIGKILL; lost 3 times in a row"):
         logpi.train("dies.py:Dies", METHODS["ppo"], out="run", workers=1, steps=1200)
     assert RunFolder.open(Path("run")).saved_steps() is not None
 
@@ -271,11 +401,29 @@ def test_a_worker_that_computes_otherwise_is_refused(tmp_path, monkeypatch):
     assert json.loads((run.folder / "config.json").read_text())["settings"]["mixed_hardware"]
 
 
+def test_a_refusal_names_the_machine_and_other_versions():
+    """Other last bits are accepted with mixed hardware, another version of logpi is not."""
+    own = Arithmetic.here(4)
+    kernels.require_same_arithmetic(own, 4, mixed_hardware=False)
+    elsewhere = own._replace(digest="another", machine="node7 (NumPy 1, openblas Zen)")
+    with pytest.raises(LogpiError, match=r"worker on node7 \(NumPy 1, openblas Zen\) computes"):
+        kernels.require_same_arithmetic(elsewhere, 4, mixed_hardware=False)
+    kernels.require_same_arithmetic(elsewhere, 4, mixed_hardware=True)
+    with pytest.raises(LogpiError, match="node7 .* has logpi 9, this process"):
+        kernels.require_same_arithmetic(elsewhere._replace(logpi="9"), 4, mixed_hardware=True)
+
+
+def test_a_process_that_raises_is_a_place_that_is_lost():
+    """What is neither a fault of the environment nor a refusal. Control: a fault is one."""
+    with pytest.raises(PlaceLost, match="its process raised KeyError: 'x'"):
+        Outcome("raised", "KeyError: 'x'").result()
+    with pytest.raises(EnvironmentFault, match="step failed"):
+        Outcome("fault", "step failed").result()
+
+
 def test_the_digest_knows_another_arithmetic():
     """The same in another process; another where NumPy multiplies with other kernels."""
-    program = (
-        "from logpi.sampling.host.kernels import arithmetic_digest; print(arithmetic_digest(4))"
-    )
+    program = "from logpi.sampling.host.kernels import Arithmetic, arithmetic_digest; print(arithmetic_digest(4))"
 
     def digest(**variables):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What this machine offers: cores and memory."""
+"""What this machine offers: cores, memory, and what multiplies matrices."""
 
 import math
 import os
@@ -17,6 +17,20 @@ def machine_memory() -> float:
     if hasattr(os, "sysconf"):
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return math.inf
+
+
+def blas_kernels() -> str:
+    """The libraries with which NumPy multiplies matrices here, and for which processor."""
+    import threadpoolctl
+
+    libraries = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    # SciPy brings one of its own, which is loaded with it
+    numpys = [each for each in libraries if "numpy" in each["filepath"]]
+    names = {
+        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
+        for library in numpys or libraries
+    }
+    return ", ".join(sorted(names))
 
 
 def variables_of_children() -> dict[str, str]:

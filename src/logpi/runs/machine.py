@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from logpi.core.machine import usable_cores
+from logpi.core.machine import blas_kernels, usable_cores
 
 _PACKAGES = ("logpi", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
 
@@ -15,20 +15,12 @@ def describe_machine() -> dict[str, object]:
     parameters from one that was never stopped.
     """
     import jax
-    import threadpoolctl
 
-    libraries = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
-    # SciPy brings one of its own, which is loaded with it
-    numpys = [each for each in libraries if "numpy" in each["filepath"]]
-    blas = [
-        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
-        for library in numpys or libraries
-    ]
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
         "processor": platform.machine(),
         "cores": usable_cores(),
-        "blas": ", ".join(sorted(set(blas))),
+        "blas": blas_kernels(),
         "device": jax.devices()[0].device_kind,
     }

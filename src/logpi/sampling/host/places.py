@@ -29,13 +29,12 @@ class Places:
     """All copies of a run, wherever they are played.
 
     A place that is lost is opened anew, and its part played again: the others keep what they have
-    played. `lost` counts them, and `tell` is told.
+    played. `tell_loss` is called once for each that is replaced.
     """
 
-    def __init__(self, open_place: Sequence[tuple[Open, Shares]], tell: Callable[[str], None]):
+    def __init__(self, open_place: Sequence[tuple[Open, Shares]], tell_loss: Callable[[str], None]):
         self._open = [make for make, _ in open_place]
-        self._tell = tell
-        self.lost = 0
+        self._tell_loss = tell_loss
         self._places: list[Place] = []
         try:
             for make, shares in open_place:
@@ -136,55 +135,57 @@ class Places:
         request: Callable[[Place], Request],
         before: Callable[[Place], Request] | None,
     ) -> list[Any]:
-        """Ask all, then wait for all. What one of them raises is raised when all have answered.
+        """What all of them answer. What one of them raises is raised when all have answered.
 
-        `before` is what a place that is opened anew must do first.
+        Those that are lost are opened anew, all at once; `before` is what such a place must do
+        first.
         """
-        for place in places:
-            place.ask(request(place))
-        answers: list[Any] = []
-        errors: list[LogpiError] = []
-        for place in places:
-            try:
-                answers.append(self._answer(place, request, before))
-            except LogpiError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+        again = [request]
+        if before is not None:
+            again = [before, request]
+        numbers = [self._places.index(place) for place in places]
+        answers = self._ask(numbers, [request])
+        losses = 0
+        while lost := [number for number in numbers if isinstance(answers[number], PlaceLost)]:
+            losses += 1
+            for number in lost:
+                copies = self._places[number].shares.copies
+                what = f"copies {copies.start} to {copies.stop - 1}: {answers[number]}"
+                if losses == MOST_LOST:
+                    raise LogpiError(f"{what}; lost {losses} times in a row")
+                self._tell_loss(f"{what}; their part of the batch is played again")
+            self._open_anew(lost)
+            answers |= self._ask(lost, again)
+        for answer in answers.values():
+            if isinstance(answer, LogpiError):
+                raise answer
+        return [answers[number] for number in numbers]
+
+    def _ask(
+        self, numbers: Sequence[int], requests: Sequence[Callable[[Place], Request]]
+    ) -> dict[int, Any]:
+        """Make the requests one after another, each of all places at once: what each place answers
+        to the last one, or what it has raised.
+        """
+        answers: dict[int, Any] = {}
+        for request in requests:
+            going_on = [each for each in numbers if not isinstance(answers.get(each), Exception)]
+            for number in going_on:
+                place = self._places[number]
+                place.ask(request(place))
+            for number in going_on:
+                try:
+                    answers[number] = self._places[number].answer()
+                except (PlaceLost, LogpiError) as error:
+                    answers[number] = error
         return answers
 
-    def _answer(
-        self,
-        place: Place,
-        request: Callable[[Place], Request],
-        before: Callable[[Place], Request] | None,
-    ) -> Any:
-        """The answer of a place, or of the one that takes its place."""
-        losses = 0
-        while True:
-            try:
-                if losses:
-                    place = self._opened_anew(place)
-                    if before is not None:
-                        place.ask(before(place))
-                        place.answer()
-                    place.ask(request(place))
-                return place.answer()
-            except PlaceLost as loss:
-                losses += 1
-                self.lost += 1
-                copies = place.shares.copies
-                what = f"copies {copies.start} to {copies.stop - 1}: {loss}"
-                if losses == MOST_LOST:
-                    raise LogpiError(f"{what}; lost {losses} times in a row") from None
-                self._tell(f"{what}; their part of the batch is played again")
-
-    def _opened_anew(self, place: Place) -> Place:
-        """Another place for the shares of one that is lost."""
-        number = self._places.index(place)
-        place.close()
-        self._places[number] = self._open[number](place.shares)
-        return self._places[number]
+    def _open_anew(self, numbers: Sequence[int]) -> None:
+        """Other places for the shares of those that are lost."""
+        for number in numbers:
+            lost = self._places[number]
+            lost.close()
+            self._places[number] = self._open[number](lost.shares)
 
 
 def _restore(

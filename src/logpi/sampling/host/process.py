@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle
 import jax
@@ -22,13 +22,17 @@ from logpi.core.machine import variables_of_children
 from logpi.core.signals import CLOSING
 from logpi.environments.spec import HostEnvironment
 from logpi.sampling.host.kernels import require_same_arithmetic
-from logpi.sampling.host.messages import LENGTH, write_message
+from logpi.sampling.host.messages import LENGTH
 from logpi.sampling.host.place import GRACE, LOOK, STARTING, Outcome, PlaceLost, Request
 from logpi.sampling.host.role import Role
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Interrupted
 
 _MOST_AT_ONCE = 2**20
+# A pipe that can be written has room for so many bytes (POSIX's PIPE_BUF).
+_LEAST_ROOM = 4096
+_READABLE = getattr(select, "POLLIN", 0)
+_WRITABLE = getattr(select, "POLLOUT", 0)
 # The process that trains and its workers share the cores, and products of a share are too small for
 # threads.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")}
@@ -55,6 +59,7 @@ class WorkerProcess:
         self._knows_policy = False
         self._is_started = False
         self._is_busy = False
+        self._end: str | None = None  # why it was killed
         role = Role.of(environment, shares, seed).packed()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "logpi.sampling.host.worker"],
@@ -67,17 +72,18 @@ class WorkerProcess:
         assert self._process.stdout is not None
         self._requests = self._process.stdin
         self._replies = self._process.stdout
-        self._send(role)
+        self._send(role, STARTING)
 
     def ask(self, request: Request) -> None:
         """The first request brings the policy, the later ones its parameters."""
         self._is_busy = True
+        limit = self._limit if self._is_started else STARTING
         policy = request.policy.on_host()
         if not self._knows_policy:
-            self._send(cloudpickle.dumps(policy))
+            self._send(cloudpickle.dumps(policy), limit)
             self._knows_policy = True
         leaves = jax.tree.leaves(policy)
-        self._send(pickle.dumps((request.method, leaves, request.arguments)))
+        self._send(pickle.dumps((request.method, leaves, request.arguments)), limit)
 
     def answer(self) -> Any:
         if not self._is_started:
@@ -87,7 +93,7 @@ class WorkerProcess:
         return outcome.result()
 
     def is_ready(self) -> bool:
-        return self._is_started or self._is_readable(0.0)
+        return self._is_started or _is_ready(self._replies, _READABLE, 0.0)
 
     def close(self) -> None:
         """An idle worker closes its environments; one that plays, or hangs, is killed."""
@@ -104,9 +110,9 @@ class WorkerProcess:
 
     def _start(self) -> None:
         """Wait for its first message, which says how it computes."""
-        digest = self._receive(STARTING).value
+        arithmetic = self._receive(STARTING).value
         self._is_started = True
-        require_same_arithmetic(digest, self.shares.size, self._mixed_hardware)
+        require_same_arithmetic(arithmetic, self.shares.size, self._mixed_hardware)
 
     def _receive(self, limit: float | None) -> Outcome:
         """What has become of the request, where the last sign of life may be `limit` seconds old.
@@ -122,34 +128,52 @@ class WorkerProcess:
     def _read(self, size: int, limit: float | None) -> bytearray:
         """So many bytes, of which some must come every `limit` seconds."""
         data = bytearray()
-        waited_since = time.monotonic()
         while len(data) < size:
-            if self._interrupted():
-                raise Interrupted
-            if self._is_readable(LOOK):
-                part = self._replies.read(min(size - len(data), _MOST_AT_ONCE))
-                if not part:
-                    raise PlaceLost(_how_ended(self._process.wait()))
-                data += part
-                waited_since = time.monotonic()
-            elif limit is not None and time.monotonic() - waited_since > limit + GRACE:
-                self._process.kill()
-                late = f"gave no sign of life for {limit + GRACE:g} s (--step-limit)"
-                raise PlaceLost(f"its worker process {late}, and was killed")
+            self._wait(self._replies, _READABLE, limit)
+            part = self._replies.read(min(size - len(data), _MOST_AT_ONCE))
+            if not part:
+                raise PlaceLost(self._end or _how_ended(self._process.wait()))
+            data += part
         return data
 
-    def _is_readable(self, seconds: float) -> bool:
-        """Whether there is something to read within so many seconds; True where none can look."""
-        if not hasattr(select, "poll"):  # Windows
-            return True
-        poll = select.poll()
-        poll.register(self._replies, select.POLLIN)
-        return bool(poll.poll(1000 * seconds))
+    def _send(self, message: bytes, limit: float | None) -> None:
+        """A message, of which the worker must take some every `limit` seconds. A worker that is
+        gone says so when its answer is read.
 
-    def _send(self, message: bytes) -> None:
-        """A worker that is gone says so when its answer is read."""
-        with contextlib.suppress(OSError):
-            write_message(self._requests, message)
+        **Raises:** `Interrupted`.
+        """
+        unsent = memoryview(LENGTH.pack(len(message)) + message)
+        with contextlib.suppress(BrokenPipeError):
+            while unsent:
+                self._wait(self._requests, _WRITABLE, limit)
+                unsent = unsent[self._requests.write(unsent[:_LEAST_ROOM]) :]
+
+    def _wait(self, pipe: IO[bytes], event: int, limit: float | None) -> None:
+        """Until a pipe is ready; a worker that leaves it as it is for `limit` seconds is killed,
+        which ends the pipe.
+
+        **Raises:** `Interrupted`.
+        """
+        waited_since = time.monotonic()
+        while not _is_ready(pipe, event, LOOK):
+            if self._interrupted():
+                raise Interrupted
+            if limit is not None and time.monotonic() - waited_since > limit + GRACE:
+                self._process.kill()
+                late = f"gave no sign of life for {limit + GRACE:g} s (--step-limit)"
+                self._end = f"its worker process {late}, and was killed"
+                return
+
+
+def _is_ready(pipe: IO[bytes], event: int, seconds: float) -> bool:
+    """Whether a pipe can be read or written within so many seconds, or has ended; True where none
+    can look.
+    """
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(pipe, event)
+    return bool(poll.poll(1000 * seconds))
 
 
 def _how_ended(status: int) -> str:

@@ -26,7 +26,7 @@ from logpi.core.foreign import describe
 from logpi.core.signals import CLOSING, raise_too_long
 from logpi.environments.spec import HostEnvironment
 from logpi.networks.policy import Policy
-from logpi.sampling.host.kernels import arithmetic_digest, require_same_arithmetic
+from logpi.sampling.host.kernels import Arithmetic, require_same_arithmetic
 from logpi.sampling.host.place import (
     GRACE,
     LOOK,
@@ -120,9 +120,9 @@ class Actor:
         self._worker = Worker(role, self._watch)
         self._watched_since = -math.inf
 
-    def digest(self) -> str:
+    def arithmetic(self) -> Arithmetic:
         """How this machine computes."""
-        return arithmetic_digest(self._role.shares.size)
+        return Arithmetic.here(self._role.shares.size)
 
     def meet(self, policy: Policy) -> None:
         """Take the policy whose parameters will follow."""
@@ -173,7 +173,7 @@ class RayActor:
         self._interrupted = interrupted
         self._mixed_hardware = mixed_hardware
         self._actor = cluster.start_actor(Role.of(environment, shares, seed).packed())
-        self._digest: Any = self._actor.digest.remote()
+        self._arithmetic: Any = self._actor.arithmetic.remote()
         self._knows_policy = False
         self._asked: Any = None
 
@@ -186,10 +186,10 @@ class RayActor:
         self._asked = self._actor.perform.remote(request.method, parameters, request.arguments)
 
     def answer(self) -> Any:
-        if self._digest is not None:
-            digest = self._wait_for(self._digest, STARTING)
-            self._digest = None
-            require_same_arithmetic(digest, self.shares.size, self._mixed_hardware)
+        if self._arithmetic is not None:
+            arithmetic = self._wait_for(self._arithmetic, STARTING)
+            self._arithmetic = None
+            require_same_arithmetic(arithmetic, self.shares.size, self._mixed_hardware)
         outcome: Outcome = self._wait_for(self._asked, None)
         self._asked = None
         return outcome.result()

@@ -64,6 +64,8 @@ class HostSampler:
         self._seed = seed
         self._interrupted = interrupted
         self._faults = faults
+        self._lost = 0  # places that others have replaced
+        self._counted = 0  # of them, those that the metrics of a batch have counted
         if environment.pool is None:
             self._shares = Shares(range(count), rollouts.share_size)
         else:  # it steps its copies together
@@ -113,13 +115,13 @@ class HostSampler:
         returns = np.zeros(0)
         lengths = np.zeros(0, int)
         faults = 0
-        lost = self._places.lost
+        lost = self._lost
         while True:
             first = len(lengths)
             affordable = _affordable(lengths, most_steps)
             started = min(self._shares.count, episodes - first, affordable)
             if started < 1:
-                if self._places.lost > lost:
+                if self._lost > lost:
                     self._stands = False  # copies of a new place have not begun
                 return Episodes(returns, lengths)
             numbers = range(first, first + started)
@@ -156,7 +158,6 @@ class HostSampler:
                 self._is_window_over = False
                 self._reconsider(learner, rows, left)
             begun = perf_counter()
-            lost = self._places.lost
             faults = 0
             while True:
                 policy = learner.policy
@@ -183,7 +184,8 @@ class HostSampler:
                 self._is_window_over = self._choice.add(
                     sampled - begun, done - begun, int(metrics["steps"]), alone
                 )
-            own = {"faults": faults, "lost": self._places.lost - lost}
+            own = {"faults": faults, "lost": self._lost - self._counted}
+            self._counted = self._lost
             return updated._replace(environment=unfinished), [metrics | own]
 
         return advance
@@ -192,11 +194,16 @@ class HostSampler:
         """Places for all copies: so many actors, or this process and so many workers."""
         if self._cluster is not None:
             parts = self._shares.split(workers)
-            return Places([(self._actor, part) for part in parts], self._faults.tell)
+            return Places([(self._actor, part) for part in parts], self._tell_loss)
         here, *others = self._shares.split(workers + 1)
         opened: list[tuple[Open, Shares]] = [(self._here, here)]
         opened += [(self._worker, part) for part in others]
-        return Places(opened, self._faults.tell)
+        return Places(opened, self._tell_loss)
+
+    def _tell_loss(self, message: str) -> None:
+        """Count a place that is lost, and tell of it."""
+        self._lost += 1
+        self._faults.tell(message)
 
     def _here(self, shares: Shares) -> Here:
         return Here(self._environment, shares, self._seed, self._interrupted)
@@ -255,12 +262,15 @@ class HostSampler:
         """Go on in other places if their copies show what these show; else never ask again."""
         policy = learner.policy
         batch = int(learner.batch)
+        lost = self._lost
         try:
             other.restore(policy, learner.environment, rows)
             there = other.show(policy, batch)
             alike = np.array_equal(there, self._places.show(policy, batch))
         except LogpiError:
             alike = False
+        if self._lost > lost:
+            self._stands = False  # copies of a new place have not begun
         if not alike:
             other.close()
             self._choice = None
