@@ -10,7 +10,7 @@ import numpy as np
 
 import logpi
 from logpi import A2C, PPO, TRPO, Reinforce
-from logpi.methods.library_estimators import as_estimator, off_policy_estimator, reference_estimator
+from logpi.methods.library_estimators import loss_of, off_policy_estimator, reference_estimator
 from logpi.theory.derivation.sides import derive
 from logpi.theory.derivation.text import as_page
 from logpi.theory.processes import stay_or_leave
@@ -69,7 +69,7 @@ PARTS = {
 def estimators_page() -> str:
     """Every estimator of the library under its own check."""
 
-    whole = {name: (as_estimator(method), method.target) for name, method in ALGORITHMS.items()}
+    whole = {name: (loss_of(method), method.target) for name, method in ALGORITHMS.items()}
     rows = []
     for name, (estimator, target) in (whole | PARTS).items():
         report = logpi.check(estimator, target=target)

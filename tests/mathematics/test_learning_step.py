@@ -25,7 +25,7 @@ from logpi.estimators.returns import (
     whole_return,
 )
 from logpi.estimators.score_function import reinforce_weight, score_function_surrogate
-from logpi.methods.reinforce import mean_kl, policy_gradient
+from logpi.methods.reinforce import mean_kl_of_episodes, policy_gradient
 from logpi.methods.value_fitting import MOST_PASSES, fit_value, spread_rows
 from logpi.networks.critic import make_value_function, restandardise
 from logpi.networks.parameters import as_vector
@@ -284,7 +284,11 @@ def test_a_long_step_is_shortened_to_the_limit_and_not_turned(random, action_spa
     )
     assert cosine == pytest.approx(1, abs=1e-6)
     kl = {
-        c: float(mean_kl(learner.policy, update(c, learner, trajectory)[0].policy, trajectory))
+        c: float(
+            mean_kl_of_episodes(
+                learner.policy, update(c, learner, trajectory)[0].policy, trajectory
+            )
+        )
         for c in steps
     }
     assert kl[free] > 1e-4

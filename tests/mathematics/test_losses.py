@@ -201,7 +201,7 @@ def test_the_mean_kl_is_from_the_old_to_the_new(random):
     assert mean_kl(learner.policy, new, rows) == pytest.approx(expected, rel=1e-9)
     episodes = stream._replace(mask=stream.mask.at[6:].set(False))
     old_law, new_law = (x(episodes.observation) for x in (learner.policy, new))
-    found = reinforce.mean_kl(learner.policy, new, episodes)
+    found = reinforce.mean_kl_of_episodes(learner.policy, new, episodes)
     assert found == pytest.approx(by_hand(old_law, new_law, episodes.mask), rel=1e-9)
 
 
@@ -285,7 +285,7 @@ def test_the_penalty_adapts(random):
         method = made(PPOPenalty, penalty=penalty, learning_rate=0.05)
         learner, metrics = update(method, method.make_learner(spec(), 1), stream)
         moved[penalty] = float(metrics["kl"])
-        assert learner.value_optimizer in (penalty / 2, 2 * penalty)
+        assert learner.method_state in (penalty / 2, 2 * penalty)
     assert moved[100.0] < moved[1e-9] / 4
     free = made(PPO, clip=np.inf, learning_rate=0.05)
     _, metrics = update(free, free.make_learner(spec(), 1), stream)

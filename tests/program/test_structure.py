@@ -3,18 +3,21 @@ unambiguous."""
 
 import ast
 import graphlib
-import shutil
+import re
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from density import count
+from step import lines_of_a_step
 
 import logpi
 
 SOURCE = Path(logpi.__file__).parent
+ROOT = Path(__file__).parents[2]
 # From the ground up; a folder may import those before it.
 FOLDERS = [
     "core",
@@ -150,9 +153,15 @@ logpi.trian
 
 @pytest.mark.slow
 def test_a_type_checker_sees_the_public_names(tmp_path):
-    """In a project of the user's own, beside an installed logpi; a wrong name and option are seen."""
+    """In a project of the user's own, beside what the wheel installs; a wrong name and option are
+    seen.
+    """
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    subprocess.run([*build, str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("logpi-*.whl")
     installed = tmp_path / "site"
-    shutil.copytree(SOURCE, installed / "logpi")
+    zipfile.ZipFile(wheel).extractall(installed)
+    assert (installed / "logpi" / "py.typed").is_file()
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     config = tmp_path / "pyrightconfig.json"
@@ -168,7 +177,25 @@ def test_a_type_checker_sees_the_public_names(tmp_path):
     ):
         assert expected in said, said
     assert "2 errors" in said, said
-    assert (SOURCE / "py.typed").is_file()
+
+
+@pytest.mark.slow
+def test_a_step_runs_through_the_files_that_newcomers_are_told_of():
+    """Those that CONTRIBUTING names, and no more files than were counted."""
+    told = re.findall(r"`([a-z_/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    common = "runs/loop.py"
+    reinforce = lines_of_a_step(logpi.Reinforce())
+    ppo = lines_of_a_step(logpi.PPO())
+    for file in ("sampling/host/episodes.py", "methods/reinforce.py", "estimators/returns.py"):
+        assert file in told
+        assert file in reinforce
+    for file in ("sampling/host/streams.py", "methods/ppo.py", "methods/descent.py"):
+        assert file in told
+        assert file in ppo
+        assert file not in reinforce
+    assert common in told
+    assert reinforce[common] == ppo[common] > 50
+    assert max(len(reinforce), len(ppo)) <= 46
 
 
 def test_the_source_is_written_to_be_read():

@@ -80,8 +80,20 @@ def test_several_devices_learn_what_one_learns(tmp_path):
     assert before is not None
     with pytest.raises(LogpiError, match="--devices 4: JAX finds 1 here"):
         logpi.resume(run.path, steps=before + 500)
-    found = logpi.load(run.path)
-    assert np.isfinite(found.act(np.zeros(4))).all()
+    ppo = logpi.PPO(hidden=(8,), environments=16, rollout_steps=16, epochs=2, minibatches=2)
+    options = {"exist": "resume", "steps": before + 500, "out": run.path}
+    on_one = logpi.train("gymnax:CartPole-v1", ppo, devices=1, **options)
+    assert on_one.steps >= before + 500
+    back = f"""
+import logpi
+ppo = logpi.PPO(hidden=(8,), environments=16, rollout_steps=16, epochs=2, minibatches=2)
+run = logpi.train(
+    "gymnax:CartPole-v1", ppo, devices=4, exist="resume", steps={before + 1500}, out="run"
+)
+print("at", run.steps)
+"""
+    on_four = with_four_devices(back, tmp_path)
+    assert int(on_four.stdout.split()[-1]) >= before + 1500, on_four.stderr
 
 
 def test_devices_that_cannot_be_had_are_refused(tmp_path):

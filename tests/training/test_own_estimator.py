@@ -7,7 +7,7 @@ import pytest
 
 import logpi
 from logpi import A2C, PPO, TRPO, LogpiError, PPOPenalty, Reinforce
-from logpi.methods.library_estimators import as_estimator, off_policy_estimator, reference_estimator
+from logpi.methods.library_estimators import loss_of, off_policy_estimator, reference_estimator
 
 OWN = """
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ EXACT = [
 
 @pytest.mark.parametrize("options", EXACT, ids=str)
 def test_our_own_estimators_are_exact(options):
-    report = logpi.check(as_estimator(Reinforce(discount=0.9, **options)))
+    report = logpi.check(loss_of(Reinforce(discount=0.9, **options)))
     assert report.verdict == "exact", str(report)
     assert report.relative_bias < 1e-10
 
@@ -165,7 +165,7 @@ def test_our_own_estimators_are_exact(options):
     ],
 )
 def test_options_that_say_biased_are_named(options, verdict, name):
-    report = logpi.check(as_estimator(Reinforce(discount=0.9, **options)))
+    report = logpi.check(loss_of(Reinforce(discount=0.9, **options)))
     assert report.verdict == verdict
     assert report.diagnosis[0].name == name
 
@@ -178,10 +178,10 @@ def test_the_family_is_exact_where_lambda_is_one(algorithm):
     """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1
     trusts the critic."""
     exact = logpi.check(
-        as_estimator(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing"
+        loss_of(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing"
     )
     assert exact.verdict == "exact"
-    biased = logpi.check(as_estimator(algorithm(discount=0.9)), target="conventional-continuing")
+    biased = logpi.check(loss_of(algorithm(discount=0.9)), target="conventional-continuing")
     assert (biased.verdict, biased.diagnosis[0].name) == ("biased", "gae-lambda")
 
 

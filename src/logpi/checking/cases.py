@@ -83,11 +83,10 @@ def streams(probe: Probe, law: Float[ndarray, "O A"], steps: int) -> Columns:
                     extended.append((now * mdp.initial[start], int(start), [*rows, row]))
         running = extended
     names = ("state", "action", "reward", "next_state", "terminated", "truncated")
-    columns = [
-        np.array(column)
-        for column in zip(*(zip(*rows, strict=True) for _, _, rows in running), strict=True)
-    ]
-    raw: dict[str, ndarray] = dict(zip(names, columns, strict=True))
+    histories = [rows for _, _, rows in running]
+    raw: dict[str, ndarray] = {}
+    for position, name in enumerate(names):
+        raw[name] = np.array([[row[position] for row in rows] for rows in histories])
     raw["mask"] = np.ones(raw["state"].shape, bool)
     raw["going_on"] = np.array([state for _, state, _ in running])
     raw["length"] = np.full(len(running), steps)

@@ -29,6 +29,7 @@ from logpi.theory.mdp import FiniteMDP
 # Products are small in a check: BLAS's own threads would hinder more than they help.
 BLAS_THREADS = 1
 KL_COEFFICIENT = 0.1
+GIVEN_ITS_PAST = "every batch is evaluated from the state after three batches: given that past"
 Actions: TypeAlias = Literal["discrete"] | GaussianActions
 
 
@@ -114,46 +115,69 @@ def check(
                 estimator, actions, target, discount, maximize, entropy_coefficient, framework
             )
 
-    kind = framework or find_framework(as_estimator(estimator, layout))
     if accumulate is not None and micro_batches == 1:
         raise LogpiError("accumulate is about several micro-batches: give their number too")
     calling = Calling(layout, micro_batches, accumulate or "mean")
+    checked = estimator
     going_on = estimator
     if state:
-        going_on, estimator = from_state(estimator)
+        going_on, checked = from_state(estimator)
+    trial = _make_trial(
+        checked,
+        calling,
+        framework,
+        advantage,
+        sign=-1.0 if maximize else 1.0,
+        sampler=sampler,
+        coefficients=coefficients,
+        objective=own_objective,
+    )
+    if kl_coefficient is not None:
+        _require_reference(estimator, trial)
+    probes, *others = _draw_probes(target, discount, mdp, random_probes)
+    notes: tuple[str, ...] = ()
+    if state:
+        trial.warm_up(make_framework(trial.framework.name, calling.of(going_on)), probes)
+        notes = (GIVEN_ITS_PAST,)
+    critic = Critic(exact_critic, "continuing" in target)
+    with threadpool_limits(BLAS_THREADS, "blas"):
+        report = Question(trial, target, critic, probes, tuple(others)).report()
+    return replace(report, notes=(*notes, *report.notes))
+
+
+def _make_trial(
+    estimator: Estimator,
+    calling: Calling,
+    framework: FrameworkName | None,
+    advantage: Estimator | None,
+    *,
+    sign: float,
+    sampler: Callable[..., Any] | None,
+    coefficients: Coefficients,
+    objective: Objective | None,
+) -> Trial:
+    """The estimator as it is called, in its framework, beside what computes its advantages.
+
+    **Raises:** `LogpiError` where it asks for what there is not.
+    """
     called = calling.of(estimator)
     _require_discrete(called)
-    advantages = _find_advantages(called, advantage, layout, framework)
+    advantages = _find_advantages(called, advantage, calling.layout, framework)
     known = dict(NAMES)
     if advantages is not None:
         known[advantages.name] = "what is computed before"
     asked = requested_names(called, known)
-    trial = Trial(
-        framework=make_framework(kind, called),
+    return Trial(
+        framework=make_framework(framework or find_framework(called), called),
         own_names=tuple(name for name in asked if name in NAMES),
-        layout=layout,
-        sign=-1.0 if maximize else 1.0,
+        layout=calling.layout,
+        sign=sign,
         sampler=sampler and sampled_law(sampler),
         coefficients=coefficients,
-        objective=own_objective,
-        micro_batches=micro_batches,
+        objective=objective,
+        micro_batches=calling.micro_batches,
         advantages=advantages,
     )
-    if kl_coefficient is not None and "reference_log_prob" not in trial.names:
-        raise LogpiError(
-            f"kl_coefficient is about a KL to a reference, and {name_of(estimator)} does not ask"
-            " for reference_log_prob: leave it out"
-        )
-    probes, *others = _draw_probes(target, discount, mdp, random_probes)
-    if state:
-        trial.warm_up(make_framework(kind, calling.of(going_on)), probes)
-    critic = Critic(exact_critic, "continuing" in target)
-    with threadpool_limits(BLAS_THREADS, "blas"):
-        report = Question(trial, target, critic, probes, tuple(others)).report()
-    if state:
-        given = "every batch is evaluated from the state after three batches: given that past"
-        report = replace(report, notes=(given, *report.notes))
-    return report
 
 
 def _draw_probes(
@@ -201,6 +225,18 @@ def _refuse_beside(actions: Actions, **options: bool) -> None:
     for name, is_given in options.items():
         if is_given:
             raise LogpiError(f"{name} has no meaning for one {actions} action: leave it out")
+
+
+def _require_reference(estimator: Estimator, trial: Trial) -> None:
+    """A coefficient of a KL to a reference is given to an estimator that has one.
+
+    **Raises:** `LogpiError`.
+    """
+    if "reference_log_prob" not in trial.names:
+        raise LogpiError(
+            f"kl_coefficient is about a KL to a reference, and {name_of(estimator)} does not ask"
+            " for reference_log_prob: leave it out"
+        )
 
 
 def _require_discrete(estimator: Estimator) -> None:

@@ -164,9 +164,8 @@ class TorchFramework:
                 output, roots = self._call(
                     request, *(request.take(x, index) for x in (request.constant, request.leaves))
                 )
-                critic, policy = [
-                    [r for n, r in roots.items() if (n in CRITIC) == of] for of in (True, False)
-                ]
+                critic = [root for name, root in roots.items() if name in CRITIC]
+                policy = [root for name, root in roots.items() if name not in CRITIC]
                 if not getattr(output, "requires_grad", False) or not critic or not policy:
                     return False
                 slopes = grad(output, critic, create_graph=True, allow_unused=True)

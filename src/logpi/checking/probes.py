@@ -97,8 +97,10 @@ def _stopping(random: Generator, horizon: int, discount: float, chance: float) -
     transition = np.zeros((states, 3, states))
     for state in range(states - 1):
         t = (state + 1) // 2
-        a, b = (2 * t + 1, 2 * t + 2) if t < horizon else (1, 2)
-        transition[state, 0, states - 1] = transition[state, 1, a] = transition[state, 2, b] = 1.0
+        following = 2 * t + 1 if t < horizon else 1
+        transition[state, 0, states - 1] = 1.0
+        transition[state, 1, following] = 1.0
+        transition[state, 2, following + 1] = 1.0
     transition[0, 1, [1, 2]] = 1 - chance, chance
     transition[-1, :, -1] = 1.0
     reward = np.round(1.5 * random.normal(size=(states, 3, states)) + 0.4, 2)
@@ -256,7 +258,8 @@ def _chain(random: Generator, discount: float) -> Probe:
     transition = np.zeros((6, 2, 6))
     for state in range(3):
         first = 1 if state == 0 else 3
-        transition[state, 0, first] = transition[state, 1, first + 1] = 1.0
+        transition[state, 0, first] = 1.0
+        transition[state, 1, first + 1] = 1.0
     transition[3:, :, 5] = 1.0
     reward = np.round(random.normal(size=(6, 2, 6)) + 0.5, 2)
     mdp = FiniteMDP(np.eye(6)[0], transition, reward, np.arange(6) == 5, 3, discount)

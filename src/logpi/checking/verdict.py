@@ -89,8 +89,6 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
     unlike = np.array([float(np.linalg.norm(each)) for each in left])
     is_multiple = unlike <= tolerance * lengths + nothing
     cosines = [_cosine(*pair) for pair, zero in zip(pairs, is_zero, strict=True) if not zero]
-    name = scale_name(factors, measurements[0].discount)
-    scale: float | None = _scale_of_pairs(factors)
     verdict: VerdictName = "biased"
     if (biases < allowed).all():
         verdict = "exact"
@@ -98,18 +96,30 @@ def judge(measurements: Sequence[Compared], target: str, tolerance: float) -> Ju
         verdict = "zero"
     elif is_multiple.all():
         verdict = _of_multiple(factors, tolerance)
-    if verdict == "exact":
-        scale = 1.0
-    if verdict == "zero":
-        scale = 0.0
+    scale, name = _named_scale(verdict, factors, measurements[0].discount)
     return Judgement(
         verdict=verdict,
-        scale=None if verdict == "biased" else scale,
-        scale_name={"exact": None, "zero": "0", "biased": None}.get(verdict, name),
+        scale=scale,
+        scale_name=name,
         relative_bias=float(biases.max()),
         residual_after_scale=max(residuals),
         cosine=0.0 if verdict == "zero" else min(cosines, default=0.0),
     )
+
+
+def _named_scale(
+    verdict: VerdictName, factors: Mapping[Size, float], discount: float
+) -> tuple[float | None, str | None]:
+    """The factor before ∇J and what it is called; None where there is none."""
+    match verdict:
+        case "exact":
+            return 1.0, None
+        case "zero":
+            return 0.0, "0"
+        case "biased":
+            return None, None
+        case _:
+            return _scale_of_pairs(factors), scale_name(factors, discount)
 
 
 def is_met(measurements: Sequence[Compared], target: str, asked: str, tolerance: float) -> bool:

@@ -268,7 +268,8 @@ def _ends(spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]]) -> Ite
     cut = sum(t + 1 == limit and not (a.terminated or a.truncated) for t, _, a in played)
     lengths = [length for length, *_ in ends]
     if ends:
-        terminated, truncated = (sum(end[i] for end in ends) for i in (1, 2))
+        terminated = sum(is_terminated for _, is_terminated, _ in ends)
+        truncated = sum(is_truncated for _, _, is_truncated in ends)
         text = (
             f"{len(ends)}: {terminated} terminated, {truncated} truncated, mean length"
             f" {np.mean(lengths):.1f}"

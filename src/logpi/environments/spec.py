@@ -220,7 +220,8 @@ def _space_from_json(fields: Mapping[str, Any]) -> gym.Space:
     if math.prod(shape) > MOST_NUMBERS:
         raise ValueError(f"more than {MOST_NUMBERS:,} numbers")
     dtype = np.dtype(fields["dtype"])
-    low, high = (np.array(fields[bound], float).astype(dtype) for bound in ("low", "high"))
+    low = np.array(fields["low"], float).astype(dtype)
+    high = np.array(fields["high"], float).astype(dtype)
     return gym.spaces.Box(
         np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type
     )

@@ -1,4 +1,5 @@
 """Many runs: the settings and seeds of a sweep, and where its runs are made.
 
-A run is a folder; whatever stands here reads and writes run folders. Imports everything above it.
+A run is a folder; whatever stands here reads and writes run folders. Imports runs and what runs
+imports.
 """

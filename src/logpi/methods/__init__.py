@@ -1,5 +1,4 @@
 """One file a method: its options, its loss, its step; and what the methods share.
 
-registry.py alone knows all of them. Imports what stands above it: core, networks, environments,
-estimators.
+registry.py alone knows all of them. Imports core, networks, environments and estimators.
 """

@@ -27,7 +27,8 @@ class Learner(NamedTuple):
     `policy_optimizer` and `value_optimizer` are the moments of Adam; where policy and critic
     descend one loss, the first holds those of both. `environment` is the sampler's, which leaves
     its unfinished episodes there; None where episodes end with the batch. `reference` is the policy
-    that training started from and stays near, if the options name one.
+    that training started from and stays near, if the options name one. `method_state` is what a
+    method itself carries on.
     """
 
     policy: Policy
@@ -39,6 +40,7 @@ class Learner(NamedTuple):
     seed: UInt32[Array, ""]
     environment: PyTree = None
     reference: Policy | None = None
+    method_state: PyTree = ()
 
     @property
     def critic(self) -> ValueFunction:

@@ -20,7 +20,7 @@ from logpi.methods.reinforce import Reinforce
 from logpi.methods.rollouts import RolloutMethod, gains, weigh
 
 
-def as_estimator(method: Reinforce | RolloutMethod) -> Estimator:
+def loss_of(method: Reinforce | RolloutMethod) -> Estimator:
     """The loss whose gradient is that of the method's first step on a batch, batch layout."""
     if isinstance(method, Reinforce):
         return reinforce_loss(method)

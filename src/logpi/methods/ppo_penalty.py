@@ -1,4 +1,4 @@
-"""PPO with a penalty on KL (Schulman et al. 2017, section 4); β is kept as `value_optimizer`."""
+"""PPO with a penalty on KL (Schulman et al. 2017, section 4), whose β is its state."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -47,7 +47,7 @@ class PPOPenalty(rollouts.RolloutOptions, descent.JointOptions, NetworkOptions):
 
     def make_learner(self, spec: EnvironmentSpec, seed: int) -> Learner:
         learner = descent.make_joint_learner(self, self.shared_trunk, spec, seed)
-        return learner._replace(value_optimizer=jnp.asarray(self.penalty))
+        return learner._replace(method_state=jnp.asarray(self.penalty))
 
     def surrogate(self, log_prob: Steps, old_log_prob: Steps, advantage: Steps) -> Steps:
         """ρ A."""
@@ -56,7 +56,7 @@ class PPOPenalty(rollouts.RolloutOptions, descent.JointOptions, NetworkOptions):
     def update(self, learner: Learner, trajectory: Trajectory) -> tuple[Learner, Metrics]:
         learner, rows = rollouts.prepare(self, learner, trajectory)
         joint = descent.joint_loss(self, learner)
-        beta = jnp.asarray(learner.value_optimizer)
+        beta = jnp.asarray(learner.method_state)
 
         def loss(parameters: Vector, rows: Rows) -> tuple[Scalar, Metrics]:
             unpenalised, metrics = joint.loss(parameters, rows)
@@ -69,7 +69,7 @@ class PPOPenalty(rollouts.RolloutOptions, descent.JointOptions, NetworkOptions):
         state, history = descent.along_minibatches(step, start, rows, keys, self.minibatches)
         moved = descent.with_descent(learner, joint, state)
         kl = mean_kl(learner.policy, moved.policy, rows)
-        moved = moved._replace(value_optimizer=adapted(beta, kl, self.kl_target))
+        moved = moved._replace(method_state=adapted(beta, kl, self.kl_target))
         after = rollouts.rollout_metrics(moved.policy, trajectory, rows)
         return moved, jax.tree.map(jnp.mean, history) | after
 

@@ -221,7 +221,7 @@ class Reinforce(NetworkOptions):
         moments = learner.policy_optimizer
         direction, moments = optax.scale_by_adam().update(-gradient, moments)  # Optax minimises
         step = -self.learning_rate * jnp.asarray(direction)
-        kl = mean_kl(learner.policy, rebuild(parameters + step), trajectory)
+        kl = mean_kl_of_episodes(learner.policy, rebuild(parameters + step), trajectory)
         scale = jnp.minimum(1.0, jnp.sqrt(self.kl_limit / jnp.maximum(kl, LEAST_KL)))
         metrics = sums | {
             "entropy": sums["entropy"] / jnp.sum(trajectory.mask),
@@ -309,7 +309,7 @@ def policy_gradient(
     return jnp.mean(found, axis=0), metrics
 
 
-def mean_kl(old: Policy, new: Policy, trajectory: Trajectory) -> Scalar:
+def mean_kl_of_episodes(old: Policy, new: Policy, trajectory: Trajectory) -> Scalar:
     """KL(old, new) averaged over the steps of the batch."""
 
     def summed_kl(chunk: tuple[AnyArray, ...]) -> Scalar:

@@ -142,7 +142,8 @@ class TanhNormal(NamedTuple):
 
         Right to 1e-7 for standard deviations up to 3, to 1e-3 up to 7.
         """
-        nodes, weights = (jnp.asarray(x, self.mean.dtype) for x in (_NODES, _WEIGHTS))
+        nodes = jnp.asarray(_NODES, self.mean.dtype)
+        weights = jnp.asarray(_WEIGHTS, self.mean.dtype)
         u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
         return Normal(self.mean, self.log_std).entropy() + jnp.sum(
             _log_tanh_slope(u) @ weights, axis=-1

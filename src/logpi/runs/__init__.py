@@ -1,5 +1,5 @@
 """A run: settings, the loop, the folder on disk, checkpoints, metrics, evaluation, what a person
 sees.
 
-Imports everything above it.
+Imports core, networks, environments, methods and sampling.
 """

@@ -60,8 +60,9 @@ class Counters:
         count = sum(episodes for *_, episodes in self.recent)
         if not count:
             return math.nan, math.nan
-        total = [sum(row[i] * row[2] for row in self.recent) for i in (0, 1)]
-        return total[0] / count, total[1] / count
+        returns = sum(mean * episodes for mean, _, episodes in self.recent)
+        lengths = sum(mean * episodes for _, mean, episodes in self.recent)
+        return returns / count, lengths / count
 
 
 class DamagedCheckpoint(Exception):

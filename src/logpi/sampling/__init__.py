@@ -1,5 +1,5 @@
 """Trajectories of a policy in an environment, for both kinds of environment, and the update after
 each batch.
 
-The seam is seam.py. Imports everything above it.
+The seam is seam.py. Imports core, networks, environments and methods.
 """

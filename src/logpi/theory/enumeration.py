@@ -69,7 +69,8 @@ def enumerate_trajectories(mdp: FiniteMDP) -> Enumeration:
         environment = environment[~over]
         state = state[~over]
         path = path[:, ~over]
-    probability, paths = (np.concatenate(parts, axis=-1) for parts in zip(*ended, strict=True))
+    probability = np.concatenate([each for each, _ in ended], axis=-1)
+    paths = np.concatenate([each for _, each in ended], axis=-1)
     return _columns(mdp, outcome, probability, paths)
 
 

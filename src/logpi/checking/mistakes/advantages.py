@@ -25,18 +25,21 @@ CUT = "cut at every end of an episode"
 SAMPLE_DEVIATION = "with the sample standard deviation (ddof = 1, PyTorch's default)"
 
 
-@ADVANTAGES.right("R_t")
+@ADVANTAGES.right()
 def reward_to_go(batches: Batches) -> Weight:
+    """R_t."""
     return batches.returns
 
 
-@ADVANTAGES.right("R_t - V(s_t)", CRITIC)
+@ADVANTAGES.right(CRITIC)
 def reward_to_go_less_value(batches: Batches) -> Weight:
+    """R_t - V(s_t)."""
     return batches.advantage
 
 
-@ADVANTAGES.right("R(τ)", REWARD, whole=True)
+@ADVANTAGES.right(REWARD, whole=True)
 def whole_return(batches: Batches) -> Weight:
+    """R(τ)."""
     return batches.whole
 
 
@@ -413,8 +416,9 @@ def bootstrapped_through_every_end(batches: Batches) -> Weight:
     return batches.returns + final(batches, batches.next_value, batches.done)
 
 
-@ADVANTAGES.right("R_t, and V where the time limit cuts", REWARD, goes_on=True)
+@ADVANTAGES.right(REWARD, goes_on=True)
 def bootstrapped_through_truncation(batches: Batches) -> Weight:
+    """R_t, and V where the time limit cuts."""
     return batches.returns + final(batches, batches.next_value, batches.truncated)
 
 
@@ -550,9 +554,7 @@ def _advantage_whitened_with(decay: float, ddof: int) -> Compute:
     return advantage
 
 
-ADVANTAGES.right("A_t through truncation", CRITIC, goes_on=True)(
-    _advantage_through_truncation_with(1.0)
-)
+ADVANTAGES.right(CRITIC, goes_on=True)(_advantage_through_truncation_with(1.0))
 
 for _decay in (0.0, 0.5, 0.8, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99):
     _lambda = Mistake(

@@ -16,8 +16,9 @@ POWERS: Factor[Compute] = Factor()
 SUM = "sum over t, mean over episodes"
 
 
-@AGGREGATIONS.right(SUM)
+@AGGREGATIONS.right()
 def sum_over_steps(batches: Batches) -> Weight:
+    """Sum over t, mean over episodes."""
     return batches.mask
 
 
@@ -140,8 +141,9 @@ def mean_over_steps_of_micro_batch(batches: Batches) -> Weight:
     return batches.mask.shape[1] * batches.mask / (parts * steps)
 
 
-@POWERS.right("γ^t")
+@POWERS.right()
 def power(batches: Batches) -> Weight:
+    """γ^t."""
     return batches.discount ** batches.fields["step"]
 
 

@@ -16,7 +16,7 @@ Compute: TypeAlias = Callable[[Batches], ndarray]
 DIVERGENCES: Factor[Compute] = Factor()
 
 REFERENCE = ("reference_log_prob",)
-AS_REWARD = "k1 as a reward, with the rewards to go"
+AS_REWARD = "subtract log π - log reference from the reward of each step"
 
 
 def k1_of_each_step(batches: Batches) -> Weight:
@@ -44,7 +44,7 @@ def k1_as_loss(batches: Batches) -> Weight:
     "kl-k3-loss",
     "the k3 estimate as a loss: the gradient of the forward KL(reference, π) of each state"
     " (deliberate in GRPO)",
-    "k1 as a reward",
+    AS_REWARD,
     REFERENCE,
 )
 def k3_as_loss(batches: Batches) -> Weight:
@@ -54,7 +54,7 @@ def k3_as_loss(batches: Batches) -> Weight:
 @DIVERGENCES.mistake(
     "kl-k3-reversed",
     "k3 as a loss with the ratio turned over, π / reference for reference / π",
-    "k1 as a reward; in k3 the ratio is reference / π",
+    f"{AS_REWARD}; in k3 the ratio is reference / π",
     REFERENCE,
 )
 def k3_turned_over_as_loss(batches: Batches) -> Weight:
@@ -64,7 +64,7 @@ def k3_turned_over_as_loss(batches: Batches) -> Weight:
 @DIVERGENCES.mistake(
     "kl-k3-reward",
     "k3 only as a reward: the part through the sample itself is missing",
-    "k1 as a reward",
+    AS_REWARD,
     REFERENCE,
 )
 def k3_as_reward(batches: Batches) -> Weight:

@@ -70,12 +70,11 @@ class Factor(Generic[Function]):
 
     def right(
         self,
-        explanation: str,
         needs: tuple[str, ...] = (),
         whole: bool = False,
         goes_on: bool | None = False,
     ) -> Callable[[Function], Function]:
-        """Declare a right form: `@FACTOR.right("R_t")` above the function that computes it."""
+        """Declare a right form: `@FACTOR.right()` above the function that computes it."""
         return self.form((), needs, whole, goes_on)
 
     def mistake(

@@ -73,8 +73,9 @@ BASELINES: Factor[Callable[[Played], ndarray]] = Factor()
 BONUSES: Factor[Callable[[GaussianProbe], ndarray]] = Factor()
 
 
-@DENSITIES.right("log N(u) - log |da/du|")
+@DENSITIES.right()
 def of_the_drawn_action(played: Played) -> Density:
+    """log N(u) - log |da/du|."""
     plain = without_jacobian(played)
     return plain._replace(log=plain.log - played.probe.log_jacobian(played.batches.raw))
 
@@ -107,8 +108,9 @@ def of_an_action_with_gradient(played: Played) -> Density:
     return drawn._replace(score=slope)
 
 
-@DIMENSIONS.right("the sum over the dimensions")
+@DIMENSIONS.right()
 def summed(dimensions: int) -> ndarray:
+    """The sum over the dimensions."""
     return np.ones(dimensions)
 
 
@@ -130,8 +132,9 @@ def first_alone(dimensions: int) -> ndarray:
     return np.eye(dimensions)[0]
 
 
-@RATIOS.right("ρ A")
+@RATIOS.right()
 def weighted(ratio: ndarray, advantage: ndarray) -> ndarray:
+    """ρ A."""
     return ratio * advantage
 
 
@@ -150,18 +153,21 @@ for _limit in (0.1, 0.2, 0.25, 0.3):
     _declare_clip(_limit)
 
 
-@BASELINES.right("none")
+@BASELINES.right()
 def no_baseline(played: Played) -> ndarray:
+    """No baseline."""
     return np.zeros_like(played.reward)
 
 
-@BASELINES.right("V", needs=("value",))
+@BASELINES.right(needs=("value",))
 def critic(played: Played) -> ndarray:
+    """V(s)."""
     return VALUE[played.batches.observation]
 
 
-@BASELINES.right("the mean of the others")
+@BASELINES.right()
 def mean_of_others(played: Played) -> ndarray:
+    """The mean of the others."""
     reward = played.reward
     others = max(reward.shape[1] - 1, 1)
     return (reward.sum(axis=1, keepdims=True) - reward) / others
@@ -170,15 +176,16 @@ def mean_of_others(played: Played) -> ndarray:
 @BASELINES.mistake(
     "own-sample-baseline",
     "the baseline contains the sample's own return",
-    "leave it out, or multiply by N/(N-1)",
+    "leave the episode's own return out of its baseline, or multiply by N/(N-1)",
 )
 def mean_of_all(played: Played) -> ndarray:
     reward = played.reward
     return np.broadcast_to(reward.mean(axis=1, keepdims=True), reward.shape)
 
 
-@BONUSES.right("∇H of what is executed")
+@BONUSES.right()
 def of_the_action(probe: GaussianProbe) -> ndarray:
+    """∇H of what is executed."""
     return entropy_slope(probe)
 
 

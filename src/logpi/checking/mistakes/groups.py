@@ -139,7 +139,7 @@ def _own_mean(sample: Sample) -> Mistake:
 
 def _single(sample: Sample) -> Mistake:
     said = f"an episode that is alone in {sample.name} has the weight 0: nothing is learned from it"
-    return Mistake("group-of-one", said, "sample at least two, or give it its own return")
+    return Mistake("group-of-one", said, "sample at least two, or let a single one keep its return")
 
 
 def _division(sample: Sample, deviation: Deviation) -> Mistake:

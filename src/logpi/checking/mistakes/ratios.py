@@ -25,7 +25,7 @@ NO_RATIO = (
 )
 
 
-@RATIOS.right("per-decision importance weights")
+@RATIOS.right()
 def per_decision(batches: Batches, advantage: ndarray) -> ndarray:
     """Σ_{k≥t} γ^{k-t} r_k Π_{j≤k} ρ_j for the advantage that is R_t; else the whole product."""
     if advantage is batches.returns:

@@ -18,7 +18,7 @@ SCORES: Factor[ByLogits] = Factor()
 LAST_AXIS = "softmax over the last axis"
 
 
-@SCORES.right("∇ log π(a_t|s_t)")
+@SCORES.right()
 def score(batches: Batches, logits: Logits, weight: Weight) -> Logits:
     """weight × (1[a] - π)."""
     return weight[..., None] * (_chosen(batches, logits) - softmax(logits))

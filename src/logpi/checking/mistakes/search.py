@@ -54,7 +54,8 @@ class Explanation(NamedTuple):
     @property
     def cost(self) -> float:
         """How many mistakes it takes; a factor that depends on the size of the batch is one."""
-        least, most = min(self.factors.values()), max(self.factors.values())
+        least = min(self.factors.values())
+        most = max(self.factors.values())
         varies = most - least > self.rounding * abs(most)
         return self.combination.cost + varies
 

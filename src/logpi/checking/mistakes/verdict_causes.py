@@ -8,6 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from logpi.checking.measuring import Measurement
+from logpi.checking.mistakes.divergences import AS_REWARD
 from logpi.checking.mistakes.forms import Cause
 from logpi.checking.verdict import ALONE, Judgement
 
@@ -15,61 +16,65 @@ _BY_SCALE = {
     ALONE: (
         "group-of-one",
         "an episode that is alone in its group has the weight 0: nothing is learned from it",
-        "sample at least two, or give it its own return",
+        "sample at least two, or let a single one keep its return",
     ),
     "1/N": (
         "broadcast-NxN",
-        "divided by N once too often",
+        "the loss is divided by N once too often",
         "multiply sample by sample, then average",
     ),
     "N": (
         "sum-over-episodes",
-        "a sum over episodes instead of their mean",
+        "the loss is a sum over episodes, not their mean",
         "divide by the number of episodes",
     ),
     "(N-1)/N": (
         "own-sample-baseline",
         "the baseline contains the sample's own return, or one episode is left out",
-        "leave the own return out, or multiply by N/(N-1)",
+        "leave the episode's own return out of its baseline, or multiply by N/(N-1)",
     ),
     "(G-1)/G": (
         "own-sample-baseline",
         "the baseline of a group contains the sample's own return",
-        "leave it out, or multiply by G/(G-1)",
+        "leave the episode's own return out of its baseline, or multiply by G/(G-1)",
     ),
     "γ": (
         "reward-delayed",
-        "everything is discounted once too often: rewards stored one row late",
-        "r_{t+1} answers a_t",
+        "everything is discounted once too often: rewards are stored one row late",
+        "store the reward that follows an action in the row of that action",
     ),
     "1/γ": (
         "undercounted-discount",
-        "discounted once too little",
-        "the first reward of R_t has weight 1",
+        "everything is discounted once too little: R_t begins with r / γ",
+        "give the first reward of R_t the weight 1, the next one γ",
     ),
-    "1/T": ("per-episode-1/T", "a mean over time instead of the sum", "sum over t"),
+    "1/T": ("per-episode-1/T", "the loss is a mean over time, not a sum", "sum over t"),
 }
 _BY_TARGET = {
     "forward-kl-per-step": (
         "kl-k3-loss",
-        "the gradient of the forward KL of each state, as of k3",
-        "k1 as a reward",
+        "the gradient of the forward KL of each state, which is that of the k3 estimate",
+        AS_REWARD,
     ),
-    "forward-kl": ("kl-direction", "the gradient of the other KL", "exchange policy and reference"),
+    "forward-kl": (
+        "kl-direction",
+        "the gradient is that of KL(reference, π)",
+        "exchange policy and reference",
+    ),
     "reverse-kl": (
         "kl-direction",
-        "the gradient of the reverse KL",
+        "the gradient is that of KL(π, reference)",
         "exchange policy and reference",
     ),
     "reverse-kl-per-step": (
         "kl-token-loss",
-        "the KL of each step without its effect on later states",
-        "k1 as a reward",
+        "the KL of each step is there, its effect on later states is not",
+        AS_REWARD,
     ),
     "entropy": (
         "entropy-per-step",
-        "the entropy of each state without its effect on later states",
-        "--target entropy",
+        "the entropy of each state is there, its effect on later states is not",
+        "add it to the rewards; if it is meant, check it with --target entropy",
     ),
     "entropy-bonus": (
         "entropy-per-step",
@@ -79,7 +84,7 @@ _BY_TARGET = {
     "policy": (
         "importance-weighted",
         "the policy itself is differentiated, not the sampler's law",
-        "--target policy",
+        "if it is meant, check it with --target policy",
     ),
 }
 
@@ -233,8 +238,8 @@ def _zero(names: tuple[str, ...], silent: bool) -> Cause:
     if "reference_log_prob" in names:
         return Cause(
             "kl-k1-loss",
-            "log π - log reference as a loss has zero expected gradient",
-            "k1 as a reward",
+            "log π - log reference is the loss: its expected gradient is zero",
+            AS_REWARD,
         )
     if "reward" not in names and {"log_prob", "entropy"} & set(names):
         return Cause(

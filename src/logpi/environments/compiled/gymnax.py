@@ -85,9 +85,8 @@ def _space(space: Any) -> gym.Space:
             return gym.spaces.Discrete(int(space.n))
         case "Box":
             dtype = jax.dtypes.canonicalize_dtype(space.dtype)
-            low, high = (
-                np.broadcast_to(np.asarray(b, dtype), space.shape) for b in (space.low, space.high)
-            )
+            low = np.broadcast_to(np.asarray(space.low, dtype), space.shape)
+            high = np.broadcast_to(np.asarray(space.high, dtype), space.shape)
             return gym.spaces.Box(low, high, space.shape, dtype.type)
         case other:
             raise LogpiError(f"gymnax space {other} is not supported; supported: Box, Discrete")

@@ -31,7 +31,8 @@ class Devices:
         found = jax.devices()
         if count > len(found):
             kind = found[0].device_kind
-            raise LogpiError(f"--devices {count}: JAX finds {len(found)} here ({kind})")
+            fewer = "a run that has begun goes on with fewer by --resume-if-exists --devices N"
+            raise LogpiError(f"--devices {count}: JAX finds {len(found)} here ({kind}); {fewer}")
         if copies % count:
             raise LogpiError(
                 f"--devices {count} cannot share {copies} copies of the environment equally"

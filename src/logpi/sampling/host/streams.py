@@ -52,11 +52,12 @@ class HostStreams:
     def restore(self, policy: Policy, unfinished: UnfinishedReplay) -> None:
         """Bring the copies to where `unfinished` left them, by taking its actions again.
 
-        Where that would not lead there, the copies start new episodes.
+        Copies whose episodes cannot be played again start new ones.
 
         **Raises:** `EnvironmentFault` where an environment fails; `Interrupted`.
         """
-        self._now = now = jax.tree.map(np.array, unfinished.standing)
+        now = jax.tree.map(np.array, unfinished.standing)
+        self._now = now
         if not self._group.repeatable:
             now.step[:] = 0
             now.paid[:] = 0.0

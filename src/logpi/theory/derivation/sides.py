@@ -70,7 +70,8 @@ def derive(mdp: FiniteMDP, logits: ArrayLike) -> Derivation:
     **Raises:** `LogpiError` where the logits do not fit the process.
     """
     sides = Sides(mdp, np.asarray(logits, np.float64), state_policy(mdp, logits))
-    power, plain = (sides.field(factor) for factor in (mdp.discount, 1.0))
+    power = sides.field(mdp.discount)
+    plain = sides.field(1.0)
     return Derivation(
         mdp,
         sides.logits,
