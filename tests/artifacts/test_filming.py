@@ -108,7 +108,7 @@ def test_videos_are_files_of_their_kind(tmp_path, capsys):
     assert (tmp_path / "run" / "video.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_policy_of_a_compiled_environment_is_filmed_in_its_twin(capsys):
     logpi.train("gymnax:CartPole-v1", PPO, steps=200, out="compiled")
     assert main(["video", "compiled", "--out", "film.gif"]) == 2

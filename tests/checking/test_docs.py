@@ -17,7 +17,7 @@ sys.path.insert(0, str(DOCS))
     [
         "derivation.md",
         pytest.param("estimators.md", marks=pytest.mark.slow),
-        pytest.param("language-models.md", marks=pytest.mark.slow),
+        pytest.param("language-models.md", marks=pytest.mark.release),
         pytest.param("bugs.md", marks=pytest.mark.release),
     ],
 )

@@ -125,7 +125,7 @@ def small_process(random, actions, horizon):
     ("part", "mutants"),
     [
         (0, 3),
-        pytest.param(1, 25, marks=pytest.mark.slow),
+        pytest.param(1, 10, marks=pytest.mark.slow),
         pytest.param(2, 500, marks=pytest.mark.release),
     ],
 )

@@ -55,7 +55,7 @@ def two_peaks(random, count):
     return np.where(lands, random.normal(240, 15, count), random.normal(145, 20, count))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("seeds", [5, 10])
 @pytest.mark.parametrize("is_paired", [False, True])
 def test_equal_methods_are_rarely_called_different(seeds, is_paired):

@@ -47,7 +47,7 @@ def as_text(mean, interval):
     return f"{mean:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_run_begins_with_the_preset(tmp_path, capsys):
     """Options that are given win. Control: without the preset the settings are the defaults."""
     stored = json.loads((FOLDER / "ppo" / "Pendulum-v1.json").read_text())["settings"]

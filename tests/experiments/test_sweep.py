@@ -174,7 +174,7 @@ def test_runs_that_differ_in_more_than_their_seeds_have_programs_of_their_own():
     assert [task for group in groups for task in group] == tasks
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_sweep_in_one_program_is_stopped_and_goes_on(tmp_path):
     """The runs under way are saved when it is stopped; the next call resumes them."""
 
@@ -194,7 +194,7 @@ def test_a_sweep_in_one_program_is_stopped_and_goes_on(tmp_path):
     assert all(run.failure is None for run in swept.runs)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_what_fails_in_one_program_is_said_of_each(tmp_path):
     """A reward of one seed is no number: the others learn on."""
     spec = EnvironmentSpec(
@@ -285,7 +285,7 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path):
     assert max(len(each) for each in sessions) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_ctrl_c_saves_the_runs_under_way(tmp_path):
     sweep = tmp_path / "sweep"
     process = start_sweep(sweep)
@@ -352,7 +352,7 @@ def test_words_of_the_command_line():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_another_setting_is_refused_in_the_same_folder(tmp_path):
     """Control of the resumption: a finished run is given back only to those settings."""
     options = {"seeds": [0], "out": tmp_path / "sweep"}

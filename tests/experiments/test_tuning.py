@@ -26,7 +26,7 @@ class StopsAfter(SilentTuningReporter):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_better_settings_are_found_and_confirmed(tmp_path, capsys):
     space = {"learning_rate": Between(3e-3, 0.1), "kl_limit": OneOf((0.01, 0.03))}
     found = logpi.tune("CartPole-v1", IDLE, space=space, trials=3, out=tmp_path / "whole", **SMALL)

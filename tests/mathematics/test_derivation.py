@@ -46,7 +46,7 @@ def draw(seed):
 
 
 PARTS = [
-    pytest.param(100 * part, 100, marks=pytest.mark.slow if part < 3 else pytest.mark.release)
+    pytest.param(100 * part, 100, marks=pytest.mark.slow if part < 1 else pytest.mark.release)
     for part in range(10)
 ]
 

@@ -235,7 +235,7 @@ def test_no_step_is_seen_more_often_than_so_many_times(random):
     assert not np.array_equal(fitted((passes, 16)), fitted((passes - 1, 16)))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_offset_and_scale_are_statistics_and_the_fit_stays_bounded(random):
     """Over many batches: nothing but the network is trained, or weights grow without bound as
     scales come and go."""

@@ -189,7 +189,11 @@ def start(arguments, tmp_path, user):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "workers"),
-    [("CartPole-v1", "0"), ("CartPole-v1", "2"), ("gymnax:CartPole-v1", "0")],
+    [
+        ("CartPole-v1", "0"),
+        ("CartPole-v1", "2"),
+        pytest.param("gymnax:CartPole-v1", "0", marks=pytest.mark.release),
+    ],
 )
 def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_run(
     logpi, tmp_path, user, environment, workers
@@ -558,7 +562,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
         assert (tmp_path / made).is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, monkeypatch, capsys):
     """With short budgets."""
     text = (README.parent / "docs" / "experiments.md").read_text()

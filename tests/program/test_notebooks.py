@@ -45,7 +45,7 @@ def test_the_derivation_shows_what_it_computes():
     assert names["derivation"].difference < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_notebook_of_training_runs(tmp_path, monkeypatch):
     """With short budgets."""
     monkeypatch.chdir(tmp_path)

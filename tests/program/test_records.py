@@ -318,7 +318,7 @@ def test_the_command_resumes_if_the_run_exists(tmp_path, capsys):
     assert "out must be the folder" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_python_keeps_what_it_compiles_as_the_command_does(user, tmp_path, elsewhere):
     """In the user's cache folder, also where JAX has compiled before; or where the user says."""

@@ -346,7 +346,7 @@ def test_a_signal_to_all_processes_stops_the_run(tmp_path):
 MAIN = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize(("output", "status"), [("/dev/full", 0), ("/dev/null", 0)])
 def test_a_run_goes_on_where_nothing_can_be_said(tmp_path, output, status):
     options = ["--hidden", "--episodes", "4", "--steps", "200", "--out", str(tmp_path / "run")]

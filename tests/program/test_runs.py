@@ -134,7 +134,7 @@ def assert_said(program, message):
     assert message is None or message in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -357,7 +357,7 @@ def test_lines_to_paste_are_quoted(tmp_path, capsys, monkeypatch):
     assert "`logpi resume 'my run'`" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize(
     "closing", ["sys.stdout = None", "sys.stdout.reconfigure(encoding='ascii')"]
 )
@@ -408,7 +408,7 @@ def test_a_batch_that_the_machine_cannot_hold(megabytes, refused, tmp_path, monk
         )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("algorithm", ["reinforce", "a2c"])
 def test_compiled_training_in_double_precision(algorithm, tmp_path):
     text = "import sys; from logpi.cli import main; sys.exit(main(sys.argv[1:]))"

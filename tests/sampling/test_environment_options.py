@@ -139,7 +139,7 @@ def test_values_that_are_none_are_refused():
         EnvironmentOptions(wrapper="Doubled")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_parameters_of_a_compiled_environment_are_arguments():
     """CartPole with four times the gravity falls sooner. Control: with its own it is as ever."""
     lengths = {}

@@ -109,7 +109,11 @@ PLAYED_AGAIN_TOO = [
 
 @pytest.mark.parametrize(
     ("fault", "method", "workers"),
-    [*PLAYED_AGAIN, *(pytest.param(*case, marks=pytest.mark.slow) for case in PLAYED_AGAIN_TOO)],
+    [
+        *PLAYED_AGAIN,
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in PLAYED_AGAIN_TOO[::2]),
+        *(pytest.param(*case, marks=pytest.mark.release) for case in PLAYED_AGAIN_TOO[1::2]),
+    ],
 )
 def test_a_batch_is_played_again_alike(write, fault, method, workers, tmp_path):
     """New copies lead to the parameters of a run without the fault."""

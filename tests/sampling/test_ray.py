@@ -212,7 +212,7 @@ def is_descendant(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize("kind", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.release)])
 def test_an_actor_that_is_lost_is_replaced(cluster, tmp_path, capsys, kind):
     """Killed while it plays; one that is only stopped is let go on: nobody waits for it in vain."""
     options = {"steps": 3000, "seed": 5}
@@ -252,7 +252,7 @@ class Hangs(CartPoleEnv):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_an_actor_that_hangs_is_replaced(cluster, tmp_path, monkeypatch):
     """Where no alarm reaches the step."""
     path = tmp_path / "hangs.py"
@@ -290,7 +290,7 @@ def test_a_machine_that_is_lost_is_replaced(cluster, tmp_path):
     assert counters["lost"] >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_machine_that_computes_otherwise_is_refused(cluster, tmp_path, monkeypatch):
     """Control: accepted, and recorded, with mixed hardware."""
     monkeypatch.setattr(kernels, "arithmetic_digest", lambda rows: "another")

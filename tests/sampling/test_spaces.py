@@ -111,7 +111,7 @@ class Unmasked(Masked):
         return super().observe()[0], {}
 
 
-METHODS = [logpi.Reinforce(kl_limit=0.03), logpi.PPO(rollout_steps=64, minibatches=4)]
+METHODS = [logpi.Reinforce(kl_limit=0.03, episodes=32), logpi.PPO(rollout_steps=64, minibatches=4)]
 ALGORITHMS = [
     pytest.param(METHODS[0], marks=pytest.mark.slow),
     pytest.param(METHODS[1], marks=pytest.mark.release),
@@ -119,7 +119,7 @@ ALGORITHMS = [
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("environment", [Match, Copy])
+@pytest.mark.parametrize("environment", [pytest.param(Match, marks=pytest.mark.release), Copy])
 def test_products_of_choices_are_learned(environment, algorithm, tmp_path):
     idle = dataclasses.replace(algorithm, learning_rate=1e-9)
     untrained = logpi.train(environment, idle, steps=1, seed=1, out=tmp_path / "untrained")
@@ -130,7 +130,9 @@ def test_products_of_choices_are_learned(environment, algorithm, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("environment", [Masked, MaskedDict])
+@pytest.mark.parametrize(
+    "environment", [Masked, pytest.param(MaskedDict, marks=pytest.mark.release)]
+)
 def test_no_action_is_taken_that_is_not_allowed(environment, algorithm, tmp_path):
     environment.steps = environment.invalid = 0
     run = logpi.train(environment, algorithm, steps=3e4, seed=1, out=tmp_path / "run")

@@ -92,7 +92,7 @@ def test_a_run_is_repeated_by_its_seed_and_resumed_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(leaves(whole), leaves(logpi.resume(tmp_path / "0", steps=4000)))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_actor_critics_learn_from_vector_environments(tmp_path):
     run = logpi.train(
         NAME, A2C(environments=64, anneal=()), steps=3e5, seed=0, out=tmp_path / "run"

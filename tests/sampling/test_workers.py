@@ -544,7 +544,7 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("config", CHOSEN)
 @pytest.mark.parametrize("workers_too", [False, True])
 def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, workers_too):
@@ -559,7 +559,7 @@ def test_workers_are_taken_where_they_pay_and_given_up_where_not(slow, config, w
     assert all(map(np.array_equal, jax.tree.leaves(learner), jax.tree.leaves(expected)))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("config", CHOSEN)
 def test_no_workers_where_environments_remember(slow, config):
     """What an episode is depends on those before it: copies made anew would not be where these

@@ -63,7 +63,9 @@ def test_without_a_memory_it_is_not(tmp_path):
     assert abs(run.evaluation.mean) < 5 / len(run.evaluation.returns) ** 0.5
 
 
-@pytest.mark.parametrize("environment", ["gymnax:MemoryChain-bsuite", Recall])
+@pytest.mark.parametrize(
+    "environment", [pytest.param("gymnax:MemoryChain-bsuite", marks=pytest.mark.release), Recall]
+)
 def test_a_run_with_a_memory_is_resumed_bit_for_bit(environment, tmp_path):
     algorithm = logpi.PPO(memory="gru", memory_size=8, anneal=(), **STREAMS)
     logpi.train(environment, algorithm, steps=2000, seed=3, out=tmp_path / "whole")
@@ -142,7 +144,7 @@ def networks(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.release)])
 def test_images_are_learned_from(own, networks, tmp_path):
     """With the library's convolutions, and with a network of the user's own on the pixels; 2.5 by
     chance."""
@@ -196,6 +198,7 @@ def test_any_option_may_change_over_the_budget():
             logpi.PPO(anneal=(wrong,))
 
 
+@pytest.mark.release
 def test_the_discount_power_decides_between_the_best_and_the_worst(tmp_path):
     """Nota & Thomas (2020): with γ^t the optimum of both objectives, without it the worst policy of
     both."""

@@ -66,7 +66,7 @@ def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
     assert np.abs(own - built_in).max() < 1e-3 * np.abs(built_in - start).max()
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_an_own_estimator_trains_a_policy_with_a_memory(mine, tmp_path):
     options = dict(hidden=(8,), episodes=8, memory="gru", memory_size=4)
 

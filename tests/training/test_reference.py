@@ -100,6 +100,7 @@ def net(features, outputs, key):
 """
 
 
+@pytest.mark.release
 def test_an_own_network_can_be_a_reference(tmp_path):
     """Loaded anew from its file it is the same kind of policy; not so with another width."""
     made = {width: tmp_path / f"net{width}.py" for width in (8, 9)}

@@ -21,13 +21,13 @@ def output_of(name, *options):
 
 @pytest.mark.slow
 def test_killed_runs_end_alike():
-    told = output_of("kills", "--kills", "6", "--only", "REINFORCE, 1 worker", "PPO, gymnax")
-    assert told.count("all equal") == 2
+    told = output_of("kills", "--kills", "3", "--only", "REINFORCE, 1 worker")
+    assert told.count("all equal") == 1
 
 
 @pytest.mark.slow
 def test_damaged_folders_are_refused_or_right():
-    told = output_of("folders", "--folders", "120")
+    told = output_of("folders", "--folders", "40")
     wrong = [line for line in told.splitlines() if "WRONG" in line and "slow" not in line]
     assert not wrong
     assert "code of the folder was run: False" in told
@@ -35,7 +35,7 @@ def test_damaged_folders_are_refused_or_right():
 
 @pytest.mark.slow
 def test_environments_that_misbehave_are_named():
-    told = output_of("environments", "--only", "reward is")
+    told = output_of("environments", "--only", "reward is a ")
     assert re.search(r"(\d+) of \1 right", told)
 
 

@@ -49,7 +49,7 @@ def test_half_is_where_a_batch_takes_twice_as_long():
     assert model(costs, 1e-4, int(0.9 * machines)).total < 2 * alone
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_an_accelerator_that_is_not_there_is_said():
     words = ["--environments", "16", "--seeds", "1", "2", "--updates", "1"]
     command = [sys.executable, str(BENCHMARKS / "device.py"), *words]
@@ -60,7 +60,7 @@ def test_an_accelerator_that_is_not_there_is_said():
     assert sum("steps/s" in line for line in lines) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_scaling_is_measured():
     command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "scaling.py"), "CartPole-v1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -66,7 +66,9 @@ class Follow(gym.Env):
         return self._observe(), reward, self.t == 5, False, {}
 
 
-@pytest.mark.parametrize("actions", ["normal", "tanh-normal"])
+@pytest.mark.parametrize(
+    "actions", ["normal", pytest.param("tanh-normal", marks=pytest.mark.release)]
+)
 def test_a_continuous_action_learns(tmp_path, actions):
     algorithm = logpi.Reinforce(actions=actions, learning_rate=0.003, kl_limit=0.03)
     run = logpi.train(Follow, algorithm, steps=4e4, seed=1, out=tmp_path / "run")
@@ -92,7 +94,13 @@ def test_short_corridor_approaches_the_best_stochastic_policy(tmp_path):
     assert logpi.exact_objective(short_corridor(), logits) > -11.75
 
 
-@pytest.mark.parametrize("baseline", ["value", "leave-one-out", "none"])
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        "value",
+        *(pytest.param(each, marks=pytest.mark.release) for each in ("leave-one-out", "none")),
+    ],
+)
 def test_random_processes_reach_their_optimum(tmp_path, baseline):
     """Stationary policies of a process whose optimum is stationary: within 1 % of the exact optimal
     value."""
@@ -108,7 +116,10 @@ def test_random_processes_reach_their_optimum(tmp_path, baseline):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        logpi.A2C(hidden=(), learning_rate=0.05, normalize_observations=False),
+        pytest.param(
+            logpi.A2C(hidden=(), learning_rate=0.05, normalize_observations=False),
+            marks=pytest.mark.release,
+        ),
         logpi.PPO(
             hidden=(),
             learning_rate=0.03,
@@ -117,8 +128,8 @@ def test_random_processes_reach_their_optimum(tmp_path, baseline):
             minibatches=1,
             normalize_observations=False,
         ),
-        logpi.NPG(hidden=(), kl_limit=0.05),
-        logpi.TRPO(hidden=(), kl_limit=0.05),
+        pytest.param(logpi.NPG(hidden=(), kl_limit=0.05), marks=pytest.mark.release),
+        pytest.param(logpi.TRPO(hidden=(), kl_limit=0.05), marks=pytest.mark.release),
     ],
 )
 def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
@@ -138,7 +149,7 @@ def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
     assert logpi.exact_objective(mdp, logits_of(idle.policy)) < best - 0.5 * (best - start)
 
 
-@pytest.mark.parametrize("size", [1e-6, 1e6])
+@pytest.mark.parametrize("size", [1e-6, pytest.param(1e6, marks=pytest.mark.release)])
 def test_rewards_of_any_size_are_learned(tmp_path, size):
     """In running units, from V = 0. Control: as they are, rewards of a millionth are not."""
     plain = contextual_bandit()
@@ -164,7 +175,7 @@ RESUMED = [
     pytest.param(
         "CartPole-v1", logpi.PPO(anneal=(), epochs=2, minibatches=4), marks=pytest.mark.release
     ),
-    ("gymnax:CartPole-v1", logpi.A2C(anneal=())),
+    pytest.param("gymnax:CartPole-v1", logpi.A2C(anneal=()), marks=pytest.mark.release),
     ("CartPole-v1", logpi.TRPO(anneal=())),
 ]
 
@@ -250,6 +261,7 @@ def test_every_program_is_compiled_once(tmp_path, environment, caplog):
     assert len(names) <= 8, names
 
 
+@pytest.mark.release
 def test_a_gymnasium_factory_trains_to_the_same_value_as_the_compiled_process(tmp_path):
     """One algorithm, two samplers: host and compiled runs of a process agree within 5 standard
     errors."""
