@@ -16,7 +16,7 @@ sys.path.insert(0, str(DOCS))
     "page",
     [
         "derivation.md",
-        pytest.param("estimators.md", marks=pytest.mark.slow),
+        pytest.param("estimators.md", marks=pytest.mark.release),
         pytest.param("language-models.md", marks=pytest.mark.release),
         pytest.param("bugs.md", marks=pytest.mark.release),
     ],

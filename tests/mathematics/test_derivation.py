@@ -45,10 +45,7 @@ def draw(seed):
     return mdp, random.normal(size=(mdp.observations, mdp.actions))
 
 
-PARTS = [
-    pytest.param(100 * part, 100, marks=pytest.mark.slow if part < 1 else pytest.mark.release)
-    for part in range(10)
-]
+PARTS = [pytest.param(100 * part, 100, marks=pytest.mark.release) for part in range(10)]
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 12), *PARTS])

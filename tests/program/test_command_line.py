@@ -190,7 +190,7 @@ def start(arguments, tmp_path, user):
 @pytest.mark.parametrize(
     ("environment", "workers"),
     [
-        ("CartPole-v1", "0"),
+        pytest.param("CartPole-v1", "0", marks=pytest.mark.release),
         ("CartPole-v1", "2"),
         pytest.param("gymnax:CartPole-v1", "0", marks=pytest.mark.release),
     ],

@@ -29,7 +29,8 @@ METHODS = {
     "gru": logpi.PPO(hidden=(8,), environments=16, rollout_steps=16, minibatches=2, memory="gru"),
 }
 environment = make_environment("gymnax:CartPole-v1", EnvironmentOptions(50))
-for name, method in METHODS.items():
+for name in sys.argv[1:]:
+    method = METHODS[name]
     ends = []
     for devices in (1, 2, 4):
         sampler = CompiledSampler(environment, method.copies, 3, lambda: False, devices)
@@ -53,10 +54,10 @@ print("as one")
 """
 
 
-def with_four_devices(program, folder):
+def with_four_devices(program, folder, *words):
     flags = "--xla_force_host_platform_device_count=4"
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
+        [sys.executable, "-W", "ignore", "-c", program, *words],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         cwd=folder,
         capture_output=True,
@@ -64,16 +65,22 @@ def with_four_devices(program, folder):
     )
 
 
-@pytest.mark.slow
-def test_several_devices_learn_what_one_learns(tmp_path):
-    """One update within rounding, parameters on every device, copies divided. A checkpoint is read
-    with another number of devices: one, here. Control: another seed is another update.
+@pytest.mark.parametrize(
+    "methods",
+    [
+        pytest.param(("ppo",), marks=pytest.mark.slow),
+        pytest.param(("reinforce", "trpo", "gru"), marks=pytest.mark.release),
+    ],
+)
+def test_several_devices_learn_what_one_learns(tmp_path, methods):
+    """One update within rounding, parameters on every device, copies divided. A run on four goes on
+    on one, here, and on four again. Control: another seed is another update.
     """
-    done = with_four_devices(PROGRAM, tmp_path)
+    done = with_four_devices(PROGRAM, tmp_path, *methods)
     assert done.stdout.splitlines()[-1:] == ["as one"], done.stderr
     other_seeds = PROGRAM.replace("method.copies, 3, lambda", "method.copies, devices, lambda")
     other_seeds = other_seeds.replace("in (1, 2, 4)", "in (1, 2)")
-    control = with_four_devices(other_seeds, tmp_path)
+    control = with_four_devices(other_seeds, tmp_path, methods[0])
     assert "Not equal to tolerance" in control.stderr
     run = RunFolder.open(Path(tmp_path / "run"))
     assert json.loads((run.path / "config.json").read_text())["settings"]["devices"] == 4
@@ -118,7 +125,8 @@ METHODS = {
 }
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 time.sleep(LATE * int(sys.argv[2]))
-for name, method in METHODS.items():
+for name in sys.argv[3:]:
+    method = METHODS[name]
     run = logpi.train(
         "gymnax:CartPole-v1", method, steps=600, seed=SEED, devices=4, out=name,
         max_episode_steps=50,
@@ -130,7 +138,7 @@ print("done")
 """
 
 
-def joined(program, folder):
+def joined(program, folder, methods):
     """What two processes say that JAX has joined, each with two devices."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -138,7 +146,7 @@ def joined(program, folder):
     flags = "--xla_force_host_platform_device_count=2"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", program, address, str(number)],
+            [sys.executable, "-W", "ignore", "-c", program, address, str(number), *methods],
             env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -151,15 +159,18 @@ def joined(program, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("late", [0, pytest.param(35, marks=pytest.mark.release)])
-def test_processes_that_are_joined_learn_what_one_learns(tmp_path, late):
+@pytest.mark.parametrize(
+    ("late", "methods"),
+    [(0, ["ppo"]), pytest.param(35, ["reinforce", "ppo"], marks=pytest.mark.release)],
+)
+def test_processes_that_are_joined_learn_what_one_learns(tmp_path, late, methods):
     """Two processes of two devices, and one of four: the same policy within rounding, though the
     second may begin 35 s late, more than JAX waits for by itself. The first process writes the
     folder. Control: another seed is another policy.
     """
     here = tmp_path / "joined"
     here.mkdir()
-    for out, error in joined(JOINED.replace("SEED", "3").replace("LATE", str(late)), here):
+    for out, error in joined(JOINED.replace("SEED", "3").replace("LATE", str(late)), here, methods):
         assert out.splitlines()[-1:] == ["done"], error
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -169,9 +180,9 @@ def test_processes_that_are_joined_learn_what_one_learns(tmp_path, late):
         for line in one_process.splitlines()
         if "distributed" not in line and "assert" not in line
     )
-    done = with_four_devices(one_process, alone)
+    done = with_four_devices(one_process, alone, "", "", *methods)
     assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
-    for name in ("reinforce", "ppo"):
+    for name in methods:
         first, second, single = (
             np.load(path)
             for path in (here / f"{name}_0.npz", here / f"{name}_1.npz", alone / f"{name}_0.npz")
@@ -180,8 +191,8 @@ def test_processes_that_are_joined_learn_what_one_learns(tmp_path, late):
         for key in first:
             np.testing.assert_allclose(first[key], single[key], rtol=1e-3, atol=2e-5)
         assert np.isfinite(logpi.load(here / name).act(np.zeros(4))).all()
-    assert sorted(path.name for path in here.iterdir() if path.is_dir()) == ["ppo", "reinforce"]
-    other = with_four_devices(one_process.replace("seed=3", "seed=4"), tmp_path)
+    assert sorted(path.name for path in here.iterdir() if path.is_dir()) == sorted(methods)
+    other = with_four_devices(one_process.replace("seed=3", "seed=4"), tmp_path, "", "", "ppo")
     assert other.stdout.splitlines()[-1:] == ["done"], other.stderr
     another = np.load(tmp_path / "ppo_0.npz")
     assert not np.allclose(another["arr_0"], np.load(here / "ppo_0.npz")["arr_0"], atol=1e-3)

@@ -225,7 +225,8 @@ class Nested(Match):
         return right - float(np.square(number - self.seen["b"]).sum())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.release
+@pytest.mark.parametrize("algorithm", METHODS)
 def test_nested_actions_are_learned(algorithm, tmp_path):
     run = logpi.train(Nested, algorithm, steps=6e4, seed=1, out=tmp_path / "run")
     assert run.evaluation.mean > 18

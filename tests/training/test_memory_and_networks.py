@@ -157,6 +157,7 @@ def test_images_are_learned_from(own, networks, tmp_path):
     assert idle.evaluation.mean < 3.5
 
 
+@pytest.mark.release
 def test_an_own_network_is_trained_and_loaded(networks, tmp_path):
     algorithm = logpi.Reinforce(network=f"{networks}:net")
     run = logpi.train("CartPole-v1", algorithm, steps=5e4, seed=1, out=tmp_path / "run")

@@ -49,8 +49,14 @@ def parameters(run):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(run.policy)])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["loss", "weights", "with_policy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("weights", marks=pytest.mark.slow),
+        pytest.param("loss", marks=pytest.mark.release),
+        pytest.param("with_policy", marks=pytest.mark.release),
+    ],
+)
 def test_the_same_formula_trains_the_same_policy(mine, tmp_path, name):
     def train(folder, **options):
         return logpi.train(

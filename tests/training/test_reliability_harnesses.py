@@ -25,7 +25,7 @@ def test_killed_runs_end_alike():
     assert told.count("all equal") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_damaged_folders_are_refused_or_right():
     told = output_of("folders", "--folders", "40")
     wrong = [line for line in told.splitlines() if "WRONG" in line and "slow" not in line]

@@ -66,9 +66,8 @@ class Follow(gym.Env):
         return self._observe(), reward, self.t == 5, False, {}
 
 
-@pytest.mark.parametrize(
-    "actions", ["normal", pytest.param("tanh-normal", marks=pytest.mark.release)]
-)
+@pytest.mark.release
+@pytest.mark.parametrize("actions", ["normal", "tanh-normal"])
 def test_a_continuous_action_learns(tmp_path, actions):
     algorithm = logpi.Reinforce(actions=actions, learning_rate=0.003, kl_limit=0.03)
     run = logpi.train(Follow, algorithm, steps=4e4, seed=1, out=tmp_path / "run")
@@ -176,7 +175,7 @@ RESUMED = [
         "CartPole-v1", logpi.PPO(anneal=(), epochs=2, minibatches=4), marks=pytest.mark.release
     ),
     pytest.param("gymnax:CartPole-v1", logpi.A2C(anneal=()), marks=pytest.mark.release),
-    ("CartPole-v1", logpi.TRPO(anneal=())),
+    pytest.param("CartPole-v1", logpi.TRPO(anneal=()), marks=pytest.mark.release),
 ]
 
 
@@ -216,6 +215,7 @@ def test_the_evaluation_is_replayed_by_its_seed(tmp_path):
     assert abs(again.mean - run.evaluation.mean) < 5 * run.evaluation.returns.std() / episodes**0.5
 
 
+@pytest.mark.release
 def test_a_policy_of_gymnax_balances_the_pole_of_gymnasium(tmp_path):
     logpi.train("gymnax:CartPole-v1", steps=1.5e5, seed=1, out=tmp_path / "run")
     policy = logpi.load(tmp_path / "run")
