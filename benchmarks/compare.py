@@ -112,15 +112,22 @@ def compare(name: str, repeat: int) -> str:
     return f"| {work['what']} | {work['peer']} | {unit} | {cells[0]} | {cells[1]} | {end} |"
 
 
+def processor() -> str:
+    """What the system calls it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def page(rows: Sequence[str], repeat: int) -> str:
     """docs/benchmarks.md."""
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy")
     )
-    machine = (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
-        f"{versions}"
-    )
+    machine = f"{os.cpu_count()} cores of an {processor()}, Python {platform.python_version()}; {versions}"
     return f"""# Benchmarks
 
 {machine}.
@@ -128,8 +135,8 @@ def page(rows: Sequence[str], repeat: int) -> str:
 `python benchmarks/compare.py` runs both sides in turn, {repeat} times each, and prints medians with the least and the most in
 brackets. Its settings are in [comparisons.toml](../benchmarks/comparisons.toml). Steps a second are those of the second half of
 training. Where a row says nothing else, networks are 64×64 tanh in float32, policy and critic apart, and Torch has one
-thread, with which it is faster on small networks. The returns are what the
-trained policies reach and the memory in MB is the most that a process held, ours first.
+thread, with which it is faster on small networks. The returns are what the trained policies reach, and the memory in MB is
+the most that a process held, ours first.
 
 | work | against | unit | logpi | peer | ratio | goal | returns | memory |
 |---|---|---|---|---|---|---|---|---|
@@ -138,7 +145,8 @@ trained policies reach and the memory in MB is the most that a process held, our
 Known differences: the peers step environments in one process, logpi in one or two, whichever it measures to be faster,
 and HalfCheetah A2C with EnvPool. CleanRL has no package: its runner here has its structure and settings. rejax has
 gymnax 0.0.9, logpi gymnax 1.x. A stream of logpi holds one row more for each episode that ends, which counts as no
-step. A ratio below its goal is a goal not reached: [why](design.md#what-is-short-of-its-goal-and-what-the-machine-would-allow).
+step. A ratio below its goal is a goal not reached: [why](design.md#what-is-short-of-its-goal-and-what-the-machine-would-allow);
+`python benchmarks/floors.py` says what the parts of each row would allow.
 
 What training costs as one thing grows, `python benchmarks/curves.py docs/cost_curves.png`:
 

@@ -35,13 +35,19 @@ def seconds(work: Callable[[], object], least: float = 0.5) -> float:
     return statistics.median(times)
 
 
+def product_rate(rows: int, inner: int, columns: int) -> float:
+    """Floating-point operations a second in a product of two matrices."""
+    a = jnp.ones((rows, inner))
+    b = jnp.ones((inner, columns))
+    product = jax.jit(jnp.matmul)
+    return 2 * rows * inner * columns / seconds(lambda: product(a, b))
+
+
 def products() -> None:
     """Rates of what an update is made of: products, and the gradient of a 4-64-64-2 tanh
     network."""
     for rows, inner, columns in [(1024, 1024, 1024), (2048, 64, 64)]:
-        a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
-        product = jax.jit(lambda a, b: a @ b)
-        rate = 2 * rows * inner * columns / seconds(lambda product=product, a=a, b=b: product(a, b))
+        rate = product_rate(rows, inner, columns)
         print(f"product {rows}×{inner} · {inner}×{columns}: {rate / 1e9:.0f} GFLOP/s")
     widths, rows = (4, 64, 64, 2), 2048
     weights = [jnp.full(shape, 0.1) for shape in itertools.pairwise(widths)]

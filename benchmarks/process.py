@@ -47,12 +47,17 @@ def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
     The rate is in steps a second in the second half of training.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        words = ["train", environment, "--seed", str(seed), "--out", str(out), *options]
-        cold = os.environ | {"XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"}
+        return train_in(Path(folder) / "run", environment, seed, options)
+
+
+def train_in(out: Path, environment: str, seed: int, options: list[str]) -> dict[str, float]:
+    """The same, in a run folder that stays."""
+    words = ["train", environment, "--seed", str(seed), "--out", str(out), *options]
+    with tempfile.TemporaryDirectory() as cache:
+        cold = os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu"}
         _, seconds, megabytes = measure([sys.executable, "-c", PROGRAM, *words], cold)
-        rows = read_metrics(out / "metrics.csv")
-        evaluation = json.loads((out / "evaluation.json").read_text())
+    rows = read_metrics(out / "metrics.csv")
+    evaluation = json.loads((out / "evaluation.json").read_text())
     first, last = rows[len(rows) // 2], rows[-1]
     rate = (last[STEPS] - first[STEPS]) / max(last[SECONDS] - first[SECONDS], 1e-9)
     return {

@@ -86,7 +86,7 @@ MUTANTS = [
     Mutant("methods/ppo.py", "joint_loss(self, learner, self.value_clip)", "joint_loss(self, learner)", LOSSES),
     Mutant("methods/ppo_penalty.py", "+ beta *", "- beta *", LOSSES),
     Mutant("methods/ppo_penalty.py", "2 * beta, halved", "beta / 2, halved", LOSSES),
-    Mutant("methods/a2c.py", "jnp.minimum(jnp.exp(log_ratio), 1.0)", "jnp.exp(log_ratio)", ACTOR),
+    Mutant("estimators/returns.py", "jnp.minimum(jnp.exp(log_ratio), limit)", "jnp.exp(log_ratio)", ACTOR),
     Mutant("methods/descent.py", "method.value_coefficient * error", "error", LOSSES),
     Mutant("methods/descent.py", "adam.update(shortened, moments)", "adam.update(gradient, moments)", LOSSES),
     Mutant("methods/descent.py", "parameters - learning_rate", "parameters + learning_rate", LOSSES),

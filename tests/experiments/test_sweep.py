@@ -317,13 +317,13 @@ def test_a_run_that_fails_ends_no_other(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "some"], "seeds must be such as 0..9 or 0,1,5, got 'some'"),
+        (["--seeds", "some"], "write seeds as 0..9 or 0,1,5, got 'some'"),
         (["--seeds", "5..3"], "seeds must be at least one"),
         (["--seeds", "1,1"], "are the same run"),
         (["--set", "learning_rat=1,2"], "did you mean 'learning_rate'"),
         (["--set", "learning_rate=-1.0,0.1"], "learning_rate must be"),
-        (["--set", "learning_rate"], "--set must be such as learning_rate=1e-3,3e-4"),
-        (["--set", "learning_rate=[1"], "--set must be such as"),
+        (["--set", "learning_rate"], "write --set as learning_rate=1e-3,3e-4"),
+        (["--set", "learning_rate=[1"], "write --set as"),
         (["--set", "learning_rate=1e-3,0.001"], "are the same run"),
         (["--set", "seed=1,2"], "seed is no setting to sweep over"),
         (["--processes", "0"], "processes must be a whole number >= 1"),

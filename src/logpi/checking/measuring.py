@@ -257,7 +257,7 @@ class Trial:
         return replace(request, names=(*request.names, given), constant=constant)
 
     def moments(self, situation: Situation, cases: list[Cases]) -> Moments:
-        """Those of ĝ, an ascent direction."""
+        """The moments of ĝ, turned uphill."""
         found = moments(self.framework, self.request, situation, cases)
         uphill = self.sign > 0 or self.gives_weights(situation, cases)
         if uphill:

@@ -44,7 +44,7 @@ def _parse_arguments(words: list[str]) -> dict[str, Any]:
 
     pairs = [word.partition("=") for word in words]
     if not all(name and equals for name, equals, _ in pairs):
-        raise ValueError(f"must be such as gravity=-5, got {' '.join(words)!r}")
+        raise ValueError(f"write it as gravity=-5, got {' '.join(words)!r}")
     return {name: parse_value(value) for name, _, value in pairs}
 
 

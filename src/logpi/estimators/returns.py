@@ -2,6 +2,8 @@
 policy [D1.3].
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -94,3 +96,26 @@ def earlier_ratio(
     """
     log_ratio = jnp.where(trajectory.mask, log_ratio, 0.0)
     return jnp.exp(jnp.cumsum(log_ratio, axis=0) - log_ratio)
+
+
+def cut_ratio(log_ratio: Float[Array, "time env"], limit: Number) -> Float[Array, "time env"]:
+    """ρ = min(π/π_old, limit), that of V-trace."""
+    return jnp.minimum(jnp.exp(log_ratio), limit)
+
+
+def off_policy_weight(
+    trajectory: Trajectory,
+    value: Float[Array, "time env"],
+    log_ratio: Float[Array, "time env"],
+    discount: Number,
+    ratio_limit: float,
+) -> Float[Array, "time env"]:
+    """γ^t Π_{k<t} ρ_k A_t, which multiplies ∇ log π in trajectories of an older policy
+    [D1.3, D4.4]; ρ and A as in `advantages`, λ = 1.
+
+    With a limit it is V-trace, BIASED: ρ is cut, and the product over earlier steps is left out.
+    """
+    advantage = advantages(trajectory, value, discount, 1.0, cut_ratio(log_ratio, ratio_limit))
+    if ratio_limit == math.inf:
+        advantage = earlier_ratio(trajectory, log_ratio) * advantage
+    return discount_power(trajectory.step, discount) * advantage

@@ -197,7 +197,7 @@ def parse_seeds(text: str) -> list[int]:
     first, dots, last = text.partition("..")
     words = [first, last] if dots else text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise LogpiError(f"seeds must be such as 0..9 or 0,1,5, got {text!r}")
+        raise LogpiError(f"write seeds as 0..9 or 0,1,5, got {text!r}")
     numbers = [int(word) for word in words]
     if dots:
         return list(range(numbers[0], numbers[1] + 1))
@@ -220,6 +220,6 @@ def parse_values(texts: Sequence[str]) -> dict[str, list[Any]]:
         except yaml.YAMLError:
             found = []
         if not equals or not found or name in values:
-            raise LogpiError(f"--set must be such as learning_rate=1e-3,3e-4, got {text!r}")
+            raise LogpiError(f"write --set as learning_rate=1e-3,3e-4, got {text!r}")
         values[name] = [as_number(value) for value in found]
     return values

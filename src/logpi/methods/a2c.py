@@ -11,6 +11,7 @@ from logpi.core.arrays import Number
 from logpi.core.options import COUNT, POSITIVE, Between, OneOf, option
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
+from logpi.estimators.returns import cut_ratio
 from logpi.methods.descent import (
     Descent,
     JointOptions,
@@ -77,8 +78,7 @@ class A2C(RolloutOptions, JointOptions, NetworkOptions):
 
         def again(learner: Learner, _: None) -> tuple[Learner, None]:
             log_ratio = log_prob_of(learner.policy, trajectory) - old_log_prob
-            ratio = jnp.minimum(jnp.exp(log_ratio), 1.0)
-            learner, rows = prepare(self, learner, trajectory, ratio)
+            learner, rows = prepare(self, learner, trajectory, cut_ratio(log_ratio, 1.0))
             return self.descend(learner, rows)[0], None
 
         return jax.lax.scan(again, learner, length=self.epochs - 1)[0]

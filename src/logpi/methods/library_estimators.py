@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from logpi.core.arrays import Scalar
 from logpi.core.trajectory import Trajectory
 from logpi.estimators.contract import Estimator
-from logpi.estimators.returns import advantages, discount_power, earlier_ratio
+from logpi.estimators.returns import advantages, off_policy_weight
 from logpi.estimators.score_function import score_function_surrogate
 from logpi.methods.reference import regularised_reward
 from logpi.methods.reinforce import Reinforce
@@ -40,11 +40,9 @@ def reinforce_loss(method: Reinforce, trust: float = 1.0) -> Estimator:
         value: Array,
     ) -> Scalar:
         trajectory = _trajectory(reward.T, terminated.T, truncated.T, mask.T, step.T)
-        return_ = method.return_of(trajectory)
         critic = value.T if method.baseline == "value" else None
-        baseline = method.baseline_of(return_, trajectory.mask, critic, trust)
-        weight = method.weight_of(trajectory, return_, baseline)
-        return -score_function_surrogate(log_prob.T, weight, trajectory.mask)
+        weighed = method.weigh(trajectory, critic, trust)
+        return -score_function_surrogate(log_prob.T, weighed.weight, trajectory.mask)
 
     return loss
 
@@ -100,13 +98,7 @@ def off_policy_estimator(discount: float, ratio_limit: float = math.inf) -> Esti
         beyond = jnp.zeros_like(value)
         stream, known = _stream(reward, ended, truncated, mask, step, value, beyond)
         log_ratio = _with_last_row(log_prob - old_log_prob)
-        ratio = jnp.minimum(jnp.exp(log_ratio), ratio_limit)
-        if ratio_limit == math.inf:
-            reached = earlier_ratio(stream, log_ratio)
-        else:
-            reached = 1.0
-        advantage = reached * advantages(stream, known, discount, 1.0, ratio)
-        return (discount_power(stream.step, discount) * advantage)[:-1].T
+        return off_policy_weight(stream, known, log_ratio, discount, ratio_limit)[:-1].T
 
     return weight
 

@@ -5,7 +5,7 @@ Adam that is shortened to a limit in KL. Then the baseline is fitted to the retu
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -152,15 +152,13 @@ class Reinforce(NetworkOptions):
         """
         coefficient = self.reference_coefficient
         paid = near_reference(learner.policy, learner.reference, trajectory, coefficient)
-        return_ = self.return_of(paid)
         predicted = None
         trust = 0.0
         if learner.value is not None:
             predicted = value_baseline(learner.value, trajectory)
             trust = jnp.asarray(learner.value.units.trust)
-        baseline = self.baseline_of(return_, trajectory.mask, predicted, trust)
+        return_, baseline, weight = self.weigh(paid, predicted, trust)
         if self.estimator is None:
-            weight = self.weight_of(trajectory, return_, baseline)
             gradient, sums = policy_gradient(learner.policy, trajectory, weight)
         else:
             value = None if predicted is None else baseline
@@ -175,6 +173,16 @@ class Reinforce(NetworkOptions):
             trust = measure_trust(predicted, return_, trajectory.mask)
             learner, metrics["value_loss"] = self._fit_value(learner, trajectory, target, trust)
         return learner, metrics
+
+    def weigh(
+        self, trajectory: Trajectory, value: Float[Array, "time env"] | None, trust: Number
+    ) -> "Weighed":
+        """What multiplies ∇ log π, from V(s_t, t) and how far it counts. Training and the check
+        call it.
+        """
+        return_ = self.return_of(trajectory)
+        baseline = self.baseline_of(return_, trajectory.mask, value, trust)
+        return Weighed(return_, baseline, self.weight_of(trajectory, return_, baseline))
 
     def return_of(self, trajectory: Trajectory) -> Float[Array, "time env"]:
         """R_t [D4.2], or R(τ) at every step [D3.5]."""
@@ -257,6 +265,14 @@ class Reinforce(NetworkOptions):
         rate = self.value_learning_rate
         value, moments, loss = fit_value(value, moments, trajectory, target, rate, minibatches)
         return learner._replace(value=value, value_optimizer=moments), loss
+
+
+class Weighed(NamedTuple):
+    """R_t, b_t, and w_t, which multiplies ∇ log π(a_t|s_t; θ)."""
+
+    return_: Float[Array, "time env"]
+    baseline: Float[Array, "time env"]
+    weight: Float[Array, "time env"]
 
 
 def policy_gradient(

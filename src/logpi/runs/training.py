@@ -182,11 +182,12 @@ def _continue(
             raise LogpiError(f"{path} holds a run with {differs}: give another --out")
     if found.foreign_code() is not None:
         found.trust()  # it is the code that was named just now
-    if found.checkpoints():
+    saved = found.saved_steps()
+    evaluation = None if saved is None else found.evaluation(saved)
+    if evaluation is not None:
         learner, counters, _ = found.load(stored_learner(found))
         counters.has_reached &= settings.stop_at == found.settings.stop_at
-        evaluation = found.evaluation(counters.steps)
-        if evaluation is not None and _has_ended(counters, settings):
+        if counters.steps == saved and _has_ended(counters, settings):
             observers.reporter.finish(found.path, counters, evaluation, made.spec.reward_threshold)
             return finished_run(found, learner, counters, evaluation)
     return _go_on(found, settings, made, {}, observers)

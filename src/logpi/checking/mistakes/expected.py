@@ -146,7 +146,7 @@ class Expectation:
         return self._taken_off[penalty, besides]
 
     def _by_shape(self, discount: float, paid: Penalty | None) -> list[ShapeSums]:
-        """Those of every shape."""
+        """The sums of the cases of every shape."""
         if (discount, paid) not in self._sums:
             self._sums[discount, paid] = [
                 self._sums_of(case, discount, paid) for case in self.measurement.cases

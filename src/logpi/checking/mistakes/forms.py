@@ -50,7 +50,7 @@ class Form(Generic[Function]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of its mistakes."""
+        """The names of its mistakes."""
         return tuple(mistake.name for mistake in self.mistakes)
 
 
@@ -126,5 +126,5 @@ class Cause:
     is_exact: bool = True
 
     def to_json(self) -> dict[str, object]:
-        """By these names."""
+        """The fields under their names."""
         return dict(vars(self))

@@ -54,7 +54,7 @@ class Played:
 
     @cached_property
     def old_log_prob(self) -> Float[ndarray, "batch episode"]:
-        """Of the law that acts."""
+        """log π_old of the drawn actions."""
         place = (self.batches.observation, self.batches.raw)
         return log_density(self.probe, self.probe.acting, *place)
 

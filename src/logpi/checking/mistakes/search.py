@@ -65,7 +65,7 @@ class Explanation(NamedTuple):
 
     @property
     def names(self) -> frozenset[str]:
-        """Those of its mistakes."""
+        """The names of its mistakes."""
         return frozenset(mistake.name for mistake in self.mistakes)
 
     @property
