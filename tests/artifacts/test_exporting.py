@@ -125,7 +125,7 @@ def test_a_model_acts_as_the_policy(kind, models):
         assert exporting.difference(other, space_from_json(found), model) > exporting.TOLERANCE
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_model_plays_an_episode_as_the_policy_does(capsys):
     """From observations as the environment gives them, by ONNX Runtime alone: the same lengths. And
     what the converter replaces is another process's: with its `jax.numpy` the last call fails.

@@ -180,7 +180,7 @@ def test_time_that_passes_after_the_answer_is_named_too(write, what, monkeypatch
         train("run", step_limit=1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_worker_that_blocks_everything_is_killed(write, monkeypatch):
     """Where its own alarm cannot reach it."""
     monkeypatch.setattr("logpi.sampling.host.process.GRACE", 1.0)

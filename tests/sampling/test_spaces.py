@@ -118,6 +118,7 @@ ALGORITHMS = [
 ]
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("environment", [pytest.param(Match, marks=pytest.mark.release), Copy])
 def test_products_of_choices_are_learned(environment, algorithm, tmp_path):

@@ -75,7 +75,7 @@ def test_the_row_after_a_step_is_what_it_led_to():
     assert not fallen(rollout.observation[t, i]).any()
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_run_is_repeated_by_its_seed_and_resumed_bit_for_bit(tmp_path):
     config = Reinforce(episodes=8)
     runs = [

@@ -144,6 +144,7 @@ def networks(tmp_path):
     return path
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.release)])
 def test_images_are_learned_from(own, networks, tmp_path):
     """With the library's convolutions, and with a network of the user's own on the pixels; 2.5 by

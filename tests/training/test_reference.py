@@ -71,6 +71,7 @@ def test_an_own_estimator_sees_the_reference(reference, tmp_path, coefficient):
         logpi.train(CHOICE, alone, steps=100, out=tmp_path / "alone")
 
 
+@pytest.mark.release
 def test_a_run_starts_from_its_reference_and_keeps_it(reference, tmp_path):
     folder, start = reference
     config = Reinforce(

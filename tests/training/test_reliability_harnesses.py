@@ -19,7 +19,7 @@ def output_of(name, *options):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_killed_runs_end_alike():
     told = output_of("kills", "--kills", "3", "--only", "REINFORCE, 1 worker")
     assert told.count("all equal") == 1

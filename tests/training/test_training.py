@@ -148,6 +148,7 @@ def test_the_family_reaches_the_optimum_too(tmp_path, algorithm):
     assert logpi.exact_objective(mdp, logits_of(idle.policy)) < best - 0.5 * (best - start)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("size", [1e-6, pytest.param(1e6, marks=pytest.mark.release)])
 def test_rewards_of_any_size_are_learned(tmp_path, size):
     """In running units, from V = 0. Control: as they are, rewards of a millionth are not."""
