@@ -127,7 +127,8 @@ def page(rows: Sequence[str], repeat: int) -> str:
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy")
     )
-    machine = f"{os.cpu_count()} cores of an {processor()}, Python {platform.python_version()}; {versions}"
+    machine = f"{os.cpu_count()} cores of an {processor()}"
+    machine = f"{machine}, Python {platform.python_version()}; {versions}"
     return f"""# Benchmarks
 
 {machine}.

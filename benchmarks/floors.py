@@ -101,9 +101,8 @@ def gradient_work(method: Method, work: Work, batch: float) -> float:
         case logpi.Reinforce():
             passes = min(method.value_steps * method.value_batch / batch, MOST_PASSES)
             return BACKWARD * (work.policy + passes * work.critic)
-        case (
-            logpi.NPG() | logpi.TRPO()
-        ):  # a product with the Fisher matrix is two backward passes of one
+        case logpi.NPG() | logpi.TRPO():
+            # A product with the Fisher matrix is two backward passes of one.
             products = method.conjugate_gradient_steps + 1
             natural = BACKWARD * work.policy * (1 + 2 * products)
             return natural + method.value_epochs * BACKWARD * work.critic

@@ -1,5 +1,6 @@
 """What several layers of tests share."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from hypothesis import strategies as st
 
@@ -27,6 +29,26 @@ SEED_VARIABLE = "LOGPI_TEST_SEED"
 SAMPLES, LEVEL = 20_000, 1e-6
 # Compiled, as runs call it: called as it is, its loops are compiled again every time.
 compiled_update = jax.jit(update, static_argnames=("method", "budget"))
+# An environment whose actions have two parts, for a file `own.py`.
+OWN = """
+import gymnasium as gym, numpy as np
+
+class Both(gym.Env):
+    observation_space = gym.spaces.Box(-9, 9, (3,), np.float32)
+    action_space = gym.spaces.Dict(
+        {"jump": gym.spaces.Discrete(2), "push": gym.spaces.Box(-1, 1, (2,), np.float32)}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=3).astype(np.float32)
+        return self.x, {}
+
+    def step(self, action):
+        self.x = np.clip(self.x + 0.1 * action["push"].sum() + action["jump"], -9, 9)
+        self.x = self.x.astype(np.float32)
+        return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.1), False, {}
+"""
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 
@@ -189,3 +211,15 @@ def learned(folder):
 
 def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def processes(word):
+    """The numbers of the processes that this one has started, and those that they have started,
+    whose command holds the word.
+    """
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if word in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found

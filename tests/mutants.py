@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant("sampling/host/acting.py", "seen = by_share(observation, self._size)\n        if self", "seen = by_share(observation, len(noise))\n        if self", WORKERS),
     Mutant("sampling/host/places.py", "if before is not None:", "if before is None:", WORKERS),
     Mutant("sampling/host/places.py", "self._open_anew(lost)", "self._open_anew(lost[:1])", WORKERS),
-    Mutant("sampling/host/sampler.py", "self._counted = self._lost", "self._counted = 0", WORKERS),
+    Mutant("sampling/host/sampler.py", '"lost": self._lost}', '"lost": 0}', WORKERS),
     Mutant("sampling/host/places.py", "first += array.shape[1]", "first += 0", STREAMS),
     Mutant("sampling/host/places.py", "(numbers[place.shares.columns], deterministic)", "(numbers, deterministic)", WORKERS),
     Mutant("sampling/host/player.py", "cut._replace(memory=memory), None", "self.trajectory, None", WORKERS),

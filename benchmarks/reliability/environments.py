@@ -14,8 +14,11 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 ENVIRONMENT = """
 import decimal, fractions, gc, os, random, shutil, signal, sys, threading, time, warnings
@@ -221,14 +224,12 @@ def run(folder: Path, words: list[str]) -> Ending:
 
 
 def _processes_of(session: int) -> int:
-    """Processes of a session that still run (Linux)."""
+    """Processes of a session that still run."""
     count = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, found, *_ = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        count += int(found) == session and state != "Z"
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            is_of_session = os.getsid(process.pid) == session
+            count += is_of_session and process.status() != psutil.STATUS_ZOMBIE
     return count
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import tensorboardX.proto.event_pb2
 
 EVENTS: Any = tensorboardX.proto.event_pb2  # its names are made when it is imported
@@ -175,9 +176,8 @@ def start(folder: Path, words: list[str], place: str, number: int) -> subprocess
 
 
 def children_of(process: int) -> list[int]:
-    """The processes that a process has started (Linux)."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return [int(child) for child in found.split()]
+    """The processes that a process has started."""
+    return [child.pid for child in psutil.Process(process).children()]
 
 
 class Chain:

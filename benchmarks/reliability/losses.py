@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 import logpi
 from logpi import LogpiError
@@ -70,23 +71,11 @@ class Both(gym.Env):
 def processes(word: str) -> list[int]:
     """The processes that play for this one, by a word of their command."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                command = (entry / "cmdline").read_bytes()
-                if word.encode() in command and is_descendant(int(entry.name)):
-                    found.append(int(entry.name))
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if word in " ".join(process.cmdline()):
+                found.append(process.pid)
     return found
-
-
-def is_descendant(process: int) -> bool:
-    """Whether this process has started it, or what has started it."""
-    while process > 1:
-        if process == os.getpid():
-            return True
-        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
-        process = int(after_name.split()[1])
-    return False
 
 
 @contextmanager

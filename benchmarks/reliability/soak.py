@@ -7,13 +7,14 @@ its copies. Memory, descriptors and threads are those of the process that trains
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 ENVIRONMENT = """
 import time
@@ -45,14 +46,13 @@ class Use(NamedTuple):
 
 
 def use_of(process: int, started: float) -> Use:
-    """What the process holds now (Linux)."""
-    status = Path(f"/proc/{process}/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
+    """What the process holds now."""
+    found = psutil.Process(process)
     return Use(
         time.monotonic() - started,
-        int(fields["VmRSS"].split()[0]) / 1024,
-        len(os.listdir(f"/proc/{process}/fd")),
-        int(fields["Threads"]),
+        found.memory_info().rss / 2**20,
+        found.num_fds(),
+        found.num_threads(),
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from helpers import learned, same
 
@@ -239,17 +241,12 @@ def start_sweep(folder):
 
 def run_processes(folder):
     """The processes of the runs of the sweep that `start_sweep` has started."""
-    variable = f"LOGPI_TEST_SWEEP={folder}".encode()
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                variables = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"logpi.experiments.process" in words and variable in variables:
-                found.append(int(entry.name))
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            is_run = "logpi.experiments.process" in process.cmdline()
+            if is_run and process.environ().get("LOGPI_TEST_SWEEP") == str(folder):
+                found.append(process.pid)
     return found
 
 

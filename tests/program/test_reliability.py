@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import logpi
@@ -374,22 +375,12 @@ def test_an_answer_that_cannot_be_written_is_said(output, status):
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are killed by Linux")
 def test_a_worker_that_hangs_does_not_outlive_its_parent(tmp_path):
     with started(tmp_path, 300, workers="1") as program:
-        children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
-        while not (workers := children.read_text().split()):
+        while not (workers := psutil.Process(program.pid).children()):
             time.sleep(0.1)
         time.sleep(3)
         program.kill()
-    deadline = time.monotonic() + 10
-    while any(is_running(worker) for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(is_running(worker) for worker in workers)
-
-
-def is_running(process):
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
 
 
 def test_where_it_stopped_is_where_it_goes_on(run, capsys, monkeypatch):

@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import same
+from helpers import OWN, processes, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
@@ -32,25 +31,6 @@ METHODS = {
     "a2c": logpi.A2C(hidden=(8,), environments=14, rollout_steps=7),
     "trpo": logpi.TRPO(hidden=(8,), environments=14, rollout_steps=16),
 }
-OWN = """
-import gymnasium as gym, numpy as np
-
-class Jumps(gym.Env):
-    observation_space = gym.spaces.Box(-9, 9, (3,), np.float32)
-    action_space = gym.spaces.Dict(
-        {"jump": gym.spaces.Discrete(2), "push": gym.spaces.Box(-1, 1, (2,), np.float32)}
-    )
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.x = self.np_random.normal(size=3).astype(np.float32)
-        return self.x, {}
-
-    def step(self, action):
-        moved = self.x + 0.1 * action["push"].sum() + action["jump"]
-        self.x = np.clip(moved, -9, 9).astype(np.float32)
-        return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.1), False, {}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +69,13 @@ def on_cluster(environment, method, actors, out, **options):
         ("CartPole-v1", "reinforce", (1, 4)),
         ("CartPole-v1", "gru", (2,)),
         ("Pendulum-v1", "a2c", (4,)),
-        ("own.py:Jumps", "trpo", (2,)),
+        ("own.py:Both", "trpo", (2,)),
     ],
 )
 def test_a_run_is_the_same_on_a_cluster(cluster, tmp_path, environment, method, numbers):
     """So many actors, of discrete, continuous and composite actions."""
     (tmp_path / "own.py").write_text(OWN)
-    if environment == "own.py:Jumps":
+    if environment == "own.py:Both":
         environment = f"{tmp_path}/{environment}"
     options = {"steps": 700, "seed": 5}
     local = logpi.train(environment, METHODS[method], out=tmp_path / "local", **options)
@@ -118,7 +98,7 @@ def test_a_sweep_on_a_cluster_makes_the_runs_that_it_makes_here(cluster, tmp_pat
     def kill():
         while not killed and not is_over.wait(0.02):
             if any(RunFolder.open(each).checkpoints() for each in folders_of(tmp_path / "ray")):
-                for process in processes_of(b"ray::_perform")[:1]:
+                for process in processes("ray::_perform")[:1]:
                     os.kill(process, signal.SIGKILL)
                     killed.append(process)
 
@@ -158,7 +138,7 @@ def test_a_run_goes_on_after_the_process_that_trains_has_died(cluster, tmp_path)
         )
 
     first = start()
-    while not list((tmp_path / "run").glob("checkpoints/*")):
+    while not list((tmp_path / "run").glob("checkpoints/step_*.npz")):
         assert first.poll() is None
         time.sleep(0.02)
     first.kill()
@@ -181,34 +161,7 @@ def folders_of(sweep):
 
 def actors():
     """The processes that play for this one."""
-    return processes_of(b"ray::Actor")
-
-
-def processes_of(name):
-    """The processes of this name that this one has started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if command.startswith(name) and is_descendant(int(entry.name)):
-                found.append(int(entry.name))
-    return found
-
-
-def is_descendant(process):
-    """Whether this process has started it, or what has started it."""
-    while process > 1:
-        if process == os.getpid():
-            return True
-        try:
-            after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
-        except OSError:
-            return False
-        process = int(after_name.split()[1])
-    return False
+    return processes("ray::Actor")
 
 
 @pytest.mark.slow

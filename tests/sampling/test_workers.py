@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import learned, same
+from helpers import OWN, learned, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
@@ -46,27 +46,6 @@ METHODS = {
     "trpo": logpi.TRPO(**SMALL, environments=14, rollout_steps=16),
     "gru": PPO(memory="gru", memory_size=4, environments=14, rollout_steps=16, minibatches=2),
 }
-OWN = """
-import gymnasium as gym, numpy as np
-
-class Both(gym.Env):
-    observation_space = gym.spaces.Box(-9, 9, (3,), np.float32)
-    action_space = gym.spaces.Dict(
-        {"jump": gym.spaces.Discrete(2), "push": gym.spaces.Box(-1, 1, (2,), np.float32)}
-    )
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.x = self.np_random.normal(size=3).astype(np.float32)
-        self.t = 0
-        return self.x, {}
-
-    def step(self, action):
-        self.t += 1
-        self.x = np.clip(self.x + 0.1 * action["push"].sum() + action["jump"], -9, 9)
-        self.x = self.x.astype(np.float32)
-        return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.1), False, {}
-"""
 
 
 @pytest.fixture

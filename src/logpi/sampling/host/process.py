@@ -143,7 +143,7 @@ class WorkerProcess:
         **Raises:** `Interrupted`.
         """
         unsent = memoryview(LENGTH.pack(len(message)) + message)
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # a closed pipe has another error on Windows
             while unsent:
                 self._wait(self._requests, _WRITABLE, limit)
                 unsent = unsent[self._requests.write(unsent[:_LEAST_ROOM]) :]

@@ -64,8 +64,7 @@ class HostSampler:
         self._seed = seed
         self._interrupted = interrupted
         self._faults = faults
-        self._lost = 0  # places that others have replaced
-        self._counted = 0  # of them, those that the metrics of a batch have counted
+        self._lost = 0  # places replaced by others since the metrics of the last batch
         if environment.pool is None:
             self._shares = Shares(range(count), rollouts.share_size)
         else:  # it steps its copies together
@@ -115,14 +114,11 @@ class HostSampler:
         returns = np.zeros(0)
         lengths = np.zeros(0, int)
         faults = 0
-        lost = self._lost
         while True:
             first = len(lengths)
             affordable = _affordable(lengths, most_steps)
             started = min(self._shares.count, episodes - first, affordable)
             if started < 1:
-                if self._lost > lost:
-                    self._stands = False  # copies of a new place have not begun
                 return Episodes(returns, lengths)
             numbers = range(first, first + started)
             try:
@@ -165,10 +161,10 @@ class HostSampler:
                 try:
                     if not self._stands:
                         self._places.restore(policy, under_way, rows)
-                        self._stands = True
                     trajectory, unfinished = self._places.sample(
                         policy, under_way, int(learner.batch), rows, time
                     )
+                    self._stands = True
                     break
                 except EnvironmentFault as fault:
                     faults += 1
@@ -184,8 +180,8 @@ class HostSampler:
                 self._is_window_over = self._choice.add(
                     sampled - begun, done - begun, int(metrics["steps"]), alone
                 )
-            own = {"faults": faults, "lost": self._lost - self._counted}
-            self._counted = self._lost
+            own = {"faults": faults, "lost": self._lost}
+            self._lost = 0
             return updated._replace(environment=unfinished), [metrics | own]
 
         return advance
@@ -201,8 +197,9 @@ class HostSampler:
         return Places(opened, self._tell_loss)
 
     def _tell_loss(self, message: str) -> None:
-        """Count a place that is lost, and tell of it."""
+        """Count a place that is lost, and tell of it; the copies of a new one have not begun."""
         self._lost += 1
+        self._stands = False
         self._faults.tell(message)
 
     def _here(self, shares: Shares) -> Here:
@@ -262,15 +259,12 @@ class HostSampler:
         """Go on in other places if their copies show what these show; else never ask again."""
         policy = learner.policy
         batch = int(learner.batch)
-        lost = self._lost
         try:
             other.restore(policy, learner.environment, rows)
             there = other.show(policy, batch)
             alike = np.array_equal(there, self._places.show(policy, batch))
         except LogpiError:
             alike = False
-        if self._lost > lost:
-            self._stands = False  # copies of a new place have not begun
         if not alike:
             other.close()
             self._choice = None
