@@ -13,7 +13,7 @@ os.environ.setdefault(
 os.environ.setdefault("XDG_STATE_HOME", str(Path(__file__).parents[1] / ".pytest_cache" / "state"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Most programs of tests run a few times on a handful of numbers: to compile them is what takes time.
-# The older emitters compile twice as fast; `.ci/run` compiles the slow tests as users do.
+# The older emitters compile twice as fast; the tests before a release compile as users do.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )

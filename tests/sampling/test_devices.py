@@ -32,7 +32,7 @@ environment = make_environment("gymnax:CartPole-v1", EnvironmentOptions(50))
 for name in sys.argv[1:]:
     method = METHODS[name]
     ends = []
-    for devices in (1, 2, 4):
+    for devices in (1, 4):
         sampler = CompiledSampler(environment, method.copies, 3, lambda: False, devices)
         learner = sampler.begin(method, method.make_learner(environment.spec, 3))
         learner, metrics = sampler.advance(method, learner, 10**6)(learner, 1)
@@ -55,7 +55,7 @@ print("as one")
 
 
 def with_four_devices(program, folder, *words):
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *words],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
@@ -79,7 +79,6 @@ def test_several_devices_learn_what_one_learns(tmp_path, methods):
     done = with_four_devices(PROGRAM, tmp_path, *methods)
     assert done.stdout.splitlines()[-1:] == ["as one"], done.stderr
     other_seeds = PROGRAM.replace("method.copies, 3, lambda", "method.copies, devices, lambda")
-    other_seeds = other_seeds.replace("in (1, 2, 4)", "in (1, 2)")
     control = with_four_devices(other_seeds, tmp_path, methods[0])
     assert "Not equal to tolerance" in control.stderr
     run = RunFolder.open(Path(tmp_path / "run"))
@@ -143,7 +142,7 @@ def joined(program, folder, methods):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", program, address, str(number), *methods],

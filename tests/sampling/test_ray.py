@@ -67,8 +67,8 @@ def on_cluster(environment, method, actors, out, **options):
     ("environment", "method", "numbers"),
     [
         ("CartPole-v1", "reinforce", (1, 4)),
-        ("CartPole-v1", "gru", (2,)),
-        ("Pendulum-v1", "a2c", (4,)),
+        pytest.param("CartPole-v1", "gru", (2,), marks=pytest.mark.release),
+        pytest.param("Pendulum-v1", "a2c", (4,), marks=pytest.mark.release),
         ("own.py:Both", "trpo", (2,)),
     ],
 )

@@ -186,7 +186,10 @@ def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method,
     counters = json.loads(
         np.load(RunFolder.open(run.folder).checkpoints()[0])["counters"].tobytes()
     )
-    assert counters["lost"] == 1
+    if "KILL" in how:
+        assert counters["lost"] == 1
+    else:  # on a busy machine another may give no sign of life for 2 s
+        assert counters["lost"] >= 1
     assert counters["faults"] == 0
 
 
