@@ -50,7 +50,18 @@ PEERS: Mapping[str, Sequence[str]] = {
     "CleanRL ppo.py": (TORCH, GYMNASIUM),
     "torchrl 0.14.1": (TORCH, GYMNASIUM, "torchrl==0.14.1"),
     "rejax 0.1.3": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),
+    "PureJaxRL 31756b1": (
+        "gymnax==0.0.9",
+        "jax==0.4.30",
+        "distrax",
+        "flax",
+        "optax",
+        "brax",
+        "navix",
+    ),
 }
+# Those that no index has: where they are cloned from; the name ends with the commit.
+SOURCES: Mapping[str, str] = {"PureJaxRL 31756b1": "https://github.com/luchris429/purejaxrl"}
 RUNNERS = {
     "stable-baselines3": "stable_baselines.py",
     "sb3-contrib": "stable_baselines.py",
@@ -60,6 +71,7 @@ RUNNERS = {
     "CleanRL": "cleanrl_ppo.py",
     "torchrl": "torchrl_ppo.py",
     "rejax": "rejax_ppo.py",
+    "PureJaxRL": "purejaxrl_ppo.py",
 }
 COMPARISONS: Mapping[str, dict[str, Any]] = tomllib.loads((HERE / "comparisons.toml").read_text())
 
@@ -71,6 +83,11 @@ def python_of(peer: str) -> str:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
+        if peer in SOURCES:
+            source = str(folder / "source")
+            subprocess.run(["git", "clone", "--quiet", SOURCES[peer], source], check=True)
+            commit = peer.split()[-1]
+            subprocess.run(["git", "-C", source, "checkout", "--quiet", commit], check=True)
     return str(python)
 
 

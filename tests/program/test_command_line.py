@@ -513,7 +513,7 @@ def readme_commands():
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run(logpi, tmp_path):
+def test_the_commands_of_the_readme_run(logpi_here, tmp_path):
     """Word for word, but that budgets are cut, and that CartPole stands for the environment of
     another extra."""
     commands = [command.split()[1:] for command in readme_commands()]
@@ -539,7 +539,7 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
         "    return -jnp.mean(log_prob.mean(-1) * reward.sum(-1))\n"
     )
     (tmp_path / "my.yaml").write_text("steps: 1000\n")
-    logpi("train", "CartPole-v1", "--steps", 500, "--out", "runs/other")
+    logpi_here("train", "CartPole-v1", "--steps", 500, "--out", "runs/other")
     (tmp_path / "one_episode.py").write_text(
         "def loss(log_prob, reward):\n    return -log_prob.mean() * reward.sum()\n"
     )
@@ -557,7 +557,9 @@ def test_the_commands_of_the_readme_run(logpi, tmp_path):
             if words[0] in ("train", "sweep") and not {"--steps", "--config"} & set(words)
             else []
         )
-        logpi(*(short.get(word, word) for word in words), *cut, status=int(words[0] == "check"))
+        logpi_here(
+            *(short.get(word, word) for word in words), *cut, status=int(words[0] == "check")
+        )
     for made in ("credit.png", "lander.html", "lander.gif", "lander.onnx", "lander.npz"):
         assert (tmp_path / made).is_file()
 
@@ -597,7 +599,7 @@ def test_the_commands_and_the_python_of_the_experiments_run(logpi, tmp_path, mon
 @pytest.mark.parametrize(
     "page", sorted(path.name for path in (README.parent / "docs" / "algorithms").glob("*.md"))
 )
-def test_the_commands_of_the_algorithms_run(logpi, page):
+def test_the_commands_of_the_algorithms_run(logpi_here, page):
     """With short budgets, and CartPole for MuJoCo."""
     text = (README.parent / "docs" / "algorithms" / page).read_text()
     commands = [
@@ -611,4 +613,4 @@ def test_the_commands_of_the_algorithms_run(logpi, page):
             for word in words[1:]
             if word != "--steps"
         ]
-        logpi(*(word for word in short if not re.fullmatch(r"\de\d", word)), "--steps", 2000)
+        logpi_here(*(word for word in short if not re.fullmatch(r"\de\d", word)), "--steps", 2000)
