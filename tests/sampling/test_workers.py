@@ -601,7 +601,7 @@ def test_workers_are_not_tried_where_they_cannot_pay():
     choice_of_two = Choice(2)
     choice_of_two.add(sampling=1.9, total=2.1, steps=1000, is_alone=True)
     assert choice_of_two.is_worth_a_try(left=100_000, under_way=100)
-    assert not choice_of_two.is_worth_a_try(left=3_000, under_way=100)
+    assert not choice_of_two.is_worth_a_try(left=2_000, under_way=100)
     assert not choice_of_two.is_worth_a_try(left=100_000, under_way=30_000)
     assert not Choice(2).is_worth_a_try(left=10**9, under_way=0)
 

@@ -1,9 +1,9 @@
 """Whether worker processes pay, measured in training: by the time of whole batches."""
 
 # Seconds of training that are judged at a time: one batch may meet a pause of the whole machine.
-WINDOW = 2.0
-# Seconds of one core that the start of workers takes.
-START = 5.0
+WINDOW = 1.0
+# Seconds of one core that the start of workers takes: one on a fast machine, three on a slow one.
+START = 2.0
 # Seconds that a batch takes longer for being sent: messages, and arrays to be put side by side.
 EXCHANGE = 1e-3
 
