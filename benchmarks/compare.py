@@ -53,11 +53,13 @@ PEERS: Mapping[str, Sequence[str]] = {
     "PureJaxRL 31756b1": (
         "gymnax==0.0.9",
         "jax==0.4.30",
-        "distrax",
-        "flax",
-        "optax",
-        "brax",
-        "navix",
+        "distrax==0.1.5",
+        "flax==0.10.4",
+        "optax==0.2.5",
+        "brax==0.12.5",
+        "navix==0.7.4",
+        "mujoco==3.2.7",
+        "mujoco-mjx==3.2.7",
     ),
 }
 # Those that no index has: where they are cloned from; the name ends with the commit.
