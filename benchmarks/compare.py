@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,9 @@ def python_of(peer: str) -> str:
     """The interpreter of a peer's virtual environment, which is made where there is none."""
     folder = user_cache_path("logpi") / "benchmarks" / peer.replace(" ", "-")
     python = folder / "bin" / "python"
-    if not python.exists():
+    is_made = folder / "made"
+    if not is_made.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # one that was made in part
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
         if peer in SOURCES:
@@ -90,6 +93,7 @@ def python_of(peer: str) -> str:
             subprocess.run(["git", "clone", "--quiet", SOURCES[peer], source], check=True)
             commit = peer.split()[-1]
             subprocess.run(["git", "-C", source, "checkout", "--quiet", commit], check=True)
+        is_made.touch()
     return str(python)
 
 

@@ -33,7 +33,7 @@ def test_damaged_folders_are_refused_or_right():
     assert "code of the folder was run: False" in told
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_environments_that_misbehave_are_named():
     told = output_of("environments", "--only", "reward is a ")
     assert re.search(r"(\d+) of \1 right", told)
