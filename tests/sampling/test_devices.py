@@ -157,11 +157,8 @@ def joined(program, folder, methods):
     return [process.communicate(timeout=300) for process in processes]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("late", "methods"),
-    [(0, ["ppo"]), pytest.param(35, ["reinforce", "ppo"], marks=pytest.mark.release)],
-)
+@pytest.mark.release
+@pytest.mark.parametrize(("late", "methods"), [(0, ["ppo"]), (35, ["reinforce", "ppo"])])
 def test_processes_that_are_joined_learn_what_one_learns(tmp_path, late, methods):
     """Two processes of two devices, and one of four: the same policy within rounding, though the
     second may begin 35 s late, more than JAX waits for by itself. The first process writes the

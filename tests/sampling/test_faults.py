@@ -111,8 +111,8 @@ PLAYED_AGAIN_TOO = [
     ("fault", "method", "workers"),
     [
         *PLAYED_AGAIN,
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in PLAYED_AGAIN_TOO[::2]),
-        *(pytest.param(*case, marks=pytest.mark.release) for case in PLAYED_AGAIN_TOO[1::2]),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in PLAYED_AGAIN_TOO[:2]),
+        *(pytest.param(*case, marks=pytest.mark.release) for case in PLAYED_AGAIN_TOO[2:]),
     ],
 )
 def test_a_batch_is_played_again_alike(write, fault, method, workers, tmp_path):

@@ -165,7 +165,7 @@ class Dies(CartPoleEnv):
         pytest.param(
             "os.kill(os.getpid(), signal.SIGSTOP)",
             "gave no sign of life for 2 s",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.release,
         ),
     ],
 )
