@@ -150,11 +150,10 @@ def page(rows: Sequence[str], repeat: int) -> str:
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium", "numpy")
     )
-    machine = f"{os.cpu_count()} cores of an {processor()}"
-    machine = f"{machine}, Python {platform.python_version()}; {versions}"
+    machine = f"{os.cpu_count()} cores of an {processor()}, Python {platform.python_version()}"
     return f"""# Benchmarks
 
-{machine}.
+{machine}; {versions}.
 
 `python benchmarks/compare.py` runs both sides in turn, {repeat} times each, and prints medians with the least and the most in
 brackets. Its settings are in [comparisons.toml](../benchmarks/comparisons.toml). Steps a second are those of the second half of

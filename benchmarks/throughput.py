@@ -17,15 +17,15 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 from process import PROGRAM, SECONDS
 
 from logpi.runs.metrics import STEPS, read_metrics
 
 
 def resident_megabytes(process: int) -> float:
-    """VmRSS of a process, on Linux; 0 for one that is ending."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+    """What a process holds; 0 for one that is ending."""
+    return psutil.Process(process).memory_info().rss / 2**20
 
 
 def main() -> None:

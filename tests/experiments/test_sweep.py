@@ -243,7 +243,7 @@ def run_processes(folder):
     """The processes of the runs of the sweep that `start_sweep` has started."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):
             is_run = "logpi.experiments.process" in process.cmdline()
             if is_run and process.environ().get("LOGPI_TEST_SWEEP") == str(folder):
                 found.append(process.pid)

@@ -164,7 +164,7 @@ class Dies(CartPoleEnv):
         ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
         pytest.param(
             "os.kill(os.getpid(), signal.SIGSTOP)",
-            "gave no sign of life for 2 s",
+            "gave no sign of life for 6 s",
             marks=pytest.mark.release,
         ),
     ],
@@ -172,7 +172,6 @@ class Dies(CartPoleEnv):
 def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method, how, message):
     """Its part of the batch is played again, and nothing else changes; it is counted and told."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process, "GRACE", 1.0)
     Path("dies.py").write_text(DIES.replace("HOW", how).replace("TRAINING", str(os.getpid())))
     options = {"steps": 1200, "max_episode_steps": 60, "seed": 1, "step_limit": 1.0}
     alone = logpi.train("dies.py:Dies", METHODS[method], out="alone", workers=0, **options)
@@ -186,10 +185,7 @@ def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method,
     counters = json.loads(
         np.load(RunFolder.open(run.folder).checkpoints()[0])["counters"].tobytes()
     )
-    if "KILL" in how:
-        assert counters["lost"] == 1
-    else:  # on a busy machine another may give no sign of life for 2 s
-        assert counters["lost"] >= 1
+    assert counters["lost"] == 1
     assert counters["faults"] == 0
 
 
