@@ -1,6 +1,5 @@
 """What several layers of tests share."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import equinox as eqx
@@ -8,7 +7,6 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 import pytest
 from hypothesis import strategies as st
 
@@ -211,15 +209,3 @@ def learned(folder):
 
 def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
-
-
-def processes(word):
-    """The numbers of the processes that this one has started, and those that they have started,
-    whose command holds the word.
-    """
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if word in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found

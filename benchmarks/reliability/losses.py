@@ -69,7 +69,7 @@ class Both(gym.Env):
 
 
 def processes(word: str) -> list[int]:
-    """The processes that play for this one, by a word of their command."""
+    """The processes that this one and its children have started, by a word of their command."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):

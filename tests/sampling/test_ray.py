@@ -10,15 +10,19 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import OWN, processes, same
+from helpers import OWN, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
 from logpi.runs.folder import RunFolder
 from logpi.sampling.host import kernels, ray_actors
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "reliability"))
+from losses import processes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
