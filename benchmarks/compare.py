@@ -55,7 +55,7 @@ PEERS: Mapping[str, Sequence[str]] = {
         "gymnax==0.0.9",
         "jax==0.4.30",
         "distrax==0.1.5",
-        "flax==0.10.4",
+        "flax==0.10.2",
         "optax==0.2.5",
         "brax==0.12.5",
         "navix==0.7.4",

@@ -4,35 +4,20 @@ python benchmarks/workers.py                          # every row
 python benchmarks/workers.py 1-ms cheetah-256 --repeat 5
 
 Whole processes from a cold compilation cache; rates are those of the second half of training,
-medians, with the least and the most in brackets. An environment of 1 ms a step keeps its processor
-busy for so long.
+medians, with the least and the most in brackets. The environment of 1 ms a step is that of
+peers/own_environments.py.
 """
 
 import argparse
 import os
 import statistics
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
 from process import train
 
-BUSY = """
-import time
-import gymnasium as gym
-
-class Busy(gym.Wrapper):
-    def __init__(self):
-        super().__init__(gym.make("CartPole-v1"))
-
-    def step(self, action):
-        end = time.perf_counter() + 1e-3
-        while time.perf_counter() < end:
-            pass
-        return super().step(action)
-"""
+BUSY = "benchmarks/peers/own_environments.py:Busy"
 PPO = "--algorithm ppo"
 CHEETAH = f"HalfCheetah-v5 {PPO} --environments 8 --rollout-steps 256 --epochs 10"
 
@@ -45,7 +30,7 @@ class Row(NamedTuple):
 
 
 ROWS: Mapping[str, Row] = {
-    "1-ms": Row(f"busy.py:Busy {PPO} --environments 8 --rollout-steps 128 --steps 3e4", 1),
+    "1-ms": Row(f"{BUSY} {PPO} --environments 8 --rollout-steps 128 --steps 3e4", 1),
     "reinforce": Row("CartPole-v1 --episodes 32 --baseline none --steps 6e5"),
     "ppo-64x128": Row(
         f"CartPole-v1 {PPO} --environments 64 --rollout-steps 128 --epochs 4 --minibatches 4"
@@ -88,16 +73,13 @@ def main() -> None:
     names = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnasium"))
     print(f"{os.cpu_count()} cores; {names}; {arguments.repeat} runs each\n")
     print("| run | `--workers 0`, steps/s | with workers, steps/s | ratio |\n|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        Path("busy.py").write_text(BUSY)
-        for name in arguments.rows or ROWS:
-            alone, beside = rates(ROWS[name], arguments.repeat)
-            ratio = statistics.median(beside) / statistics.median(alone)
-            workers = ROWS[name].workers
-            how = "" if workers is None else f" --workers {workers}"
-            command = f"`{ROWS[name].command}{how}`"
-            print(f"| {command} | {cell(alone)} | {cell(beside)} | {ratio:.2f} |", flush=True)
+    for name in arguments.rows or ROWS:
+        alone, beside = rates(ROWS[name], arguments.repeat)
+        ratio = statistics.median(beside) / statistics.median(alone)
+        workers = ROWS[name].workers
+        how = "" if workers is None else f" --workers {workers}"
+        command = f"`{ROWS[name].command}{how}`"
+        print(f"| {command} | {cell(alone)} | {cell(beside)} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

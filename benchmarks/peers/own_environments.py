@@ -1,0 +1,53 @@
+"""Environments that no package has, for both sides of a comparison: `own_environments.py:TenDials` for
+logpi, `own_environments:TenDials-v0` for Gymnasium."""
+
+import time
+
+import gymnasium as gym
+import numpy as np
+
+DIALS = 10
+POSITIONS = 4
+STEP_SECONDS = 1e-3
+
+
+class TenDials(gym.Env):
+    """Ten dials of four positions, one action each: the reward is the share of those that are set
+    to the quarter of [0, 1) in which the number beside them is. An episode has 100 steps."""
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (DIALS,), np.float32)
+    action_space = gym.spaces.MultiDiscrete([POSITIONS] * DIALS)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._show(), {}
+
+    def step(self, action):
+        reward = float(np.mean(action == (self._numbers * POSITIONS).astype(int)))
+        return self._show(), reward, False, False, {}
+
+    def _show(self):
+        self._numbers = self.np_random.random(DIALS, np.float32)
+        return self._numbers
+
+
+class Busy(gym.Wrapper):
+    """CartPole-v1, whose step keeps the processor busy for a millisecond more."""
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+
+    def step(self, action):
+        end = time.perf_counter() + STEP_SECONDS
+        while time.perf_counter() < end:
+            pass
+        return super().step(action)
+
+
+def make_busy(render_mode=None):
+    """The one that a registry makes, which looks for no `metadata` in a function."""
+    return Busy()
+
+
+gym.register("TenDials-v0", TenDials, max_episode_steps=100)
+gym.register("Busy-v0", make_busy)
