@@ -130,6 +130,7 @@ MUTANTS = [
     Mutant("sampling/host/places.py", "(numbers[place.shares.columns], deterministic)", "(numbers, deterministic)", WORKERS),
     Mutant("sampling/host/player.py", "cut._replace(memory=memory), None", "self.trajectory, None", WORKERS),
     Mutant("sampling/host/choice.py", "cost > self._alone", "cost < self._alone", WORKERS),
+    Mutant("sampling/host/sampler.py", "is_compiled = program.is_compiled(trajectory)", "is_compiled = True", WORKERS),
     Mutant("sampling/host/sampler.py", "if not alike:", "if False:", WORKERS),
     Mutant("sampling/compiled/streams.py", "beside(now.ended, new), new, old", "beside(now.ended, new), old, old", STREAMS),
     Mutant("sampling/compiled/episodes.py", "still_running = running & ~terminated", "still_running = running", ROLLOUT),

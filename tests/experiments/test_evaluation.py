@@ -196,12 +196,12 @@ def test_a_run_that_is_resumed_is_evaluated_alike(tmp_path):
     assert one == other
 
 
-def test_by_default_evaluations_take_a_twentieth():
+def test_by_default_evaluations_take_3_percent_of_the_steps():
     evaluator = evaluator_of(steps=100_000)
-    short = Counters(recent=[[20.0, 20.0, 100.0]])
+    short = Counters(recent=[[15.0, 15.0, 100.0]])
     assert evaluator.is_due(short, 5000)
     assert not evaluator.is_due(short, 4999)
-    long = Counters(recent=[[500.0, 500.0, 100.0]])
+    long = Counters(recent=[[300.0, 300.0, 100.0]])
     assert not evaluator.is_due(long, 99_999)
     assert evaluator.is_due(long, 100_000)
     assert not evaluator.is_due(Counters(), 50_000)
@@ -211,11 +211,11 @@ def test_evaluations_that_take_longer_than_training_are_paid_for():
     """The most probable actions may keep an episode up for longer than the policy that is sampled:
     what an evaluation took is taken from the next ones."""
     evaluator = evaluator_of(steps=100_000)
-    counters = Counters(steps=5000, recent=[[20.0, 20.0, 100.0]])
-    evaluator.count(Evaluation(np.full(10, 100.0), np.full(10, 100)), counters)
-    assert counters.evaluated_steps == 1000
-    assert not evaluator.is_due(counters, 23_999)
-    assert evaluator.is_due(counters, 24_000)
+    counters = Counters(steps=5000, recent=[[15.0, 15.0, 100.0]])
+    evaluator.count(Evaluation(np.full(10, 105.0), np.full(10, 105)), counters)
+    assert counters.evaluated_steps == 1050
+    assert not evaluator.is_due(counters, 39_999)
+    assert evaluator.is_due(counters, 40_000)
 
 
 @pytest.mark.parametrize(

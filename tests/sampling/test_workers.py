@@ -20,13 +20,14 @@ from helpers import OWN, learned, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
+from logpi.core.programs import compile_program
 from logpi.core.trajectory import Trajectory
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.networks.heads import CategoricalHead
 from logpi.runs.folder import RunFolder
 from logpi.runs.report import LineReporter
-from logpi.sampling.host import choice, kernels, process, sampler as host_sampler
+from logpi.sampling.host import choice, kernels, process, program, sampler as host_sampler
 from logpi.sampling.host.choice import Choice
 from logpi.sampling.host.kernels import Arithmetic, arithmetic_digest
 from logpi.sampling.host.place import Outcome, PlaceLost, Request
@@ -597,9 +598,35 @@ def test_workers_are_not_tried_where_they_cannot_pay():
     choice_of_two = Choice(2)
     choice_of_two.add(sampling=1.9, total=2.1, steps=1000, is_alone=True)
     assert choice_of_two.is_worth_a_try(left=100_000, under_way=100)
-    assert not choice_of_two.is_worth_a_try(left=2_000, under_way=100)
+    assert not choice_of_two.is_worth_a_try(left=500, under_way=0)
     assert not choice_of_two.is_worth_a_try(left=100_000, under_way=30_000)
     assert not Choice(2).is_worth_a_try(left=10**9, under_way=0)
+
+
+def test_a_batch_that_waits_for_a_compilation_says_nothing_of_workers(monkeypatch):
+    """What a step costs is measured where the update is compiled, or workers would seem to pay, and
+    to be faster than this process, because of the seconds of the compiler."""
+    counted = []
+    monkeypatch.setattr(Choice, "add", lambda *arguments: counted.append(arguments))
+    may_compile = threading.Event()
+
+    def compile_later(*arguments):
+        may_compile.wait()
+        return compile_program(*arguments)
+
+    monkeypatch.setattr(program, "compile_program", compile_later)
+    monkeypatch.setattr(host_sampler, "usable_cores", lambda: 2)
+    environment = make_environment("CartPole-v1")
+    method = CHOSEN[0]
+    sampler = HostSampler(environment, method.copies, 7, Rollouts(), lambda: False)
+    learner = method.make_learner(environment.spec, 7)
+    advance = sampler.advance(method, learner, 10**6)
+    threading.Timer(1.0, may_compile.set).start()
+    learner, _ = advance(learner, 1)
+    assert not counted
+    advance(learner, 1)
+    sampler.close()
+    assert len(counted) == 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals of Unix")

@@ -58,7 +58,7 @@ class Training:
     """Environment steps between checkpoints; by default a tenth of the budget."""
     evaluate_every: StepsOrNone | None = None
     """Environment steps between evaluations, each of 10 fresh episodes; by default a twentieth of
-    the budget, as far as they take a twentieth of the time. 0: none."""
+    the budget, as far as they take 3 % of its steps. 0: none."""
     stop_at: float | Literal["solved"] | None = None
     """Stop when an evaluation on the way reaches this return, by the lower end of its 95 %
     interval; solved: the return that the environment calls so."""

@@ -20,10 +20,10 @@ from logpi.runs.checkpoint import Counters
 from logpi.sampling.seam import FEWEST_EVALUATED, Sampler
 
 # At the end of a run at most so many episodes are played in each way of acting, and this share of
-# the run's steps is spent on both: a step of evaluation takes a quarter to a half of the time of
-# one of training.
+# the run's steps is spent on both: a step of evaluation takes a quarter to all of the time of one
+# of training.
 EPISODES = 100
-SHARE = 0.3
+SHARE = 0.05
 
 
 def mean_interval(values: Float[ndarray, " number"]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from logpi.sampling.seam import Sampler
 PER_RUN = 20
 EPISODES = 10
 # By default an evaluation waits until the steps of all of them are this share of those of the run.
-SHARE = 0.05
+SHARE = 0.03
 
 
 def return_to_reach(settings: Settings, spec: EnvironmentSpec) -> float | None:

@@ -85,7 +85,7 @@ def train(
     `devices` of JAX.
 
     On the way the policy is evaluated, in copies of its own: after every `evaluate_every` steps, by
-    default up to 20 times in a twentieth of the run's time; 0: never. The best policy is kept
+    default up to 20 times in 3 % of the run's steps; 0: never. The best policy is kept
     beside the latest. The run ends early when the return reaches `stop_at`, a number or "solved".
     The lower end of an interval of 95 % decides both. `callbacks` are called on the way, and rows
     of metrics go to `trackers` too.

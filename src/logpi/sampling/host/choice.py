@@ -2,8 +2,9 @@
 
 # Seconds of training that are judged at a time: one batch may meet a pause of the whole machine.
 WINDOW = 1.0
-# Seconds of one core that the start of workers takes: one on a fast machine, three on a slow one.
-START = 2.0
+# Seconds that workers must save: their start takes one to three seconds of a core that training
+# hardly uses, and steps that are made meanwhile are not faster.
+START = 0.5
 # Seconds that a batch takes longer for being sent: messages, and arrays to be put side by side.
 EXCHANGE = 1e-3
 
@@ -61,8 +62,8 @@ class Choice:
         self._batches = 0
 
     def is_worth_a_try(self, left: int, under_way: int) -> bool:
-        """Whether workers would save more on the steps that are left than their start takes, and
-        the `under_way` steps that they would have to take again.
+        """Whether workers would save more than `START` on the steps that are left, beyond the
+        `under_way` steps that they would have to take again.
         """
         if self._alone is None:
             return False

@@ -96,8 +96,10 @@ class WorkerProcess:
         return self._is_started or _is_ready(self._replies, _READABLE, 0.0)
 
     def close(self) -> None:
-        """An idle worker closes its environments; one that plays, or hangs, is killed."""
-        if self._is_busy:
+        """An idle worker closes its environments; one that plays, hangs, or has not started is
+        killed.
+        """
+        if self._is_busy or not self.is_ready():
             self._process.kill()
         with contextlib.suppress(OSError):
             self._requests.close()

@@ -46,6 +46,11 @@ class UpdateProgram:
         thread.shutdown(wait=False)
         return compiling
 
+    def is_compiled(self, trajectory: Trajectory) -> bool:
+        """Whether the update of such a trajectory starts at once."""
+        rows = len(trajectory.mask)
+        return rows in self._compiling and self._compiling[rows].done()
+
     def __call__(
         self, learner: Learner, trajectory: Trajectory
     ) -> tuple[Learner, dict[str, float]]:

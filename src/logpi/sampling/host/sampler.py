@@ -116,7 +116,7 @@ class HostSampler:
         faults = 0
         while True:
             first = len(lengths)
-            affordable = _affordable(lengths, most_steps)
+            affordable = _affordable(lengths, most_steps, self._environment.spec.max_episode_steps)
             started = min(self._shares.count, episodes - first, affordable)
             if started < 1:
                 return Episodes(returns, lengths)
@@ -172,9 +172,10 @@ class HostSampler:
                     if self._faults.on_fault == "skip":
                         learner = _skip_batch(learner, rows)
             sampled = perf_counter()
+            is_compiled = program.is_compiled(trajectory)
             updated, metrics = program(learner._replace(environment=None), trajectory)
             left -= int(metrics["steps"])
-            if self._choice is not None:
+            if self._choice is not None and is_compiled:
                 done = perf_counter()
                 alone = self._places.is_alone
                 self._is_window_over = self._choice.add(
@@ -313,12 +314,12 @@ def _skip_batch(learner: Learner, rows: int | None) -> Learner:
     return learner._replace(batch=learner.batch + 1, environment=unfinished)
 
 
-def _affordable(lengths: Int[ndarray, " episode"], most_steps: int | None) -> int:
+def _affordable(lengths: Int[ndarray, " episode"], most_steps: int | None, longest: int) -> int:
     """How many more episodes fit into `most_steps`, if they are as long as those that were
-    played; two before any was.
+    played; before any was, if they are as long as they can be, but two at least.
     """
     if most_steps is None:
         return sys.maxsize
     if not len(lengths):
-        return FEWEST_EVALUATED
+        return max(FEWEST_EVALUATED, most_steps // longest)
     return int((most_steps - lengths.sum()) // lengths.mean())
