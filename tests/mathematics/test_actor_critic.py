@@ -5,6 +5,7 @@ import itertools
 from functools import partial
 
 import equinox as eqx
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,9 @@ from logpi.methods.natural import (
 from logpi.methods.reference import near_reference
 from logpi.methods.registry import name_of_method
 from logpi.methods.rollouts import make_rows, prepare
+from logpi.networks.distributions import Categorical
+from logpi.networks.parameters import as_vector
+from logpi.networks.policy import make_policy
 
 seeds = st.integers(0, 2**32 - 1)
 SMALL = dict(environments=4, rollout_steps=12, hidden=(8,), anneal=())
@@ -222,17 +226,53 @@ def test_conjugate_gradient_solves(random):
 
 def test_fisher_products_are_those_of_the_scores(random):
     """F = E[∇ log π ∇ log πᵀ], summed over the actions of a softmax."""
-    logits, vector = jnp.asarray(random.normal(size=4)), jnp.asarray(random.normal(size=4))
+    parameters = jnp.asarray(random.normal(size=4))
+    vector = jnp.asarray(random.normal(size=4))
 
-    def kl(new):
-        return jnp.sum(
-            jax.nn.softmax(logits) * (jax.nn.log_softmax(logits) - jax.nn.log_softmax(new))
-        )
+    def law(parameters):
+        return Categorical(jnp.tanh(parameters))
 
-    scores = jax.jacobian(jax.nn.log_softmax)(logits)
-    fisher = jnp.einsum("a,ai,aj->ij", jax.nn.softmax(logits), scores, scores)
-    found = fisher_vector_product(kl, logits, 0.1)(vector)
+    probability = jax.nn.softmax(jnp.tanh(parameters))
+    scores = jax.jacobian(lambda x: jax.nn.log_softmax(jnp.tanh(x)))(parameters)
+    fisher = jnp.einsum("a,ai,aj->ij", probability, scores, scores)
+    found = fisher_vector_product(law, Categorical.kl, parameters, 0.1)(vector)
     np.testing.assert_allclose(found, fisher @ vector + 0.1 * vector, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "action_space"),
+    [
+        ({}, TWO),
+        ({"memory": "gru", "memory_size": 3}, TWO),
+        ({}, gym.spaces.Box(-1, 1, (2,))),
+        ({"actions": "tanh-normal"}, gym.spaces.Box(-1, 1, (2,))),
+        ({}, gym.spaces.MultiDiscrete([2, 3])),
+    ],
+    ids=["choice", "memory", "normal", "tanh-normal", "two choices"],
+)
+def test_fisher_products_are_the_second_derivative_of_kl(random, options, action_space):
+    """Of the whole network, for each kind of law; control: the derivative at another place."""
+    config = NPG(hidden=(5,), **options)
+    policy = make_policy(BOX, action_space, config, random)
+    parameters, rebuild = as_vector(policy)
+    vector = jnp.asarray(random.normal(size=parameters.shape))
+    observation = jnp.asarray(random.normal(size=(4, 3, *BOX.shape)))
+    step = jnp.tile(jnp.arange(4)[:, None], (1, 3))
+    memory = policy.initial_memory(3)
+
+    def law(parameters):
+        return rebuild(parameters).distributions(observation, step, memory)
+
+    def mean_kl(one, other):
+        return jnp.mean(one.kl(other))
+
+    def curved(place):
+        slope = jax.grad(lambda new: mean_kl(law(place), law(new)))
+        return jax.jvp(slope, (place,), (vector,))[1]
+
+    found = fisher_vector_product(law, mean_kl, parameters, 0.0)(vector)
+    np.testing.assert_allclose(found, curved(parameters), atol=1e-10)
+    assert jnp.abs(found - curved(parameters + 0.1 * vector)).max() > 1e-3
 
 
 def test_the_natural_gradient_of_a_softmax_is_its_advantages(random):
@@ -247,7 +287,9 @@ def test_the_natural_gradient_of_a_softmax_is_its_advantages(random):
 
     gradient = jax.grad(lambda x: jax.nn.softmax(x) @ reward)(logits)
     natural = scale_by_natural_gradient(1e-6, 30, 1e-10)
-    step, _ = natural.update(gradient, optax.EmptyState(), logits, kl=kl)
+    step, _ = natural.update(
+        gradient, optax.EmptyState(), logits, law=Categorical, divergence=Categorical.kl
+    )
     step, advantage = np.asarray(step), np.asarray(reward - jax.nn.softmax(logits) @ reward)
     step, advantage = step - step.mean(), advantage - advantage.mean()
     assert step @ advantage / np.linalg.norm(step) / np.linalg.norm(advantage) == pytest.approx(

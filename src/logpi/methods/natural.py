@@ -1,7 +1,9 @@
 """NPG: the natural gradient F⁻¹ĝ, which gains most for what it costs in KL (Kakade 2002).
 
-F(θ) = E[∇ log π ∇ log πᵀ] is the second derivative of KL(π_θ, π_θ') at θ' = θ, so that F v is a
-derivative of a derivative, and F is never formed (Schulman et al. 2015, appendix C).
+F(θ) = E[∇ log π ∇ log πᵀ] is the second derivative of KL(π_θ, π_θ') at θ' = θ. KL depends on θ'
+through the numbers z(θ') of the law alone, its logits or means and deviations, and its derivative
+by them is 0 there. So F = Jᵀ H J with J = ∂z/∂θ and H = ∂²KL/∂z²: three products, and F is never
+formed (Schulman et al. 2015, appendix C).
 """
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from logpi.core.arrays import Number, Scalar
+from logpi.core.arrays import Number, Scalar, masked_mean
 from logpi.core.options import COUNT, NOT_NEGATIVE, POSITIVE, Between, OneOf, Options, option
 from logpi.core.randomness import Stream, numpy_generator
 from logpi.core.trajectory import Trajectory
@@ -30,18 +32,21 @@ from logpi.methods.rollouts import (
     laws,
     make_critic,
     make_rollout_policy,
-    mean_kl,
     prepare,
     require_divisor,
     rollout_metrics,
     squared_error,
 )
+from logpi.networks.distributions import Distribution
 from logpi.networks.options import NetworkOptions
 from logpi.networks.parameters import Vector, as_vector
 from logpi.networks.policy import Policy
 
 # v ↦ A v.
 MatrixProduct = Callable[[PyTree], PyTree]
+# The law that parameters give, and how far one law is from another.
+Law = Callable[[PyTree], PyTree]
+Divergence = Callable[[PyTree, PyTree], Scalar]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +145,25 @@ class Ascent(NamedTuple):
 def natural_ascent(method: NaturalMethod, learner: Learner, rows: Rows) -> Ascent:
     """β F⁻¹ĝ with KL = `kl_limit`."""
     old, rebuild = as_vector(learner.policy)
+    old_law = laws(learner.policy, rows)
+
+    def law(parameters: Vector) -> Distribution:
+        return laws(rebuild(parameters), rows)
+
+    def mean_kl(one: Distribution, other: Distribution) -> Scalar:
+        return masked_mean(one.kl(other), rows.mask)
 
     def objective(parameters: Vector) -> Scalar:
-        return -gains_on(method, laws(rebuild(parameters), rows), rows).loss
+        return -gains_on(method, law(parameters), rows).loss
 
     def kl(parameters: Vector) -> Scalar:
-        return mean_kl(learner.policy, rebuild(parameters), rows)
+        return mean_kl(old_law, law(parameters))
 
     before, gradient = jax.value_and_grad(objective)(old)
     natural = scale_by_natural_gradient(
         method.kl_limit, method.conjugate_gradient_steps, method.damping
     )
-    step, _ = natural.update(gradient, optax.EmptyState(), old, kl=kl)
+    step, _ = natural.update(gradient, optax.EmptyState(), old, law=law, divergence=mean_kl)
     return Ascent(old, jnp.asarray(step), rebuild, objective, kl, before, gradient)
 
 
@@ -191,18 +203,24 @@ def fit_critic(method: NaturalMethod, learner: Learner, rows: Rows) -> tuple[Lea
 
 
 def fisher_vector_product(
-    kl: Callable[[PyTree], Scalar], parameters: PyTree, damping: Number
+    law: Law, divergence: Divergence, parameters: PyTree, damping: Number
 ) -> MatrixProduct:
-    """v ↦ (F + damping I) v, `kl(parameters')` being the mean KL of the old policy to
-    parameters'.
+    """v ↦ (Jᵀ H J + damping I) v at `parameters`, for the `law` that they give, in arrays of real
+    numbers, and the mean KL as the `divergence` from the old law to a new one.
 
-    F is symmetric: F v is what v pulls back through ∇KL, and convolutions have no other mode.
+    J v is the transpose of what Jᵀ does: convolutions have no forward mode.
     """
-    _, pull_back = jax.vjp(jax.grad(kl), parameters)
+    old, pull_back = jax.vjp(law, parameters)
+    push = jax.linear_transpose(pull_back, old)
+
+    def slope(new: PyTree) -> PyTree:
+        return jax.grad(divergence, argnums=1)(old, new)
 
     def product(vector: PyTree) -> PyTree:
-        (curved,) = pull_back(vector)
-        return jax.tree.map(lambda f, v: f + damping * v, curved, vector)
+        (moved,) = push((vector,))
+        _, curved = jax.jvp(slope, (old,), (moved,))
+        (pulled,) = pull_back(curved)
+        return jax.tree.map(lambda f, v: f + damping * v, pulled, vector)
 
     return product
 
@@ -252,17 +270,23 @@ def scale_by_natural_gradient(
 ) -> optax.GradientTransformationExtraArgs:
     """x = F⁻¹ĝ, scaled so that KL = ½ xᵀ(F + damping I) x is `kl_limit`.
 
-    An Optax transformation for any estimator: `update(gradient, state, parameters, kl=...)`, with
-    `kl` as in `fisher_vector_product`. A zero gradient stays zero.
+    An Optax transformation for any estimator: `update(gradient, state, parameters, law=...,
+    divergence=...)`, with these as in `fisher_vector_product`. A zero gradient stays zero.
     """
 
     def init(_: Any) -> optax.EmptyState:
         return optax.EmptyState()
 
     def update(
-        updates: Any, state: Any, params: Any = None, *, kl: Callable[[PyTree], Scalar], **_: Any
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        law: Law,
+        divergence: Divergence,
+        **_: Any,
     ) -> Any:
-        product = fisher_vector_product(kl, params, damping)
+        product = fisher_vector_product(law, divergence, params, damping)
         x = conjugate_gradient(product, updates, steps)
         cost = 0.5 * _dot(x, product(x))
         scale = jnp.sqrt(_quotient(kl_limit, cost))

@@ -2,13 +2,14 @@
 receives.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from logpi.core.arrays import AnyArray
 from logpi.core.errors import LogpiError
@@ -153,51 +154,65 @@ class NormalHead(Module):
         """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy
         arrays.
         """
-        low = np.asarray(self.low)
-        high = np.asarray(self.high)
-        centre, half_range = self._units()
+        bounds = _bounds(self.low, self.high, action.dtype)
         xp = action.__array_namespace__()
         if self.squash:
             unit = xp.tanh(action)
         else:
-            unit = xp.where(self._bounded, xp.clip(action, -1.0, 1.0), action)
-        executed = centre.astype(action.dtype) + half_range.astype(action.dtype) * unit
+            unit = xp.clip(action, bounds.least, bounds.most)
         # rounding may pass a bound
-        executed = xp.clip(executed, low.astype(action.dtype), high.astype(action.dtype))
+        executed = xp.clip(bounds.centre + bounds.half_range * unit, bounds.low, bounds.high)
         return executed.reshape(*action.shape[:-1], *self.shape)
 
     def sampled(self, executed: Float[AnyArray, "*batch d"]) -> Any:
         """In units of the half range, from the centre; arctanh of that if `squash`, which at a
         bound itself is cut to that of `LARGEST_TANH`.
         """
-        centre, half_range = self._units()
-        unit = (executed - centre) / half_range
+        bounds = _bounds(self.low, self.high, np.dtype(float))
+        unit = (executed - bounds.centre) / bounds.half_range
         if not self.squash:
             return unit
         xp = executed.__array_namespace__()
         return xp.arctanh(xp.clip(unit, -LARGEST_TANH, LARGEST_TANH))
-
-    @property
-    def _bounded(self) -> Bool[np.ndarray, " d"]:
-        """Which dimensions have two finite bounds."""
-        return np.isfinite(self.low) & np.isfinite(self.high)
-
-    def _units(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-        """Centre and half range; 0 and 1 of dimensions without two finite bounds."""
-        low = np.where(self._bounded, self.low, -1.0)
-        high = np.where(self._bounded, self.high, 1.0)
-        return (high + low) / 2, (high - low) / 2
 
     def is_clipped(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Whether any dimension lies beyond a bound; tanh cuts nothing."""
         xp = action.__array_namespace__()
         if self.squash:
             return xp.zeros(action.shape[:-1], bool)
-        low = np.asarray(self.low)
-        high = np.asarray(self.high)
-        least = np.where(self._bounded, -1.0, low)
-        most = np.where(self._bounded, 1.0, high)
-        return ((action < least) | (action > most)).any(axis=-1)
+        bounds = _bounds(self.low, self.high, action.dtype)
+        return ((action < bounds.least) | (action > bounds.most)).any(axis=-1)
+
+
+class _Bounds(NamedTuple):
+    """A Box in its own numbers, and in units of its half range.
+
+    A dimension without two finite bounds has the centre 0 and the half range 1.
+    """
+
+    low: Float[np.ndarray, " d"]
+    high: Float[np.ndarray, " d"]
+    centre: Float[np.ndarray, " d"]
+    half_range: Float[np.ndarray, " d"]
+    least: Float[np.ndarray, " d"]
+    most: Float[np.ndarray, " d"]
+
+
+@functools.lru_cache
+def _bounds(low: tuple[float, ...], high: tuple[float, ...], dtype: np.dtype) -> _Bounds:
+    """They are needed at every step, and made once."""
+    bounded = np.isfinite(low) & np.isfinite(high)
+    finite_low = np.where(bounded, low, -1.0)
+    finite_high = np.where(bounded, high, 1.0)
+    numbers = (
+        low,
+        high,
+        (finite_high + finite_low) / 2,
+        (finite_high - finite_low) / 2,
+        np.where(bounded, -1.0, low),
+        np.where(bounded, 1.0, high),
+    )
+    return _Bounds(*(np.asarray(x, dtype) for x in numbers))
 
 
 class ProductHead(Module):
