@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from logpi.runs.metrics import STEPS, read_metrics
 
-PROGRAM = "import sys; from logpi.cli import main; sys.exit(main())"
+PROGRAM = "from logpi.cli import program; program()"
 SECONDS = "time/time_elapsed"
 
 

@@ -1,5 +1,6 @@
 """The `logpi` command. Imports nothing heavy: `logpi --help` must answer at once."""
 
+import gc
 import io
 import os
 import sys
@@ -86,11 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 # Seconds that threads of an environment have to end when the command has.
 GRACE = 5.0
+# New objects after which Python looks for garbage: imports and compilations make many, and none of
+# it is garbage.
+OBJECTS_PER_COLLECTION = 50_000
 
 
 def program() -> NoReturn:
     """The program `logpi`: `main`, after which threads that do not end are left."""
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
     status = main()
+    gc.freeze()  # the interpreter would look through all objects of the libraries as it ends
     threading.Thread(target=_leave, args=(status,), daemon=True).start()
     sys.exit(status)
 
