@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant("methods/learner.py", "low < learner.steps[0]", "low > learner.steps[0]", LOSSES),
     # runs
     Mutant("runs/metrics.py", "[total + value, count", "[value, count", RECORDS),
-    Mutant("runs/evaluation.py", "* SHARE / 2", "* SHARE", RECORDS),
+    Mutant("runs/evaluation.py", "max(SHARE * counters.steps, short)", "min(SHARE * counters.steps, short)", RECORDS),
     Mutant("runs/folder.py", "counters.steps != _steps_of(path)", "counters.steps < 0", RELIABILITY),
     Mutant("runs/evaluation.py", "0.975", "0.95", LOSSES),
     Mutant("runs/evaluation.py", "axis=-1, ddof=1", "axis=-1, ddof=0", LOSSES),

@@ -17,7 +17,7 @@ import logpi
 from logpi import LogpiError, Reinforce
 from logpi.cli import main
 from logpi.runs.checkpoint import Counters
-from logpi.runs.evaluation import Evaluation, FinalEvaluation
+from logpi.runs.evaluation import Evaluation, FinalEvaluation, evaluate_at_end
 from logpi.runs.folder import RunFolder
 from logpi.runs.metrics import count_update, make_row, read_metrics, steps_to_next_row
 from logpi.runs.report import SilentReporter
@@ -98,12 +98,29 @@ def test_both_ways_of_acting_are_shown(tmp_path, capsys):
     assert stored["drawn"]["mean"] > -100
 
 
+class Asked:
+    """A sampler that plays nothing."""
+
+    def __init__(self):
+        self.asked = []
+
+    def evaluate(self, policy, episodes, deterministic, most_steps):
+        self.asked.append((episodes, most_steps))
+        return np.zeros(2), np.ones(2, int)
+
+
 @pytest.mark.parametrize("steps", [pytest.param(100, marks=pytest.mark.slow), 3000])
 def test_the_evaluation_takes_a_share_of_the_steps(home, steps):
-    """Of five steps each is an episode: 0.05 of the run's steps in both ways together."""
+    """Of five steps each is an episode: 15 % of a short run's steps in each of both ways, up to 5,000
+    steps, and 2.5 % where that is more."""
     run = logpi.train("mine.py:Walk", SMALL, steps=steps, out="run", workers=0)
     for played in (run.evaluation, run.drawn_evaluation):
-        assert len(played.lengths) == min(100, max(2, int(0.025 * run.steps) // 5))
+        assert len(played.lengths) == min(100, int(0.15 * run.steps) // 5)
+    for made, played in ((10**5, 5000), (10**6, 25_000)):
+        counters = Counters(steps=made, recent=[[1.0, 1000.0, 100.0]])
+        sampler = Asked()
+        evaluate_at_end(sampler, run.policy, counters)
+        assert sampler.asked == [(played // 1000, played)] * 2
     count = len(run.evaluation.returns)
     again = logpi.evaluate(run.policy, "mine.py:Walk", count)
     assert np.array_equal(again.returns, run.evaluation.returns)

@@ -19,11 +19,13 @@ from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
 from logpi.sampling.seam import FEWEST_EVALUATED, Sampler
 
-# At the end of a run at most so many episodes are played in each way of acting, and this share of
-# the run's steps is spent on both: a step of evaluation takes a quarter to all of the time of one
-# of training.
+# At the end of a run at most so many episodes are played in each way of acting. Their steps are
+# this share of those of the run: a step of evaluation takes a quarter to all of the time of one of
+# training. A short run spends a larger share, up to so many steps, or two episodes would judge it.
 EPISODES = 100
-SHARE = 0.05
+SHARE = 0.025
+SHORT_SHARE = 0.15
+SHORT_STEPS = 5000
 
 
 def mean_interval(values: Float[ndarray, " number"]) -> tuple[float, float]:
@@ -127,7 +129,8 @@ def evaluate_at_end(sampler: Sampler, policy: Policy, counters: Counters) -> Fin
     alike.
     """
     _, length = counters.recent_means()
-    most_steps = int(counters.steps * SHARE / 2)
+    short = min(SHORT_SHARE * counters.steps, SHORT_STEPS)
+    most_steps = int(max(SHARE * counters.steps, short))
     if math.isnan(length):
         episodes = FEWEST_EVALUATED
     else:
