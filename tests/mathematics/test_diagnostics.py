@@ -74,7 +74,10 @@ def test_an_action_is_clipped_if_execution_changes_it(action):
         bounded = np.isfinite(low) & np.isfinite(high)
         centre = np.where(bounded, (high + low) / 2, 0.0)
         half_range = np.where(bounded, (high - low) / 2, 1.0)
-        changed = ~np.isclose(head.execute(sampled), centre + half_range * sampled, atol=1e-6)
+        meant = centre + half_range * sampled
+        executed = head.execute(sampled)
+        np.testing.assert_allclose(executed, np.clip(meant, low, high), atol=1e-6)
+        changed = ~np.isclose(executed, meant, atol=1e-6)
         assert head.is_clipped(sampled) == changed.any()
     assert not action_head(BOX, squash=True).is_clipped(sampled)
     assert not action_head(spaces.Discrete(3), squash=False).is_clipped(np.array([2, 0])).any()
