@@ -485,7 +485,7 @@ def slow(tmp_path, monkeypatch):
     """An environment for which workers pay, or are slower than this process."""
     monkeypatch.setattr(host_sampler, "usable_cores", lambda: 2)
     monkeypatch.setattr(choice, "WINDOW", 0.1)
-    monkeypatch.setattr(choice, "START", 0.0)
+    monkeypatch.setattr(choice, "LEAST_SAVED", 0.0)
 
     def make(workers_too=False, remembers=0):
         path = tmp_path / f"slow_{workers_too}_{remembers}.py"
@@ -594,7 +594,7 @@ def test_workers_are_given_up_where_training_is_slower_with_them(seconds, is_slo
 
 
 def test_workers_are_not_tried_where_they_cannot_pay():
-    """The steps that are left must save more than the start of workers takes."""
+    """The steps that are left must save half a second more than those that are taken again."""
     choice_of_two = Choice(2)
     choice_of_two.add(sampling=1.9, total=2.1, steps=1000, is_alone=True)
     assert choice_of_two.is_worth_a_try(left=100_000, under_way=100)

@@ -2,9 +2,9 @@
 
 # Seconds of training that are judged at a time: one batch may meet a pause of the whole machine.
 WINDOW = 1.0
-# Seconds that workers must save: their start takes one to three seconds of a core that training
-# hardly uses, and steps that are made meanwhile are not faster.
-START = 0.5
+# Seconds that workers must save. Their start takes one to three of a core that training hardly uses;
+# steps that are made meanwhile are no faster.
+LEAST_SAVED = 0.5
 # Seconds that a batch takes longer for being sent: messages, and arrays to be put side by side.
 EXCHANGE = 1e-3
 
@@ -62,12 +62,12 @@ class Choice:
         self._batches = 0
 
     def is_worth_a_try(self, left: int, under_way: int) -> bool:
-        """Whether workers would save more than `START` on the steps that are left, beyond the
-        `under_way` steps that they would have to take again.
+        """Whether workers would save more than `LEAST_SAVED` on the steps that are left, beyond
+        the `under_way` steps that they would have to take again.
         """
         if self._alone is None:
             return False
-        return self._saved_of_step * left > START + 2 * self._alone * under_way
+        return self._saved_of_step * left > LEAST_SAVED + 2 * self._alone * under_way
 
     @property
     def was_wrong(self) -> bool:
