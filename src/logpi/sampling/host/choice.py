@@ -2,8 +2,8 @@
 
 # Seconds of training that are judged at a time: one batch may meet a pause of the whole machine.
 WINDOW = 1.0
-# Seconds that workers must save. Their start takes one to three of a core that training hardly uses;
-# steps that are made meanwhile are no faster.
+# Seconds that workers must save. Their start takes one to three of a core that training hardly
+# uses; steps that are made meanwhile are no faster.
 LEAST_SAVED = 0.5
 # Seconds that a batch takes longer for being sent: messages, and arrays to be put side by side.
 EXCHANGE = 1e-3
