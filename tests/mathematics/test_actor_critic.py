@@ -240,23 +240,24 @@ def test_fisher_products_are_those_of_the_scores(random):
 
 
 @pytest.mark.parametrize(
-    ("options", "action_space"),
+    ("options", "space", "action_space"),
     [
-        ({}, TWO),
-        ({"memory": "gru", "memory_size": 3}, TWO),
-        ({}, gym.spaces.Box(-1, 1, (2,))),
-        ({"actions": "tanh-normal"}, gym.spaces.Box(-1, 1, (2,))),
-        ({}, gym.spaces.MultiDiscrete([2, 3])),
+        ({}, BOX, TWO),
+        ({"memory": "gru", "memory_size": 3}, BOX, TWO),
+        ({}, BOX, gym.spaces.Box(-1, 1, (2,))),
+        ({"actions": "tanh-normal"}, BOX, gym.spaces.Box(-1, 1, (2,))),
+        ({}, BOX, gym.spaces.MultiDiscrete([2, 3])),
+        pytest.param({}, gym.spaces.Box(0, 1, (64, 64, 1)), TWO, marks=pytest.mark.slow),
     ],
-    ids=["choice", "memory", "normal", "tanh-normal", "two choices"],
+    ids=["choice", "memory", "normal", "tanh-normal", "two choices", "image"],
 )
-def test_fisher_products_are_the_second_derivative_of_kl(random, options, action_space):
+def test_fisher_products_are_the_second_derivative_of_kl(random, options, space, action_space):
     """Of the whole network, for each kind of law; control: the derivative at another place."""
     config = NPG(hidden=(5,), **options)
-    policy = make_policy(BOX, action_space, config, random)
+    policy = make_policy(space, action_space, config, random)
     parameters, rebuild = as_vector(policy)
     vector = jnp.asarray(random.normal(size=parameters.shape))
-    observation = jnp.asarray(random.normal(size=(4, 3, *BOX.shape)))
+    observation = jnp.asarray(random.uniform(0, 1, size=(4, 3, *space.shape)))
     step = jnp.tile(jnp.arange(4)[:, None], (1, 3))
     memory = policy.initial_memory(3)
 
@@ -268,7 +269,7 @@ def test_fisher_products_are_the_second_derivative_of_kl(random, options, action
 
     def curved(place):
         slope = jax.grad(lambda new: mean_kl(law(place), law(new)))
-        return jax.jvp(slope, (place,), (vector,))[1]
+        return jax.vjp(slope, place)[1](vector)[0]
 
     found = fisher_vector_product(law, mean_kl, parameters, 0.0)(vector)
     np.testing.assert_allclose(found, curved(parameters), atol=1e-10)

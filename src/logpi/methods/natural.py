@@ -208,10 +208,10 @@ def fisher_vector_product(
     """v ↦ (Jᵀ H J + damping I) v at `parameters`, for the `law` that they give, in arrays of real
     numbers, and the mean KL as the `divergence` from the old law to a new one.
 
-    J v is the transpose of what Jᵀ does: convolutions have no forward mode.
+    J v is what v pulls back through u ↦ Jᵀ u: convolutions have no forward mode.
     """
     old, pull_back = jax.vjp(law, parameters)
-    push = jax.linear_transpose(pull_back, old)
+    _, push = jax.vjp(pull_back, old)
 
     def slope(new: PyTree) -> PyTree:
         return jax.grad(divergence, argnums=1)(old, new)
