@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from logpi.checking.expectation import reward_to_go
 from logpi.checking.probes import Probe, make_probes
 from logpi.theory.enumeration import Enumeration, enumerate_trajectories
 from logpi.theory.exact import exact_gradient, exact_values
@@ -36,6 +37,8 @@ class Episodes(NamedTuple):
     """V(s_t)."""
     action_values: Float[ndarray, "time trajectory A"]
     """Q(s_t, a) of every action a."""
+    power: Float[ndarray, "time trajectory"]
+    """γ^t, and 0 after the end."""
     score: Float[ndarray, "time trajectory parameters"]
     """γ^t ∇ log π(a_t|s_t)."""
 
@@ -65,6 +68,7 @@ def episodes_of(probe: Probe) -> Episodes:
         returns=discounted_sums(every.reward, mdp.discount),
         value=np.where(every.mask, values.state[times, every.state], 0.0),
         action_values=values.action[times, every.state],
+        power=power,
         score=gradient.reshape(*every.mask.shape, -1),
     )
 
@@ -73,12 +77,7 @@ def discounted_sums(
     x: Float[ndarray, "time trajectory"], discount: float
 ) -> Float[ndarray, "time trajectory"]:
     """x_t + γ x_{t+1} + γ² x_{t+2} + …"""
-    sums = np.zeros_like(x)
-    later = np.zeros(x.shape[1])
-    for t in reversed(range(len(x))):
-        later = x[t] + discount * later
-        sums[t] = later
-    return sums
+    return reward_to_go(x.T, discount).T
 
 
 def weighted(
@@ -140,9 +139,7 @@ def over_all_actions(episodes: Episodes) -> Float[ndarray, "trajectory parameter
     shown = mdp.observation[episodes.every.state]
     policy = episodes.probe.policy[shown]
     centred = episodes.action_values - np.sum(policy * episodes.action_values, axis=2)[..., None]
-    times = np.arange(mdp.horizon)[:, None]
-    power = np.where(episodes.every.mask, mdp.discount**times, 0.0)
-    by_logits = power[..., None] * policy * centred
+    by_logits = episodes.power[..., None] * policy * centred
     gradient = np.einsum("tio,tia->ioa", np.eye(mdp.observations)[shown], by_logits)
     return gradient.reshape(len(gradient), -1)
 
@@ -181,15 +178,11 @@ def main() -> None:
     found: dict[str, list[list[float]]] = {name: [] for name in ESTIMATORS}
     for seed in SEEDS:
         probes = make_probes(DISCOUNT, seed=seed)
+        shown = [episodes_of(probe) for probe in (probes.stop, probes.chain, probes.answers)]
+        usual = [variance(episodes, with_value(episodes)) for episodes in shown]
         for name, estimate in ESTIMATORS.items():
-            row = []
-            for probe in (probes.stop, probes.chain, probes.answers):
-                episodes = episodes_of(probe)
-                row.append(
-                    variance(episodes, estimate(episodes))
-                    / variance(episodes, with_value(episodes))
-                )
-            found[name].append(row)
+            variances = [variance(episodes, estimate(episodes)) for episodes in shown]
+            found[name].append([one / other for one, other in zip(variances, usual, strict=True)])
     for name, rows in found.items():
         cells = [
             f"{statistics.median(column):.2f} [{min(column):.2f}, {max(column):.2f}]"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from logpi.core.arrays import Number, Scalar, masked_mean
+from logpi.core.arrays import Number, Scalar
 from logpi.core.options import COUNT, NOT_NEGATIVE, POSITIVE, Between, OneOf, Options, option
 from logpi.core.randomness import Stream, numpy_generator
 from logpi.core.trajectory import Trajectory
@@ -32,6 +32,7 @@ from logpi.methods.rollouts import (
     laws,
     make_critic,
     make_rollout_policy,
+    mean_kl_of_laws,
     prepare,
     require_divisor,
     rollout_metrics,
@@ -150,20 +151,20 @@ def natural_ascent(method: NaturalMethod, learner: Learner, rows: Rows) -> Ascen
     def law(parameters: Vector) -> Distribution:
         return laws(rebuild(parameters), rows)
 
-    def mean_kl(one: Distribution, other: Distribution) -> Scalar:
-        return masked_mean(one.kl(other), rows.mask)
+    def divergence(old: Distribution, new: Distribution) -> Scalar:
+        return mean_kl_of_laws(old, new, rows)
 
     def objective(parameters: Vector) -> Scalar:
         return -gains_on(method, law(parameters), rows).loss
 
     def kl(parameters: Vector) -> Scalar:
-        return mean_kl(old_law, law(parameters))
+        return divergence(old_law, law(parameters))
 
     before, gradient = jax.value_and_grad(objective)(old)
     natural = scale_by_natural_gradient(
         method.kl_limit, method.conjugate_gradient_steps, method.damping
     )
-    step, _ = natural.update(gradient, optax.EmptyState(), old, law=law, divergence=mean_kl)
+    step, _ = natural.update(gradient, optax.EmptyState(), old, law=law, divergence=divergence)
     return Ascent(old, jnp.asarray(step), rebuild, objective, kl, before, gradient)
 
 

@@ -302,7 +302,12 @@ def squared_error(value: ValueFunction, rows: Rows, clip: Number | None = None) 
 
 def mean_kl(old: Policy, new: Policy, rows: Rows) -> Scalar:
     """KL(old, new) averaged over the steps of the rollout."""
-    return masked_mean(laws(old, rows).kl(laws(new, rows)), rows.mask)
+    return mean_kl_of_laws(laws(old, rows), laws(new, rows), rows)
+
+
+def mean_kl_of_laws(old: Distribution, new: Distribution, rows: Rows) -> Scalar:
+    """The same of the laws in the rows."""
+    return masked_mean(old.kl(new), rows.mask)
 
 
 def epoch_keys(learner: Learner, epochs: int) -> Key[Array, " epochs"]:
