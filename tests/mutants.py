@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant("methods/rollouts.py", "bonus = method.entropy_coefficient * entropy", "bonus = -method.entropy_coefficient * entropy", LOSSES),
     Mutant("methods/rollouts.py", "-self.surrogate - self.bonus", "-self.surrogate + self.bonus", LOSSES),
     Mutant("methods/rollouts.py", "-self.surrogate - self.bonus", "self.surrogate - self.bonus", LOSSES),
-    Mutant("methods/rollouts.py", "laws(old, rows).kl(laws(new, rows))", "laws(new, rows).kl(laws(old, rows))", LOSSES),
+    Mutant("methods/rollouts.py", "masked_mean(old.kl(new), rows.mask)", "masked_mean(new.kl(old), rows.mask)", LOSSES),
     Mutant("methods/rollouts.py", "masked_mean(error, rows.mask)", "jnp.mean(error)", LOSSES),
     Mutant("methods/rollouts.py", "jnp.maximum(error, (kept", "jnp.minimum(error, (kept", LOSSES),
     Mutant("methods/rollouts.py", "jnp.mean(jnp.where(mask, surrogate, 0.0))", "jnp.mean(surrogate)", LOSSES),
