@@ -57,9 +57,10 @@ class Walk(gym.Env):
         BODY
 
     def once(self):
-        if os.path.exists("failed"):
+        try:
+            open("failed", "x").close()
+        except FileExistsError:
             return False
-        open("failed", "w").close()
         return True
 """
 METHODS = {

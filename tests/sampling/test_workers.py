@@ -142,12 +142,18 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 class Dies(CartPoleEnv):
     def step(self, action):
-        if os.getpid() != TRAINING and not os.path.exists("died"):
-            self.met = getattr(self, "met", 0) + 1
-            if self.met == 40:
-                open("died", "w").close()
-                HOW
+        self.met = getattr(self, "met", 0) + 1
+        if os.getpid() != TRAINING and self.met >= 40 and self.is_first():
+            HOW
         return super().step(action)
+
+    def is_first(self):
+        # One of two workers that come here together makes the file.
+        try:
+            open("died", "x").close()
+        except FileExistsError:
+            return False
+        return True
 """
 
 
