@@ -110,6 +110,8 @@ MUTANTS = [
     Mutant("networks/distributions.py", "jnp.sum(-log_ratio +", "jnp.sum(log_ratio +", DISTRIBUTIONS),
     Mutant("networks/memory.py", "keep * state + (1 - keep)", "(1 - keep) * state + keep", NETWORK),
     Mutant("networks/memory.py", "step[..., None] == 0, 0.0, state", "step[..., None] == 0, state, state", NETWORK),
+    Mutant("networks/encoder.py", "start += flatdim(part)", "start += 1", NETWORK),
+    Mutant("networks/critic.py", "standardise, unflattened=unflattened)", "standardise)", NETWORK),
     Mutant("networks/critic.py", "bias = (value.network.biases[-1] * old.scale + old.offset - offset)", "bias = (value.network.biases[-1] * old.scale)", STEP),
     # samplers, seeds, workers
     Mutant("core/randomness.py", "SeedSequence([seed, stream, environment, episode])", "SeedSequence([seed, stream, environment, 0])", f"{ROLLOUT} {STREAMS}"),

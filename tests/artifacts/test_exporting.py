@@ -59,6 +59,11 @@ class Both(Base):
 class Image(Base):
     observation_space = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8)
 
+class Camera(Base):
+    observation_space = gym.spaces.Dict(
+        {"camera": gym.spaces.Box(0, 255, (12, 12, 3), np.uint8), "x": Base.observation_space}
+    )
+
 class Far(Base):
     observation_space = gym.spaces.Box(1e9, 2e9, (3,), np.float64)
 
@@ -75,6 +80,7 @@ KINDS = {
     "a mask": ("own.py:Masked", {}),
     "parts": ("own.py:Both", {"memory": "gru"}),
     "an image": ("own.py:Image", {}),
+    "an image and numbers": ("own.py:Camera", {}),
     "a table": ("finite:short-corridor", {}),
     "a network of one's own": ("CartPole-v1", {"network": "own.py:network"}),
 }

@@ -110,10 +110,64 @@ def test_an_image_is_scaled_by_its_bounds_and_kept_as_bytes(random):
     one, other = (Encoder(space, np.random.default_rng(seed)) for space in (last, first))
     image = random.integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     np.testing.assert_allclose(one(image), other(np.moveaxis(image, -1, 1)), atol=1e-12)
-    assert one.image is not None
-    assert one.image.convolutions is not None
-    np.testing.assert_allclose(one(image), one.image.convolutions(image / 255), atol=1e-12)
+    (seen,) = one.images
+    assert seen.convolutions is not None
+    np.testing.assert_allclose(one(image), seen.convolutions(image / 255), atol=1e-12)
     assert one.size == one(image).shape[-1]
+
+
+CAMERAS = gym.spaces.Dict(
+    depth=gym.spaces.Box(-1, 1, (1, 9, 8), np.float32),
+    goal=gym.spaces.Discrete(3),
+    inside=gym.spaces.Tuple(
+        [gym.spaces.Box(-5, 5, (4,), np.float32), gym.spaces.Box(0, 255, (12, 10, 3), np.uint8)]
+    ),
+)
+
+
+def test_the_images_of_a_dict_are_seen_as_images(random):
+    """Each as if it were alone, and the other numbers first. Control: where images are left raw,
+    the row stays a row.
+    """
+    row = gym.spaces.flatten_space(CAMERAS)
+    encoder = Encoder(row, random, standardise=True, unflattened=CAMERAS)
+    CAMERAS.seed(int(random.integers(2**31)))
+    observation = [CAMERAS.sample() for _ in range(5)]
+    rows = np.stack([np.asarray(gym.spaces.flatten(CAMERAS, seen)) for seen in observation])
+    numbers = np.stack([np.append(np.eye(3)[o["goal"]], o["inside"][0]) for o in observation])
+    depth, color = encoder.images
+    expected = [
+        numbers,
+        depth(np.stack([o["depth"] for o in observation])),
+        color(np.stack([o["inside"][1] for o in observation])),
+    ]
+    assert [part.shape[1] for part in expected] == [7, depth.size, color.size]
+    np.testing.assert_allclose(encoder(rows), np.concatenate(expected, axis=1), atol=1e-6)
+    np.testing.assert_allclose(encoder(jnp.asarray(rows)), encoder(rows), atol=1e-5)
+    assert encoder.features == (encoder.size,) == (7 + depth.size + color.size,)
+    observed = encoder.observe(jnp.asarray(rows[:, None]), np.ones((5, 1), bool))
+    np.testing.assert_allclose(observed.standardiser.mean, numbers.mean(axis=0), atol=1e-6)
+    plain = Encoder(row, random, raw=True, unflattened=CAMERAS)
+    np.testing.assert_array_equal(plain(rows), rows)
+
+
+class Cameras(gym.Env):
+    """What is seen through them."""
+
+    observation_space = CAMERAS
+    action_space = TWO
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return CAMERAS.sample(), {}
+
+
+@pytest.mark.parametrize("method", [PPO(hidden=(4,)), Reinforce(hidden=(4,))])
+def test_policy_and_critic_see_the_images_of_a_dict(method):
+    learner = method.make_learner(make_environment(Cameras).spec, 0)
+    assert len(learner.policy.encoder.images) == len(learner.value.encoder.images) == 2
+    action = learner.policy.on_host().act(CAMERAS.sample())
+    assert action in (0, 1)
 
 
 def unrolled(policy, observation, step, before):

@@ -433,12 +433,10 @@ def test_what_a_policy_cannot_answer(arguments, message, random):
 def test_a_thin_box_of_three_dimensions_is_no_image(shape, random):
     space = gym.spaces.Box(0, 1, shape, np.float32)
     policy = small_policy(space, TWO, (4,), random).on_host()
-    assert policy.encoder.image is None
+    assert policy.encoder.images == ()
     assert policy.act(space.sample()) in (0, 1)
-    assert (
-        small_policy(gym.spaces.Box(0, 1, (3, 8, 8), np.float32), TWO, (4,), random).encoder.image
-        is not None
-    )
+    image = gym.spaces.Box(0, 1, (3, 8, 8), np.float32)
+    assert len(small_policy(image, TWO, (4,), random).encoder.images) == 1
 
 
 def test_a_mask_of_other_than_discrete_actions_is_refused():

@@ -103,14 +103,14 @@ def difference(policy: Policy, space: gym.Space, model: bytes) -> float:
 def _draw_observations(policy: Policy, space: gym.Space, random: np.random.Generator) -> np.ndarray:
     """Some observations as the policy sees them, around those that it has seen."""
     space.seed(int(random.integers(2**31)))
+    drawn = np.stack([space.sample() for _ in range(AT_ONCE)]).astype(float)
     standardiser = policy.encoder.standardiser
-    if standardiser is None:
-        drawn = np.stack([space.sample() for _ in range(AT_ONCE)])
-    else:
+    if standardiser is not None:
         deviation = np.sqrt(np.asarray(standardiser.variance))
         noise = random.normal(size=(AT_ONCE, *deviation.shape))
-        drawn = np.asarray(standardiser.mean) + 2 * deviation * noise
-        drawn = drawn.reshape(AT_ONCE, *policy.encoder.shape)
+        places = np.r_[tuple(slice(*place) for place in policy.encoder.number_places)]
+        rows = drawn.reshape(AT_ONCE, -1)
+        rows[:, places] = np.asarray(standardiser.mean) + 2 * deviation * noise
     if policy.masked:
         mask = random.integers(0, 2, (AT_ONCE, policy.head.size))
         mask[:, random.integers(policy.head.size)] = 1

@@ -131,7 +131,11 @@ def examine(
     spec = made.spec
     copies = _copies(made)
     policy = make_policy(
-        spec.observation_space, spec.action_space, NetworkOptions(), np.random.default_rng(0)
+        spec.observation_space,
+        spec.action_space,
+        NetworkOptions(),
+        np.random.default_rng(0),
+        unflattened=spec.unflattened,
     )
     try:
         played = list(_play(copies(), spec, steps))

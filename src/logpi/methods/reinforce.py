@@ -139,8 +139,9 @@ class Reinforce(NetworkOptions):
         policy = make_policy(*spaces, self, random, spec.masked, spec.origin, spec.unflattened)
         value = None
         if self.baseline == "value":
+            space = spec.observation_space
             horizon = spec.max_episode_steps
-            value = make_value_function(spec.observation_space, self, random, horizon)
+            value = make_value_function(space, self, random, horizon, unflattened=spec.unflattened)
         optimizers = (adam_state(policy), adam_state(value))
         return make_learner(self, policy, value, optimizers, seed)
 

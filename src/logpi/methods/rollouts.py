@@ -160,7 +160,8 @@ def make_critic(
 ) -> ValueFunction:
     """A critic with layers of its own, which reads what the policy remembers."""
     size = policy.memory.state_size
-    return make_value_function(spec.observation_space, options, random, memory_size=size)
+    space = spec.observation_space
+    return make_value_function(space, options, random, None, size, spec.unflattened)
 
 
 def prepare(

@@ -94,12 +94,14 @@ def make_value_function(
     random: np.random.Generator,
     horizon: int | None = None,
     memory_size: int = 0,
+    unflattened: gym.Space | None = None,
 ) -> ValueFunction:
     """V = 0, with offset 0 and scale 1, which reads `memory_size` numbers of a policy's memory.
 
     Starting at 0 assumes nothing about the size of the rewards.
     """
-    encoder = Encoder(observation_space, random, options.normalize_observations)
+    standardise = options.normalize_observations
+    encoder = Encoder(observation_space, random, standardise, unflattened=unflattened)
     time = 0 if horizon is None else 1
     sizes = [encoder.size + memory_size + time, *options.hidden, 1]
     return ValueFunction(encoder, MLP(sizes, 0.0, random), _first_units(), horizon)

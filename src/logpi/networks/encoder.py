@@ -6,6 +6,7 @@ import equinox as eqx
 import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.spaces.utils import flatdim
 from jaxtyping import Bool, Float
 
 from logpi.core.arrays import AnyArray, float_dtype
@@ -58,12 +59,14 @@ class Image(Module):
     """
 
     convolutions: Convolutions | None
+    given: tuple[int, ...] = eqx.field(static=True)
     shape: tuple[int, int, int] = eqx.field(static=True)
     channels_first: bool = eqx.field(static=True)
     low: float = eqx.field(static=True)
     range: float = eqx.field(static=True)
 
     def __init__(self, space: gym.spaces.Box, random: np.random.Generator, raw: bool):
+        self.given = space.shape
         self.channels_first = space.shape[0] < space.shape[2]
         low, high = bounds_of(space)
         if np.isfinite(high.max() - low.min()):
@@ -81,6 +84,13 @@ class Image(Module):
             self.convolutions = None
         else:
             self.convolutions = Convolutions(self.shape, random)
+
+    @property
+    def size(self) -> int:
+        """Number of outputs, or of pixels."""
+        if self.convolutions is None:
+            return math.prod(self.shape)
+        return self.convolutions.size
 
     def __call__(self, pixels: AnyArray) -> Float[AnyArray, "*batch features"]:
         """The outputs of the convolutions, or the image itself."""
@@ -102,18 +112,39 @@ def _is_image(space: gym.spaces.Box) -> bool:
     return min(height, width) >= 3
 
 
+def images_in(space: gym.Space, start: int = 0) -> list[tuple[int, gym.spaces.Box]]:
+    """The images of a space, each with its place in the row into which Gymnasium flattens it."""
+    match space:
+        case gym.spaces.Box() if _is_image(space):
+            return [(start, space)]
+        case gym.spaces.Dict():
+            parts = list(space.values())
+        case gym.spaces.Tuple():
+            parts = list(space.spaces)
+        case _:
+            return []
+    found = []
+    for part in parts:
+        found += images_in(part, start)
+        start += flatdim(part)
+    return found
+
+
 class Encoder(Module):
     """An observation of the declared space as one feature vector.
 
     A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete
-    is one-hot. If `raw`, images stay images.
+    is one-hot. In the row of a Dict or Tuple, which is `unflattened`, each image goes through
+    convolutions of its own: the features are the other numbers and what the convolutions give. If
+    `raw`, an image stays an image, and a row a row.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
     categories: int | None = eqx.field(static=True)
     start: int = eqx.field(static=True)
+    image_starts: tuple[int, ...] = eqx.field(static=True)
     standardiser: Standardiser | None
-    image: Image | None
+    images: tuple[Image, ...]
 
     def __init__(
         self,
@@ -121,18 +152,24 @@ class Encoder(Module):
         random: np.random.Generator,
         standardise: bool = False,
         raw: bool = False,
+        unflattened: gym.Space | None = None,
     ):
-        self.standardiser = self.image = None
+        self.standardiser = None
+        self.images = ()
+        self.image_starts = ()
         match space:
             case gym.spaces.Box():
                 self.shape = space.shape
                 self.categories = None
                 self.start = 0
-                if _is_image(space):
-                    self.image = Image(space, random, raw)
-                elif standardise:
-                    zeros = parameter(np.zeros(self.size))
-                    ones = parameter(np.ones(self.size))
+                whole = space if raw or unflattened is None else unflattened
+                found = images_in(whole)
+                self.images = tuple(Image(image, random, raw) for _, image in found)
+                self.image_starts = tuple(start for start, _ in found)
+                count = self._number_count
+                if standardise and count > 0:
+                    zeros = parameter(np.zeros(count))
+                    ones = parameter(np.ones(count))
                     self.standardiser = Standardiser(zeros, ones, parameter(np.zeros(())))
             case gym.spaces.Discrete():
                 self.shape = ()
@@ -151,20 +188,36 @@ class Encoder(Module):
         return self.shape, self.categories, self.start
 
     @property
+    def number_places(self) -> list[tuple[int, int]]:
+        """Where the numbers that are in no image begin and end in the flattened observation."""
+        ends = [
+            start + math.prod(image.given)
+            for start, image in zip(self.image_starts, self.images, strict=True)
+        ]
+        places = zip([0, *ends], [*self.image_starts, math.prod(self.shape)], strict=True)
+        return [(start, end) for start, end in places if end > start]
+
+    @property
+    def _number_count(self) -> int:
+        return sum(end - start for start, end in self.number_places)
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Shape of the features of one observation."""
-        if self.image is not None and self.image.convolutions is None:
-            return self.image.shape
+        if self._is_raw_image:
+            return self.images[0].shape
         return (self.size,)
+
+    @property
+    def _is_raw_image(self) -> bool:
+        return len(self.images) == 1 and self.images[0].convolutions is None
 
     @property
     def size(self) -> int:
         """Number of features."""
-        if self.image is not None and self.image.convolutions is not None:
-            return self.image.convolutions.size
         if self.categories is not None:
             return self.categories
-        return math.prod(self.shape)
+        return self._number_count + sum(image.size for image in self.images)
 
     def example(self, count: int) -> np.ndarray:
         """`count` observations of the space's form, of which no number means anything."""
@@ -177,21 +230,43 @@ class Encoder(Module):
         if self.categories is not None:
             one_hot = observation[..., None] - self.start == np.arange(self.categories)
             return one_hot.astype(float_dtype())
-        if self.image is not None:
-            return self.image(observation)
-        features = self._flat(observation)
-        if self.standardiser is None:
-            return features
-        return self.standardiser(features)
+        if not self.images:
+            return self._in_standard_units(observation)
+        if self._is_raw_image:
+            return self.images[0](observation)
+        features = []
+        if self.number_places:
+            features.append(self._in_standard_units(observation))
+        row = self._row(observation)
+        for start, image in zip(self.image_starts, self.images, strict=True):
+            pixels = row[..., start : start + math.prod(image.given)]
+            features.append(image(pixels.reshape(*row.shape[:-1], *image.given)))
+        if len(features) == 1:
+            return features[0]
+        return observation.__array_namespace__().concat(features, axis=-1)
 
-    def _flat(self, observation: AnyArray) -> Float[AnyArray, "*batch features"]:
+    def _row(self, observation: AnyArray) -> AnyArray:
+        """The observations flattened, in their own kind of number."""
         batch = observation.shape[: observation.ndim - len(self.shape)]
-        return observation.reshape(*batch, self.size).astype(float_dtype())
+        return observation.reshape(*batch, math.prod(self.shape))
+
+    def _numbers(self, observation: AnyArray) -> Float[AnyArray, "*batch numbers"]:
+        """Those that are in no image."""
+        row = self._row(observation)
+        if self.images:
+            parts = [row[..., start:end] for start, end in self.number_places]
+            row = observation.__array_namespace__().concat(parts, axis=-1)
+        return row.astype(float_dtype())
+
+    def _in_standard_units(self, observation: AnyArray) -> Float[AnyArray, "*batch numbers"]:
+        numbers = self._numbers(observation)
+        if self.standardiser is None:
+            return numbers
+        return self.standardiser(numbers)
 
     def observe(self, observation: AnyArray, mask: Bool[AnyArray, "time env"]) -> "Encoder":
         """With the steps of another batch in its statistics, if it keeps any."""
         if self.standardiser is None:
             return self
-        return eqx.tree_at(
-            lambda e: e.standardiser, self, self.standardiser.observe(self._flat(observation), mask)
-        )
+        seen = self.standardiser.observe(self._numbers(observation), mask)
+        return eqx.tree_at(lambda e: e.standardiser, self, seen)

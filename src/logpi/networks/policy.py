@@ -219,7 +219,7 @@ def make_policy(
     head = action_head(action_space, squash, options.initial_log_std)
     raw = options.network is not None and options.memory == "none"
     standardise = options.normalize_observations
-    encoder = Encoder(observation_space, random, standardise, raw=raw)
+    encoder = Encoder(observation_space, random, standardise, raw, unflattened)
     memory = make_memory(options.memory, encoder.size, options.memory_size, random)
     if memory.recurrent:
         features = (options.memory_size,)
