@@ -9,6 +9,7 @@ import numpy as np
 DIALS = 10
 POSITIONS = 4
 STEP_SECONDS = 1e-3
+PIXELS = 84
 
 
 class TenDials(gym.Env):
@@ -44,6 +45,32 @@ class Busy(gym.Wrapper):
         return super().step(action)
 
 
+class Camera(gym.ObservationWrapper):
+    """CartPole-v1 as a Dict: a picture of where cart and pole are, and their velocities."""
+
+    observation_space = gym.spaces.Dict(
+        camera=gym.spaces.Box(0, 255, (PIXELS, PIXELS, 1), np.uint8),
+        velocities=gym.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    )
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+
+    def observation(self, observation):
+        position, velocity, angle, turning = observation
+        column = PIXELS * (0.5 + position / 5)
+        heights = np.arange(PIXELS // 2)
+        columns = np.clip(column + 3 * np.sin(angle) * heights, 0, PIXELS - 1).astype(int)
+        picture = np.zeros((PIXELS, PIXELS, 1), np.uint8)
+        picture[PIXELS - 1 - heights, columns] = 255
+        return {"camera": picture, "velocities": np.array([velocity, turning], np.float32)}
+
+
+def make_camera(render_mode=None):
+    """As `make_busy`."""
+    return Camera()
+
+
 def make_busy(render_mode=None):
     """The one that a registry makes, which looks for no `metadata` in a function."""
     return Busy()
@@ -51,3 +78,4 @@ def make_busy(render_mode=None):
 
 gym.register("TenDials-v0", TenDials, max_episode_steps=100)
 gym.register("Busy-v0", make_busy)
+gym.register("Camera-v0", make_camera)

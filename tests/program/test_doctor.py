@@ -27,6 +27,42 @@ def test_sound_environments_have_nothing_wrong(name):
     )
 
 
+class Pictured(gym.Env):
+    """A picture beside a number, which is as large as its class says."""
+
+    observation_space = gym.spaces.Dict(
+        picture=gym.spaces.Box(0, 255, (12, 12, 3), np.uint8),
+        number=gym.spaces.Box(-1000, 1000, (1,), np.float32),
+    )
+    action_space = gym.spaces.Discrete(2)
+    largest = 1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 9
+        return self.seen(), {}
+
+    def seen(self):
+        picture = self.np_random.integers(0, 256, (12, 12, 3)).astype(np.uint8)
+        return {"picture": picture, "number": np.array([self.largest], np.float32)}
+
+    def step(self, action):
+        self.left -= 1
+        return self.seen(), 1.0, self.left == 0, False, {}
+
+
+class LargelyPictured(Pictured):
+    largest = 900
+
+
+def test_pixels_are_no_large_numbers():
+    """They are scaled. Control: a number beside them is named."""
+    findings = examine(Pictured, steps=300)
+    assert "(12, 12, 3)" in findings[0].text
+    assert found(Pictured, "note") == set()
+    assert found(LargelyPictured, "note") == {"observations"}
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "dtype"),
     [

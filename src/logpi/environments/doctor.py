@@ -17,6 +17,7 @@ from logpi.environments.host.group import EnvironmentFailure, reset_answer, step
 from logpi.environments.options import NO_OPTIONS, EnvironmentOptions
 from logpi.environments.registry import EnvironmentLike, make_environment
 from logpi.environments.spec import CompiledEnvironment, EnvironmentSpec, HostEnvironment
+from logpi.networks.encoder import Encoder
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import make_policy
 
@@ -151,11 +152,14 @@ def examine(
     seen = _named(spec.observation_space)
     if spec.masked:
         seen += ", the mask first"
+    if policy.encoder.images:
+        shapes = ", ".join(str(image.given) for image in policy.encoder.images)
+        seen += f"; images go through convolutions: {shapes}"
     network = f"{policy.encoder.size} features, {policy.head.size} outputs of the network"
     return [
         Finding("observations", "ok", seen),
         Finding("actions", "ok", _named(spec.action_space)),
-        *_observations(spec, played),
+        *_observations(spec, played, policy.encoder),
         *_rewards(played),
         *_ends(spec, played),
         *_repeats(repeated[0], repeated[1], starts),
@@ -199,7 +203,7 @@ def _play(copy: Copy, spec: EnvironmentSpec, steps: int) -> Iterator[tuple[int, 
 
 
 def _observations(
-    spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]]
+    spec: EnvironmentSpec, played: list[tuple[int, ndarray, Step]], encoder: Encoder
 ) -> Iterator[Finding]:
     space = spec.observation_space
     seen = [x for _, before, answer in played for x in (before, answer.observation)]
@@ -232,7 +236,9 @@ def _observations(
                 "note",
                 f"lie outside the bounds of the space in {share:.1%} of the steps",
             )
-        if values.dtype != np.uint8 and largest > LARGE:
+        numbers = encoder.numbers(values)
+        largest = np.abs(numbers).max(initial=0)
+        if largest > LARGE:
             text = f"up to {largest:.3g}: standardise them, as training does by default"
             yield Finding("observations", "note", text)
     elif isinstance(space, gym.spaces.Discrete):

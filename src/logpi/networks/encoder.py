@@ -234,15 +234,11 @@ class Encoder(Module):
             return self._in_standard_units(observation)
         if self._is_raw_image:
             return self.images[0](observation)
-        features = []
-        if self.number_places:
-            features.append(self._in_standard_units(observation))
+        features = [self._in_standard_units(observation)]
         row = self._row(observation)
         for start, image in zip(self.image_starts, self.images, strict=True):
             pixels = row[..., start : start + math.prod(image.given)]
             features.append(image(pixels.reshape(*row.shape[:-1], *image.given)))
-        if len(features) == 1:
-            return features[0]
         return observation.__array_namespace__().concat(features, axis=-1)
 
     def _row(self, observation: AnyArray) -> AnyArray:
@@ -250,16 +246,17 @@ class Encoder(Module):
         batch = observation.shape[: observation.ndim - len(self.shape)]
         return observation.reshape(*batch, math.prod(self.shape))
 
-    def _numbers(self, observation: AnyArray) -> Float[AnyArray, "*batch numbers"]:
-        """Those that are in no image."""
+    def numbers(self, observation: AnyArray) -> Float[AnyArray, "*batch numbers"]:
+        """Those that are in no image, in a row."""
         row = self._row(observation)
         if self.images:
+            empty = row[..., :0]
             parts = [row[..., start:end] for start, end in self.number_places]
-            row = observation.__array_namespace__().concat(parts, axis=-1)
+            row = observation.__array_namespace__().concat([empty, *parts], axis=-1)
         return row.astype(float_dtype())
 
     def _in_standard_units(self, observation: AnyArray) -> Float[AnyArray, "*batch numbers"]:
-        numbers = self._numbers(observation)
+        numbers = self.numbers(observation)
         if self.standardiser is None:
             return numbers
         return self.standardiser(numbers)
@@ -268,5 +265,5 @@ class Encoder(Module):
         """With the steps of another batch in its statistics, if it keeps any."""
         if self.standardiser is None:
             return self
-        seen = self.standardiser.observe(self._numbers(observation), mask)
+        seen = self.standardiser.observe(self.numbers(observation), mask)
         return eqx.tree_at(lambda e: e.standardiser, self, seen)
