@@ -202,7 +202,7 @@ def test_value_function_learns_what_can_be_known(random):
         return fit_value(value, state, trajectory, target, 0.01, (400, 64))[:2]
 
     def fit(value, state, target):
-        for _ in range(20):
+        for _ in range(4):
             value, state = fit_once(value, state, target)
         return value
 
@@ -217,7 +217,7 @@ def test_value_function_learns_what_can_be_known(random):
 
 
 def test_no_step_is_seen_more_often_than_so_many_times(random):
-    """A batch of 2 to 12 steps is passed over at most `MOST_PASSES` times. Control: fewer minibatches
+    """A batch of 2 to 12 steps is passed over at most a hundred times. Control: fewer minibatches
     give another V."""
     import optax
 

@@ -83,9 +83,9 @@ class Reinforce(NetworkOptions):
     value_trace_decay: Number = option(0.97, FRACTION)
     """λ of the λ-returns that V is fitted to: 1 uses rewards only, smaller values bootstrap from V.
     The policy gradient is unbiased whatever V is."""
-    value_steps: int = option(20, COUNT)
+    value_steps: int = option(100, COUNT)
     """Minibatch steps of the value function after each update of the policy; a batch of few steps
-    gets fewer, at most twenty passes over it."""
+    gets fewer, at most a hundred passes over it."""
     value_batch: int = option(512, COUNT)
     """Environment steps in each minibatch of the value function."""
     estimator: str | None = option(None, FILE_SOURCE)

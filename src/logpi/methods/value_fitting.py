@@ -14,7 +14,7 @@ from logpi.networks.parameters import Vector, as_vector
 # 2^32 / φ. Multiples of it, which wrap, are spread evenly over 32 bits.
 GOLDEN = np.uint32(2654435769)
 # More passes over a small batch would teach V its noise, and take longer than to sample it.
-MOST_PASSES = 20
+MOST_PASSES = 100
 
 
 def fit_value(
