@@ -285,10 +285,10 @@ def jax_vmap(log_prob, reward, discount, mask):
     return -jax.vmap(one)(log_prob, reward, mask).mean()
 
 
-@form()
 def jax_boolean_index(log_prob, reward, discount, step, mask):
+    """JAX cannot compile it."""
     whole = jnp.sum(discount**step * reward, axis=1, keepdims=True) * jnp.ones_like(reward)
-    return -jnp.sum(whole[mask] * log_prob[mask]) / len(reward)  # cannot be compiled
+    return -jnp.sum(whole[mask] * log_prob[mask]) / len(reward)
 
 
 @form(layout="episode")

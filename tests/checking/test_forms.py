@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from correct import FORMS
+from correct import FORMS, jax_boolean_index
 from helpers import one_in
 
 import logpi
@@ -30,6 +30,12 @@ def test_correct_estimators_are_exact(estimator, options):
     if report.credit is not None and report.target == "discounted":
         np.testing.assert_allclose(report.credit.matrix, report.credit.correct, rtol=0, atol=1e-10)
         assert report.credit.residual < 1e-10
+
+
+@pytest.mark.release
+def test_a_form_that_jax_cannot_compile_is_exact():
+    """Its batches are evaluated one by one, which takes half a minute."""
+    assert_exact(jax_boolean_index)
 
 
 def test_there_are_many_forms():
