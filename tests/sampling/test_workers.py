@@ -166,21 +166,24 @@ class Dies(CartPoleEnv):
     ],
 )
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "step_limit", "message"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 300.0, "was ended by SIGKILL"),
         pytest.param(
             "os.kill(os.getpid(), signal.SIGSTOP)",
+            1.0,
             "gave no sign of life for 6 s",
             marks=pytest.mark.release,
         ),
     ],
 )
-def test_a_worker_that_is_lost_is_replaced(tmp_path, monkeypatch, capfd, method, how, message):
+def test_a_worker_that_is_lost_is_replaced(
+    tmp_path, monkeypatch, capfd, method, how, step_limit, message
+):
     """Its part of the batch is played again, and nothing else changes; it is counted and told."""
     monkeypatch.chdir(tmp_path)
     Path("dies.py").write_text(DIES.replace("HOW", how).replace("TRAINING", str(os.getpid())))
-    options = {"steps": 1200, "max_episode_steps": 60, "seed": 1, "step_limit": 1.0}
+    options = {"steps": 1200, "max_episode_steps": 60, "seed": 1, "step_limit": step_limit}
     alone = logpi.train("dies.py:Dies", METHODS[method], out="alone", workers=0, **options)
     assert not Path("died").exists()
     run = logpi.train("dies.py:Dies", METHODS[method], out="run", workers=2, **options)
