@@ -61,7 +61,7 @@ class Image(Base):
 
 class Camera(Base):
     observation_space = gym.spaces.Dict(
-        {"camera": gym.spaces.Box(0, 255, (12, 12, 3), np.uint8), "x": Base.observation_space}
+        {"camera": gym.spaces.Box(0, 255, (36, 36, 3), np.uint8), "x": Base.observation_space}
     )
 
 class Far(Base):

@@ -117,36 +117,39 @@ def test_an_image_is_scaled_by_its_bounds_and_kept_as_bytes(random):
 
 
 CAMERAS = gym.spaces.Dict(
-    depth=gym.spaces.Box(-1, 1, (1, 9, 8), np.float32),
+    board=gym.spaces.Box(0, 9, (7, 7, 1), np.uint8),
+    depth=gym.spaces.Box(-1, 1, (1, 40, 36), np.float32),
     goal=gym.spaces.Discrete(3),
     inside=gym.spaces.Tuple(
-        [gym.spaces.Box(-5, 5, (4,), np.float32), gym.spaces.Box(0, 255, (12, 10, 3), np.uint8)]
+        [gym.spaces.Box(-5, 5, (4,), np.float32), gym.spaces.Box(0, 255, (36, 38, 3), np.uint8)]
     ),
 )
 
 
 def test_the_images_of_a_dict_are_seen_as_images(random):
-    """Each as if it were alone, and the other numbers first. Control: where images are left raw,
-    the row stays a row.
+    """Each as if it were alone, and the other numbers first, those of a small board among them.
+    Control: where images are left raw, the row stays a row.
     """
     row = gym.spaces.flatten_space(CAMERAS)
     encoder = Encoder(row, random, standardise=True, unflattened=CAMERAS)
     CAMERAS.seed(int(random.integers(2**31)))
     observation = [CAMERAS.sample() for _ in range(5)]
     rows = np.stack([np.asarray(gym.spaces.flatten(CAMERAS, seen)) for seen in observation])
-    numbers = np.stack([np.append(np.eye(3)[o["goal"]], o["inside"][0]) for o in observation])
+    numbers = np.stack(
+        [np.r_[o["board"].ravel(), np.eye(3)[o["goal"]], o["inside"][0]] for o in observation]
+    )
     depth, color = encoder.images
     expected = [
         numbers,
         depth(np.stack([o["depth"] for o in observation])),
         color(np.stack([o["inside"][1] for o in observation])),
     ]
-    assert [part.shape[1] for part in expected] == [7, depth.size, color.size]
+    assert [part.shape[1] for part in expected] == [56, depth.size, color.size]
     np.testing.assert_allclose(encoder(rows), np.concatenate(expected, axis=1), atol=1e-6)
     np.testing.assert_allclose(encoder(jnp.asarray(rows)), encoder(rows), atol=1e-5)
-    assert encoder.features == (encoder.size,) == (7 + depth.size + color.size,)
+    assert encoder.features == (encoder.size,) == (56 + depth.size + color.size,)
     observed = encoder.observe(jnp.asarray(rows[:, None]), np.ones((5, 1), bool))
-    np.testing.assert_allclose(observed.standardiser.mean, numbers.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(observed.standardiser.mean, numbers.mean(axis=0), atol=1e-5)
     plain = Encoder(row, random, raw=True, unflattened=CAMERAS)
     np.testing.assert_array_equal(plain(rows), rows)
 

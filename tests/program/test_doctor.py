@@ -31,7 +31,7 @@ class Pictured(gym.Env):
     """A picture beside a number, which is as large as its class says."""
 
     observation_space = gym.spaces.Dict(
-        picture=gym.spaces.Box(0, 255, (12, 12, 3), np.uint8),
+        picture=gym.spaces.Box(0, 255, (36, 36, 3), np.uint8),
         number=gym.spaces.Box(-1000, 1000, (1,), np.float32),
     )
     action_space = gym.spaces.Discrete(2)
@@ -43,7 +43,7 @@ class Pictured(gym.Env):
         return self.seen(), {}
 
     def seen(self):
-        picture = self.np_random.integers(0, 256, (12, 12, 3)).astype(np.uint8)
+        picture = self.np_random.integers(0, 256, (36, 36, 3)).astype(np.uint8)
         return {"picture": picture, "number": np.array([self.largest], np.float32)}
 
     def step(self, action):
@@ -58,7 +58,7 @@ class LargelyPictured(Pictured):
 def test_pixels_are_no_large_numbers():
     """They are scaled. Control: a number beside them is named."""
     findings = examine(Pictured, steps=300)
-    assert "(12, 12, 3)" in findings[0].text
+    assert "(36, 36, 3)" in findings[0].text
     assert found(Pictured, "note") == set()
     assert found(LargelyPictured, "note") == {"observations"}
 

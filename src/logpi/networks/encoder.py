@@ -13,10 +13,12 @@ from logpi.core.arrays import AnyArray, float_dtype
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
 from logpi.core.quantities import bounds_of
-from logpi.networks.layers import Convolutions, parameter
+from logpi.networks.layers import LARGE, Convolutions, parameter
 
 # Standardised features are cut here: an outlier says no more.
 FEATURE_LIMIT = 10.0
+# Height and width from which on a Box is an image.
+LEAST = 3
 
 
 class Standardiser(Module):
@@ -102,20 +104,26 @@ class Image(Module):
         return self.convolutions(x)
 
 
-def _is_image(space: gym.spaces.Box) -> bool:
+def _is_image(space: gym.spaces.Box, least: int) -> bool:
     if len(space.shape) != 3:
         return False
     if space.shape[0] < space.shape[2]:
         height, width = space.shape[1:]
     else:
         height, width = space.shape[:2]
-    return min(height, width) >= 3
+    return min(height, width) >= least
 
 
-def images_in(space: gym.Space, start: int = 0) -> list[tuple[int, gym.spaces.Box]]:
-    """The images of a space, each with its place in the row into which Gymnasium flattens it."""
+def images_in(
+    space: gym.Space, start: int = 0, least: int = LEAST
+) -> list[tuple[int, gym.spaces.Box]]:
+    """The images of a space, each with its place in the row into which Gymnasium flattens it.
+
+    Those in a Dict or Tuple are large ones: a small one is a board or a map, whose numbers mean
+    more in standard units than as shades.
+    """
     match space:
-        case gym.spaces.Box() if _is_image(space):
+        case gym.spaces.Box() if _is_image(space, least):
             return [(start, space)]
         case gym.spaces.Dict():
             parts = list(space.values())
@@ -125,7 +133,7 @@ def images_in(space: gym.Space, start: int = 0) -> list[tuple[int, gym.spaces.Bo
             return []
     found = []
     for part in parts:
-        found += images_in(part, start)
+        found += images_in(part, start, LARGE)
         start += flatdim(part)
     return found
 
@@ -134,7 +142,7 @@ class Encoder(Module):
     """An observation of the declared space as one feature vector.
 
     A Box is flattened, an image (a Box of three dimensions) goes through convolutions, a Discrete
-    is one-hot. In the row of a Dict or Tuple, which is `unflattened`, each image goes through
+    is one-hot. In the row of a Dict or Tuple, which is `unflattened`, each large image goes through
     convolutions of its own: the features are the other numbers and what the convolutions give. If
     `raw`, an image stays an image, and a row a row.
     """
