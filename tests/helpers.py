@@ -47,6 +47,15 @@ class Both(gym.Env):
         self.x = self.x.astype(np.float32)
         return self.x, float(-abs(self.x).sum()), bool(self.np_random.random() < 0.1), False, {}
 """
+# For the file of an environment: of all processes that come to a flag, the first.
+IS_FIRST = """
+def is_first(flag):
+    try:
+        open(flag, "x").close()
+    except FileExistsError:
+        return False
+    return True
+"""
 BOX, TWO = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
 
 

@@ -45,6 +45,11 @@ class Busy(gym.Wrapper):
         return super().step(action)
 
 
+def make_busy(render_mode=None):
+    """The one that a registry makes, which looks for no `metadata` in a function."""
+    return Busy()
+
+
 class Camera(gym.ObservationWrapper):
     """CartPole-v1 as a Dict: a picture of where cart and pole are, and their velocities."""
 
@@ -69,11 +74,6 @@ class Camera(gym.ObservationWrapper):
 def make_camera(render_mode=None):
     """As `make_busy`."""
     return Camera()
-
-
-def make_busy(render_mode=None):
-    """The one that a registry makes, which looks for no `metadata` in a function."""
-    return Busy()
 
 
 gym.register("TenDials-v0", TenDials, max_episode_steps=100)

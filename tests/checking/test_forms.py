@@ -18,7 +18,11 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 @pytest.mark.parametrize(
     ("estimator", "options"),
-    one_in(2, FORMS),
+    [
+        *one_in(2, FORMS),
+        # evaluated batch by batch, which takes half a minute
+        pytest.param(jax_boolean_index, {}, marks=pytest.mark.release),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_correct_estimators_are_exact(estimator, options):
@@ -30,12 +34,6 @@ def test_correct_estimators_are_exact(estimator, options):
     if report.credit is not None and report.target == "discounted":
         np.testing.assert_allclose(report.credit.matrix, report.credit.correct, rtol=0, atol=1e-10)
         assert report.credit.residual < 1e-10
-
-
-@pytest.mark.release
-def test_a_form_that_jax_cannot_compile_is_exact():
-    """Its batches are evaluated one by one, which takes half a minute."""
-    assert_exact(jax_boolean_index)
 
 
 def test_there_are_many_forms():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import IS_FIRST
 
 import logpi
 from logpi import LogpiError, Reinforce
@@ -19,7 +20,9 @@ from logpi.runs.folder import RunFolder
 from logpi.runs.report import SilentReporter
 
 # An environment of five steps, in which `misbehave()` is called at step 3 of some episodes.
-SOURCE = """
+SOURCE = (
+    IS_FIRST
+    + """
 import os
 import sys
 import threading
@@ -55,14 +58,8 @@ class Walk(gym.Env):
 
     def misbehave(self, action):
         BODY
-
-    def once(self):
-        try:
-            open("failed", "x").close()
-        except FileExistsError:
-            return False
-        return True
 """
+)
 METHODS = {
     "reinforce": Reinforce(hidden=(), episodes=8, baseline="none"),
     "a2c": logpi.A2C(hidden=(), environments=8, rollout_steps=7),
@@ -120,7 +117,7 @@ def test_a_batch_is_played_again_alike(write, fault, method, workers, tmp_path):
     """New copies lead to the parameters of a run without the fault."""
     write("pass")
     whole, _ = arrays(train("whole", method))
-    write(f"if self.once(): {fault}")
+    write(f"if is_first('failed'): {fault}")
     run = train("run", method, on_fault="replay", workers=workers)
     again, counters = arrays(run)
     assert same(whole, again)
@@ -136,7 +133,7 @@ def test_a_batch_is_thrown_away_as_a_whole(write, method, capsys):
     write("pass")
     whole, counters = arrays(train("whole", method))
     assert int(whole["batch"]) == counters["updates"]
-    write("if self.once(): raise ValueError('a flake')")
+    write("if is_first('failed'): raise ValueError('a flake')")
     skipped, counters = arrays(train("run", method, on_fault="skip"))
     assert counters["faults"] == 1
     assert int(skipped["batch"]) == counters["updates"] + 1
@@ -257,7 +254,7 @@ def test_a_fault_in_the_evaluation(write, on_fault):
     """Its episodes are played again too. Control: a run that stops is evaluated when it goes on."""
     write("pass")
     whole = train("whole")
-    write("if os.path.exists('evaluating') and self.once(): raise ValueError('a flake')")
+    write("if os.path.exists('evaluating') and is_first('failed'): raise ValueError('a flake')")
     if on_fault == "replay":
         run = train("run", on_fault=on_fault, reporter=Marks())
     else:

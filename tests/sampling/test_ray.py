@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import OWN, same
+from helpers import IS_FIRST, OWN, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
@@ -195,18 +195,20 @@ def test_an_actor_that_is_lost_is_replaced(cluster, tmp_path, capsys, kind):
     assert counters["lost"] == (1 if kind == "SIGKILL" else 0)
 
 
-HANGS = """
+HANGS = (
+    IS_FIRST
+    + """
 import os, signal, time
 from gymnasium.envs.classic_control import CartPoleEnv
 
 class Hangs(CartPoleEnv):
     def step(self, action):
-        if not os.path.exists(FLAG):
-            open(FLAG, "w").close()
+        if is_first(FLAG):
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
             time.sleep(100)
         return super().step(action)
 """
+)
 
 
 @pytest.mark.release

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import OWN, learned, same
+from helpers import IS_FIRST, OWN, learned, same
 
 import logpi
 from logpi import PPO, LogpiError, Reinforce
@@ -136,25 +136,20 @@ def test_every_share_draws_noise_of_its_own():
         assert not np.array_equal(row[:3], own)
 
 
-DIES = """
+DIES = (
+    IS_FIRST
+    + """
 import os, signal
 from gymnasium.envs.classic_control import CartPoleEnv
 
 class Dies(CartPoleEnv):
     def step(self, action):
         self.met = getattr(self, "met", 0) + 1
-        if os.getpid() != TRAINING and self.met >= 40 and self.is_first():
+        if os.getpid() != TRAINING and self.met >= 40 and is_first("died"):
             HOW
         return super().step(action)
-
-    def is_first(self):
-        # One of two workers that come here together makes the file.
-        try:
-            open("died", "x").close()
-        except FileExistsError:
-            return False
-        return True
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -281,21 +276,22 @@ def test_a_worker_that_stands_still_while_it_is_idle_is_replaced(monkeypatch):
     assert all(map(np.array_equal, *played))
 
 
-FAILS_AND_DIES = """
+FAILS_AND_DIES = (
+    IS_FIRST
+    + """
 import os, signal
 from gymnasium.envs.classic_control import CartPoleEnv
 
 class Fails(CartPoleEnv):
     def step(self, action):
         self.met = getattr(self, "met", 0) + 1
-        if os.getpid() != TRAINING and self.met == 20 and not os.path.exists("died"):
-            open("died", "w").close()
+        if os.getpid() != TRAINING and self.met == 20 and is_first("died"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if os.getpid() == TRAINING and self.met == 30 and not os.path.exists("failed"):
-            open("failed", "w").close()
+        if os.getpid() == TRAINING and self.met == 30 and is_first("failed"):
             raise RuntimeError("broken")
         return super().step(action)
 """
+)
 
 
 @pytest.mark.slow

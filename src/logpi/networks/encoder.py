@@ -13,12 +13,12 @@ from logpi.core.arrays import AnyArray, float_dtype
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
 from logpi.core.quantities import bounds_of
-from logpi.networks.layers import LARGE, Convolutions, parameter
+from logpi.networks.layers import LARGE_SIZE, Convolutions, parameter
 
 # Standardised features are cut here: an outlier says no more.
 FEATURE_LIMIT = 10.0
 # Height and width from which on a Box is an image.
-LEAST = 3
+LEAST_SIZE = 3
 
 
 class Standardiser(Module):
@@ -115,7 +115,7 @@ def _is_image(space: gym.spaces.Box, least: int) -> bool:
 
 
 def images_in(
-    space: gym.Space, start: int = 0, least: int = LEAST
+    space: gym.Space, start: int = 0, least: int = LEAST_SIZE
 ) -> list[tuple[int, gym.spaces.Box]]:
     """The images of a space, each with its place in the row into which Gymnasium flattens it.
 
@@ -133,7 +133,7 @@ def images_in(
             return []
     found = []
     for part in parts:
-        found += images_in(part, start, LARGE)
+        found += images_in(part, start, LARGE_SIZE)
         start += flatdim(part)
     return found
 

@@ -78,7 +78,7 @@ def _as_matrix(x: Float[AnyArray, "*batch features"]) -> AnyArray:
 # (width and height of the window, stride, channels) of each layer.
 Window: TypeAlias = tuple[int, int, int]
 # Height and width from which on an image is large.
-LARGE = 36
+LARGE_SIZE = 36
 # Mnih et al. 2015, for large images; smaller ones are seen by one layer (Young & Tian 2019).
 LARGE_IMAGE: tuple[Window, ...] = ((8, 4, 32), (4, 2, 64), (3, 1, 64))
 SMALL_IMAGE: tuple[Window, ...] = ((3, 1, 16),)
@@ -102,7 +102,7 @@ class Convolutions(Module):
 
     def __init__(self, shape: tuple[int, int, int], random: np.random.Generator):
         height, width, channels = shape
-        if min(height, width) >= LARGE:
+        if min(height, width) >= LARGE_SIZE:
             self.windows = LARGE_IMAGE
         else:
             self.windows = SMALL_IMAGE
