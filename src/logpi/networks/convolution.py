@@ -1,5 +1,7 @@
 """The convolution of images and its two derivatives, each of them linear in two arrays.
 
+A window is a multiple of its stride, as it is in every layer here.
+
 On a CPU a library computes a convolution whose axes stand in one order, and XLA's compiler brings
 them into it, though not inside of a loop: there the transposes that JAX derives take thirty times
 as long. So all three are written in that order, and the derivative of each is made of the other
@@ -30,21 +32,27 @@ def _convolve(image: Images, kernel: Kernel, stride: int) -> Outputs:
 def _spread(weight: Outputs, kernel: Kernel, stride: int, size: tuple[int, int]) -> Images:
     """∂(Σ weight · y)/∂image, for images of this height and width: every output adds its kernel to
     what it looks at.
+
+    Of blocks of stride × stride pixels an output looks at window / stride in a row, and the next
+    output begins one block further. So the blocks are a convolution of the weights, with no zeros
+    between them.
     """
-    window = kernel.shape[0]
-    reached = [stride * (outputs - 1) + window for outputs in weight.shape[1:3]]
-    padding = [
-        (window - 1, window - 1 + whole - part) for whole, part in zip(size, reached, strict=True)
-    ]
-    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    return jax.lax.conv_general_dilated(
-        weight,
-        turned,
-        (1, 1),
-        padding,
-        lhs_dilation=(stride, stride),
-        dimension_numbers=ORDER,
+    window, _, channels, out = kernel.shape
+    seen = window // stride
+    in_blocks = kernel.reshape(seen, stride, seen, stride, channels, out)[::-1, :, ::-1]
+    turned = jnp.transpose(in_blocks, (0, 2, 5, 1, 3, 4)).reshape(seen, seen, out, -1)
+    around = (seen - 1, seen - 1)
+    blocks = jax.lax.conv_general_dilated(
+        weight, turned, (1, 1), (around, around), dimension_numbers=ORDER
     )
+    images, rows, columns, _ = blocks.shape
+    pixels = jnp.transpose(
+        blocks.reshape(images, rows, columns, stride, stride, channels), (0, 1, 3, 2, 4, 5)
+    )
+    reached = pixels.reshape(images, rows * stride, columns * stride, channels)
+    below = size[0] - rows * stride
+    beside = size[1] - columns * stride
+    return jnp.pad(reached, ((0, 0), (0, below), (0, beside), (0, 0)))
 
 
 def _correlate(image: Images, weight: Outputs, stride: int, window: int) -> Kernel:
