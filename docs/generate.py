@@ -9,8 +9,15 @@ import jax
 import numpy as np
 
 import logpi
-from logpi import A2C, PPO, TRPO, Reinforce
-from logpi.methods.library_estimators import loss_of, off_policy_estimator, reference_estimator
+from logpi import A2C, PPO, TRPO, PPOPenalty, Reinforce
+from logpi.estimators.contract import Estimator
+from logpi.methods.library_estimators import (
+    first_rollout_loss,
+    later_rollout_loss,
+    off_policy_estimator,
+    reference_estimator,
+    reinforce_loss,
+)
 from logpi.theory.derivation.sides import derive
 from logpi.theory.derivation.text import as_page
 from logpi.theory.processes import stay_or_leave
@@ -26,32 +33,39 @@ def derivation_page() -> str:
     )
 
 
-ALGORITHMS = {
-    "reinforce (the default: `--baseline value`, here a critic that is wrong on purpose)": Reinforce(
-        discount=0.9
-    ),
-    "reinforce `--baseline none`": Reinforce(discount=0.9, baseline="none"),
-    "reinforce `--baseline leave-one-out`": Reinforce(discount=0.9, baseline="leave-one-out"),
-    "reinforce `--returns whole`": Reinforce(discount=0.9, returns="whole"),
-    "reinforce `--returns whole --baseline none`": Reinforce(
-        discount=0.9, returns="whole", baseline="none"
-    ),
-    "reinforce `--returns whole --baseline leave-one-out`": Reinforce(
-        discount=0.9, returns="whole", baseline="leave-one-out"
-    ),
-    "reinforce `--drop-discount-power --baseline none` (BIASED)": Reinforce(
-        discount=0.9, baseline="none", drop_discount_power=True
-    ),
-    "reinforce `--whiten --baseline none` (BIASED)": Reinforce(
-        discount=0.9, baseline="none", whiten=True
-    ),
-    "a2c `--trace-decay 1`": A2C(discount=0.9, trace_decay=1.0),
+WHOLE_EPISODES = {
+    "reinforce (the default: `--baseline value`, here a critic that is wrong on purpose)": {},
+    "reinforce `--baseline none`": {"baseline": "none"},
+    "reinforce `--baseline leave-one-out`": {"baseline": "leave-one-out"},
+    "reinforce `--returns whole`": {"returns": "whole"},
+    "reinforce `--returns whole --baseline none`": {"returns": "whole", "baseline": "none"},
+    "reinforce `--returns whole --baseline leave-one-out`": {
+        "returns": "whole",
+        "baseline": "leave-one-out",
+    },
+    "reinforce `--drop-discount-power --baseline none` (BIASED)": {
+        "baseline": "none",
+        "drop_discount_power": True,
+    },
+    "reinforce `--whiten --baseline none` (BIASED)": {"baseline": "none", "whiten": True},
+}
+EXACT = {"discount": 0.9, "trace_decay": 1.0}
+FIRST_STEPS = {
+    "a2c `--trace-decay 1`": A2C(**EXACT),
     "a2c (λ = 0.95)": A2C(discount=0.9),
-    "ppo `--trace-decay 1`, first step": PPO(discount=0.9, trace_decay=1.0),
+    "ppo `--trace-decay 1`, first step": PPO(**EXACT),
     "ppo, first step": PPO(discount=0.9),
     "ppo `--whiten`, first step (BIASED)": PPO(discount=0.9, whiten=True),
-    "npg and trpo `--trace-decay 1`, before F⁻¹": TRPO(discount=0.9, trace_decay=1.0),
+    "ppo-penalty `--trace-decay 1`, first step, where the penalty has no gradient": PPOPenalty(
+        **EXACT
+    ),
+    "npg and trpo `--trace-decay 1`, before F⁻¹": TRPO(**EXACT),
     "npg and trpo, before F⁻¹": TRPO(discount=0.9),
+}
+LATER_STEPS = {
+    "ppo `--trace-decay 1`, later steps": PPO(**EXACT),
+    "ppo `--trace-decay 1 --clip inf`, later steps": PPO(clip=float("inf"), **EXACT),
+    "ppo-penalty `--trace-decay 1`, later steps, without the penalty": PPOPenalty(**EXACT),
 }
 PARTS = {
     "`--reference`, the distance alone": (reference_estimator(), "reverse-kl"),
@@ -66,12 +80,22 @@ PARTS = {
 }
 
 
+def library_estimators() -> dict[str, tuple[Estimator, str]]:
+    """Each with the target whose gradient it should have."""
+    found: dict[str, tuple[Estimator, str]] = {}
+    for name, options in WHOLE_EPISODES.items():
+        found[name] = reinforce_loss(Reinforce(discount=0.9, **options)), Reinforce.target
+    for name, method in FIRST_STEPS.items():
+        found[name] = first_rollout_loss(method), method.target
+    for name, method in LATER_STEPS.items():
+        found[name] = later_rollout_loss(method), method.target
+    return found | PARTS
+
+
 def estimators_page() -> str:
     """Every estimator of the library under its own check."""
-
-    whole = {name: (loss_of(method), method.target) for name, method in ALGORITHMS.items()}
     rows = []
-    for name, (estimator, target) in (whole | PARTS).items():
+    for name, (estimator, target) in library_estimators().items():
         report = logpi.check(estimator, target=target)
         found = report.matches[0] if report.verdict == "other-target" else report.target
         bias = "0" if report.verdict in ("exact", "other-target") else f"{report.relative_bias:.2g}"
@@ -85,7 +109,8 @@ def estimators_page() -> str:
         rows.append(f"| {name} | {report.verdict} | {found} | {bias} | {causes} | {ratio} |")
     return f"""# The library's own estimators under `logpi check`
 
-Expected gradient over all batches, γ = 0.9, by the functions that train: `logpi.methods.library_estimators`. The targets:
+Expected gradient over all batches, γ = 0.9, by the functions that train: `logpi.methods.library_estimators`. Later steps are
+those along a rollout that the policy before the first step has played: ρ is not 1. The targets:
 *discounted* is ∇J [D4.4], *conventional* leaves γ^t out, *continuing* goes on beyond the time limit, *reverse-kl* is
 -∇KL(π, π_ref) of whole trajectories. A bias of 0 is below 1e-10. The critic is wrong on purpose, so every λ < 1 shows;
 with the right one λ does no harm. Variance is that of one gradient, relative to the best state baseline; an estimator

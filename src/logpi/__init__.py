@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from logpi.checking.report import CheckReport as CheckReport
     from logpi.core.errors import LogpiError as LogpiError
     from logpi.core.options import Between as Between, OneOf as OneOf
+    from logpi.environments.spec import (
+        CompiledEnvironment as CompiledEnvironment,
+        EnvironmentSpec as EnvironmentSpec,
+    )
     from logpi.experiments.comparison import Comparison as Comparison, compare as compare
     from logpi.experiments.listing import list_runs as list_runs
     from logpi.experiments.plotting import plot as plot
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from logpi.methods.ppo_penalty import PPOPenalty as PPOPenalty
     from logpi.methods.reinforce import Reinforce as Reinforce
     from logpi.methods.trust_region import TRPO as TRPO
+    from logpi.networks.policy import Policy as Policy
     from logpi.runs.callbacks import Callback as Callback, Progress as Progress
     from logpi.runs.demonstrations import (
         Demonstrations as Demonstrations,
@@ -62,6 +67,8 @@ _MODULES = {
     "tune": "experiments.tuning",
     "Between": "core.options",
     "OneOf": "core.options",
+    "CompiledEnvironment": "environments.spec",
+    "EnvironmentSpec": "environments.spec",
     "SweptRun": "experiments.sweep",
     "A2C": "methods.a2c",
     "NPG": "methods.natural",
@@ -69,6 +76,7 @@ _MODULES = {
     "PPOPenalty": "methods.ppo_penalty",
     "Reinforce": "methods.reinforce",
     "TRPO": "methods.trust_region",
+    "Policy": "networks.policy",
     "LogpiError": "core.errors",
     "Callback": "runs.callbacks",
     "Progress": "runs.callbacks",
@@ -115,4 +123,4 @@ if not TYPE_CHECKING:  # or a type checker would take any name for a public one
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted(__all__)

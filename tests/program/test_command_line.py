@@ -284,7 +284,7 @@ USAGE = [
     ),
     (["resume", "nowhere"], "nowhere is not a folder"),
     (["resume", "."], "is not a run folder: it has no config.json"),
-    (["resume", "run"], "give more with --steps"),
+    (["resume", "run"], "to go on, give more --steps"),
     (["evaluate", "run", "--episodes", "0"], "episodes must be a whole number >= 1"),
     (["evaluate", "run", "--env", "Acrobot-v1"], "the policy does not fit Acrobot-v1"),
     (["plot", "nowhere"], "nowhere is not a folder"),

@@ -41,13 +41,13 @@ def test_a_run_that_was_stopped_in_its_evaluation_is_evaluated(tmp_path, monkeyp
             train(tmp_path / "run")
     assert not (tmp_path / "run" / "evaluation.json").exists()
     with pytest.raises(
-        LogpiError, match="has made .* of 50 steps; give more"
+        LogpiError, match="is finished: .* of 50 steps; to go on, give more"
     ):  # a budget that was meant otherwise
         logpi.resume(tmp_path / "run", steps=50)
     resumed = logpi.resume(tmp_path / "run")
     assert resumed.steps == whole.steps
     assert resumed.evaluation.to_json() == whole.evaluation.to_json()
-    with pytest.raises(LogpiError, match="give more with --steps"):
+    with pytest.raises(LogpiError, match="to go on, give more --steps"):
         logpi.resume(tmp_path / "run")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from density import count
+from mutants import MUTANTS
 from step import lines_of_a_step
 
 import logpi
@@ -114,6 +115,26 @@ def test_every_public_name_is_documented_and_importable():
     assert logpi.__version__ == version("logpi")
     with pytest.raises(AttributeError, match="has no attribute 'optimise'"):
         _ = logpi.optimise
+
+
+def test_a_type_checker_sees_the_names_that_python_imports():
+    """The package has two lists of its public names; they give the same modules."""
+    source = (SOURCE / "__init__.py").read_text()
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    seen = {
+        alias.name: node.module.removeprefix("logpi.")
+        for node in imports
+        for alias in node.names
+        if node.module.startswith("logpi.")
+    }
+    assert seen == vars(logpi)["_MODULES"]
+
+
+def test_every_mutant_still_names_one_line():
+    """Or `python tests/mutants.py` would break something else, or nothing."""
+    for mutant in MUTANTS:
+        text = (SOURCE / mutant.file).read_text()
+        assert text.count(mutant.line) == 1, mutant
 
 
 def loaded_by(statement):

@@ -197,10 +197,12 @@ def test_workers_report_as_the_process_itself(tmp_path, mode, message):
     sampler = HostSampler(environment, 12, 0, Rollouts(workers=2), lambda: False)
     try:
         if message is None:
-            assert sampler._places.sample(policy, None, 0, None, 1000)[0].mask.sum() == 36
+            assert (
+                sampler._placement._places.sample(policy, None, 0, None, 1000)[0].mask.sum() == 36
+            )
         else:
             with pytest.raises(LogpiError, match=message):
-                sampler._places.sample(policy, None, 0, None, 1000)
+                sampler._placement._places.sample(policy, None, 0, None, 1000)
     finally:
         sampler.close()
 

@@ -170,7 +170,7 @@ def sample(name, time, seed, batch, workers=0):
         np.random.default_rng(0),
     )
     try:
-        trajectory, _ = sampler._places.sample(policy, None, batch, None, time)
+        trajectory, _ = sampler._placement._places.sample(policy, None, batch, None, time)
         return jax.tree.map(np.asarray, trajectory)
     finally:
         sampler.close()

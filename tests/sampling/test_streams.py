@@ -114,7 +114,7 @@ def cartpole(workers):
     """Ten copies of CartPole in three shares, and the learner before the first batch."""
     environment = make_environment("CartPole-v1")
     sampler = HostSampler(environment, 10, 7, Rollouts(workers), never)
-    return sampler._places, sampler.begin(A2C(), A2C().make_learner(environment.spec, 7))
+    return sampler._placement._places, sampler.begin(A2C(), A2C().make_learner(environment.spec, 7))
 
 
 def equal(a, b):

@@ -27,7 +27,7 @@ from logpi.environments.registry import make_environment
 from logpi.networks.heads import CategoricalHead
 from logpi.runs.folder import RunFolder
 from logpi.runs.report import LineReporter
-from logpi.sampling.host import choice, kernels, process, program, sampler as host_sampler
+from logpi.sampling.host import choice, kernels, placement, process, program
 from logpi.sampling.host.choice import Choice
 from logpi.sampling.host.kernels import Arithmetic, arithmetic_digest
 from logpi.sampling.host.place import Outcome, PlaceLost, Request
@@ -266,7 +266,7 @@ def test_a_worker_that_stands_still_while_it_is_idle_is_replaced(monkeypatch):
             after, _ = advance(sampler.begin(method, learner), 1)
             assert not told
             if is_stopped:
-                os.kill(sampler._places._places[1]._process.pid, signal.SIGSTOP)
+                os.kill(sampler._placement._places._places[1]._process.pid, signal.SIGSTOP)
             after, metrics = advance(after, 1)
             played.append(jax.tree.leaves(after.policy))
             assert metrics[0]["lost"] == is_stopped
@@ -432,7 +432,7 @@ def test_no_more_is_sent_than_the_steps(monkeypatch):
         sampler = HostSampler(environment, 32, 7, Rollouts(1), lambda: False)
         policy = method.make_learner(environment.spec, 7).policy
         try:
-            places = sampler._places
+            places = sampler._placement._places
             unfinished = sampler.begin(method, method.make_learner(environment.spec, 7)).environment
             time = 500 if method.rows is None else method.rows + 1
             places.restore(policy, unfinished, method.rows)
@@ -488,7 +488,7 @@ class Slow(CartPoleEnv):
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
     """An environment for which workers pay, or are slower than this process."""
-    monkeypatch.setattr(host_sampler, "usable_cores", lambda: 2)
+    monkeypatch.setattr(placement, "usable_cores", lambda: 2)
     monkeypatch.setattr(choice, "WINDOW", 0.1)
     monkeypatch.setattr(choice, "LEAST_SAVED", 0.0)
 
@@ -511,8 +511,8 @@ def trained(environment, config, workers, updates):
         advance = sampler.advance(config, learner, 10**6)
         while len(alone) < updates and (workers == 0 or not is_over(alone)):
             learner, _ = advance(learner, 1)
-            alone.append(sampler._places.is_alone)
-        return learner, alone, sampler._choice is not None
+            alone.append(sampler._placement._places.is_alone)
+        return learner, alone, sampler._placement._choice is not None
     finally:
         sampler.close()
 
@@ -577,10 +577,10 @@ def test_a_run_moves_only_to_copies_that_show_the_same(difference):
     method = CHOSEN[0]
     sampler = HostSampler(environment, method.copies, 7, Rollouts(0), lambda: False)
     learner = method.make_learner(environment.spec, 7)
-    here = sampler._places
+    here = sampler._placement._places
     there = Elsewhere(here.show(learner.policy, 0) + difference)
-    sampler._move(learner, None, there, 1)
-    assert sampler._places is (here if difference else there)
+    sampler._placement._move(learner, None, there, 1)
+    assert sampler._placement._places is (here if difference else there)
     sampler.close()
     here.close()
     assert there.is_closed
@@ -620,7 +620,7 @@ def test_a_batch_that_waits_for_a_compilation_says_nothing_of_workers(monkeypatc
         return compile_program(*arguments)
 
     monkeypatch.setattr(program, "compile_program", compile_later)
-    monkeypatch.setattr(host_sampler, "usable_cores", lambda: 2)
+    monkeypatch.setattr(placement, "usable_cores", lambda: 2)
     environment = make_environment("CartPole-v1")
     method = CHOSEN[0]
     sampler = HostSampler(environment, method.copies, 7, Rollouts(), lambda: False)

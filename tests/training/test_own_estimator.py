@@ -7,7 +7,13 @@ import pytest
 
 import logpi
 from logpi import A2C, PPO, TRPO, LogpiError, PPOPenalty, Reinforce
-from logpi.methods.library_estimators import loss_of, off_policy_estimator, reference_estimator
+from logpi.methods.library_estimators import (
+    first_rollout_loss,
+    later_rollout_loss,
+    off_policy_estimator,
+    reference_estimator,
+    reinforce_loss,
+)
 
 OWN = """
 import jax.numpy as jnp
@@ -153,7 +159,7 @@ EXACT = [
 
 @pytest.mark.parametrize("options", EXACT, ids=str)
 def test_our_own_estimators_are_exact(options):
-    report = logpi.check(loss_of(Reinforce(discount=0.9, **options)))
+    report = logpi.check(reinforce_loss(Reinforce(discount=0.9, **options)))
     assert report.verdict == "exact", str(report)
     assert report.relative_bias < 1e-10
 
@@ -171,7 +177,7 @@ def test_our_own_estimators_are_exact(options):
     ],
 )
 def test_options_that_say_biased_are_named(options, verdict, name):
-    report = logpi.check(loss_of(Reinforce(discount=0.9, **options)))
+    report = logpi.check(reinforce_loss(Reinforce(discount=0.9, **options)))
     assert report.verdict == verdict
     assert report.diagnosis[0].name == name
 
@@ -184,11 +190,45 @@ def test_the_family_is_exact_where_lambda_is_one(algorithm):
     """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1
     trusts the critic."""
     exact = logpi.check(
-        loss_of(algorithm(discount=0.9, trace_decay=1.0)), target="conventional-continuing"
+        first_rollout_loss(algorithm(discount=0.9, trace_decay=1.0)),
+        target="conventional-continuing",
     )
     assert exact.verdict == "exact"
-    biased = logpi.check(loss_of(algorithm(discount=0.9)), target="conventional-continuing")
+    biased = logpi.check(
+        first_rollout_loss(algorithm(discount=0.9)), target="conventional-continuing"
+    )
     assert (biased.verdict, biased.diagnosis[0].name) == ("biased", "gae-lambda")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trace_decay", [0.95, 1.0])
+def test_whitened_advantages_are_named(trace_decay):
+    """Those of the family go on beyond the time limit. Without `whiten`, the control, no advantage
+    is called so.
+    """
+    options = dict(discount=0.9, trace_decay=trace_decay)
+    report = logpi.check(first_rollout_loss(PPO(whiten=True, **options)), target=PPO.target)
+    assert [cause.name for cause in report.diagnosis if cause.is_exact] == ["whiten-batch"]
+    plain = logpi.check(first_rollout_loss(PPO(**options)), target=PPO.target)
+    assert "whiten-batch" not in [cause.name for cause in plain.diagnosis]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        (PPO(discount=0.9, trace_decay=1.0), "ppo-clip"),
+        (PPO(discount=0.9, trace_decay=1.0, clip=float("inf")), "per-step-ratio"),
+        (PPOPenalty(discount=0.9, trace_decay=1.0), "per-step-ratio"),
+    ],
+    ids=["ppo", "unclipped", "ppo-penalty"],
+)
+def test_later_steps_are_biased_by_what_the_method_does_to_the_ratio(method, name):
+    """And exact on the first step. Without the clip, the control, it is another cause."""
+    report = logpi.check(later_rollout_loss(method), target=method.target)
+    assert report.verdict == "biased"
+    assert [cause.name for cause in report.diagnosis if cause.is_exact] == [name]
+    assert "on the first step after sampling (old policy = policy) exact" in str(report)
 
 
 @pytest.mark.slow

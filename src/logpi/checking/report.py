@@ -93,7 +93,7 @@ def _causes(causes: Sequence[Cause]) -> list[str]:
     if not first:
         return ["no known mistake explains it"]
     if not first[0].is_exact:
-        heading = "no known mistake explains it; the nearest, which is not it"
+        heading = "no known mistake explains it; the nearest one, which leaves a difference, is"
     elif len(first) > 1:
         heading = "likely causes, which explain it together; in brackets the bias of each by itself"
     else:
@@ -165,7 +165,7 @@ def _credit(report: CheckReport) -> list[str]:
 
     lines = [
         "credit: how much the reward at k (column) counts for the action at t (row);"
-        " right beside it"
+        " on the right as it should be"
     ]
     for found, right in zip(credit.matrix, credit.correct, strict=True):
         lines.append("  " + " ".join(map(cell, found)) + "     " + " ".join(map(cell, right)))

@@ -86,7 +86,7 @@ class Check:
     entropy_coefficient: float = 0.01
     """Weight of the entropy in the targets entropy-regularised and entropy-bonus."""
     framework: Literal["numpy", "torch", "jax"] | None = None
-    """Of the loss and of what computes its advantages; by default found out from their code."""
+    """The library of the loss and of what computes its advantages; by default their code tells."""
     objective: str | None = None
     """FILE.py:NAME of the objective itself, a function of what was played that returns a number for
     each episode, or one for the group: the target is the gradient of its expectation."""
@@ -99,7 +99,8 @@ class Check:
     accumulate: Literal["mean", "sum"] | None = None
     """How the gradients of the micro-batches are accumulated; by default their mean."""
     state: bool = False
-    """The estimator is an object that keeps a state: check it from that after three batches."""
+    """The estimator is an object that keeps a state: check it with the state that it has after
+    three batches."""
     mdp: str | None = None
     """Check on this finite MDP too: a name or a JSON file, as in logpi derive."""
     actions: Literal["discrete", "gaussian", "tanh-gaussian"] = "discrete"

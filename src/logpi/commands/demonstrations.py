@@ -31,8 +31,8 @@ class Record:
     wrapper: str | None = None
     """FILE.py:NAME of a wrapper of the environment; by default the run's."""
     most_probable: bool = False
-    """Take the most probable action instead of drawing it from the policy. Who imitates that learns
-    nothing of how probable the others are."""
+    """Take the most probable action instead of drawing it from the policy. A policy that
+    is fitted to such episodes does not learn how probable the others are."""
     seed: int | None = None
     """Seed of the episodes; by default the run's."""
     trust: bool = False
@@ -69,9 +69,9 @@ class Imitate(Training):
     demonstrations: Annotated[str, tyro.conf.arg(name="from")] = tyro.MISSING
     """A file of `logpi record`, or minari:ID, a data set of Minari on this machine."""
     passes: int = 50
-    """Passes over the episodes at most; they end when five have brought nothing."""
+    """Passes over the episodes at most; it ends after five that bring no improvement."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of all random numbers."""
     out: Path | None = None
     """The run folder; by default runs/ENVIRONMENT_N."""
 

@@ -1,5 +1,6 @@
 """`logpi sweep`, `tune`, `compare`, `plot` and `runs`."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,25 @@ class Experiment(Training):
     """What `sweep` and `tune` have in common."""
 
     processes: int | None = None
-    """Runs side by side on this machine, each in a process; by default one a processor, but the
-    seeds of a compiled environment are one program."""
+    """Runs side by side on this machine, each in a process; by default one a processor; the
+    seeds of a compiled environment learn in one program."""
     on: Literal["local", "ray"] = "local"
     """Where the runs are made: on this machine, or on a cluster of Ray that sees the same files."""
+
+    def settings(self) -> Any:
+        """The settings of each run. By default it plays in one process: the other processors have
+        runs of their own.
+        """
+        settings = super().settings()
+        if settings.workers is None:
+            return dataclasses.replace(settings, workers=0)
+        return settings
 
     def makers(self) -> Any:
         """What makes the runs."""
         from logpi.experiments.making import Makers
         from logpi.sampling.seam import Ray
 
-        if self.workers is None:
-            self.workers = 0  # the other processors have runs of their own
         if self.on == "ray":
             return Makers(self.processes, Ray(self.ray_address))
         return Makers(self.processes, None)
@@ -83,7 +91,7 @@ class Tune(Experiment):
     confirm: int = 10
     """Fresh seeds on which the best three and the defaults are run in the end."""
     search_seed: int = 0
-    """What is proposed follows from it."""
+    """Seed of what the search proposes."""
     out: Path | None = None
     """The folder of the search; by default tunings/ENVIRONMENT_N."""
 

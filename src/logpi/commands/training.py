@@ -44,13 +44,13 @@ class Training:
     """Processes that play beside this one, or actors of Ray. By default as many as make training
     faster, which is measured."""
     share_size: int = 4
-    """Copies of the environment that act together. No process plays less; the last bits of a run
-    depend on it."""
+    """Copies of the environment that act together, the least that a process plays. Another size
+    changes the last digits of a run."""
     ray_address: str | None = None
     """A cluster that runs, such as auto or ray://HOST:10001; by default Ray starts one here."""
     mixed_hardware: bool = False
-    """Let machines of a cluster take part that compute with other last bits than this one. Such a
-    run cannot be repeated."""
+    """Let machines of a cluster take part whose results differ from this one in the last digits.
+    Such a run cannot be repeated."""
     devices: int | None = None
     """Devices of JAX among which the copies of a compiled environment are divided; by default
     one."""
@@ -58,10 +58,10 @@ class Training:
     """Environment steps between checkpoints; by default a tenth of the budget."""
     evaluate_every: StepsOrNone | None = None
     """Environment steps between evaluations, each of 10 fresh episodes; by default a twentieth of
-    the budget, as far as they take 3 % of its steps. 0: none."""
+    the budget, or more where they would take over 3 % of its steps. 0: never evaluate."""
     stop_at: float | Literal["solved"] | None = None
     """Stop when an evaluation on the way reaches this return, by the lower end of its 95 %
-    interval; solved: the return that the environment calls so."""
+    interval; solved: the return at which the environment counts as solved."""
     step_limit: float | None = 300.0
     """Seconds that the environment may take for a reset or a step of all its copies; longer is a
     fault."""
@@ -89,7 +89,7 @@ class Train(Training):
     """
 
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of all random numbers."""
     out: Path | None = None
     """The run folder; by default runs/ENVIRONMENT_N."""
     rollouts: Literal["local", "ray"] = "local"

@@ -20,13 +20,6 @@ from logpi.methods.reinforce import Reinforce
 from logpi.methods.rollouts import RolloutMethod, gains, weigh
 
 
-def loss_of(method: Reinforce | RolloutMethod) -> Estimator:
-    """The loss whose gradient is that of the method's first step on a batch, batch layout."""
-    if isinstance(method, Reinforce):
-        return reinforce_loss(method)
-    return rollout_loss(method)
-
-
 def reinforce_loss(method: Reinforce, trust: float = 1.0) -> Estimator:
     """REINFORCE's loss, whose baseline trusts the critic as far as `trust`."""
 
@@ -47,12 +40,9 @@ def reinforce_loss(method: Reinforce, trust: float = 1.0) -> Estimator:
     return loss
 
 
-def rollout_loss(method: RolloutMethod) -> Estimator:
-    """The loss of policy and entropy, from advantages in units of 1.
-
-    It is a mean over rows; times their number it is a sum over t and a mean over episodes, as the
-    batch layout has it.
-    """
+def first_rollout_loss(method: RolloutMethod) -> Estimator:
+    """The loss of the first step along a rollout, which the policy itself has played: ρ = 1."""
+    later = later_rollout_loss(method)
 
     def loss(
         log_prob: Array,
@@ -65,11 +55,37 @@ def rollout_loss(method: RolloutMethod) -> Estimator:
         next_value: Array,
         entropy: Array,
     ) -> Scalar:
+        played_by = jax.lax.stop_gradient(log_prob)
+        ends = (terminated, truncated)
+        return later(log_prob, played_by, reward, *ends, mask, step, value, next_value, entropy)
+
+    return loss
+
+
+def later_rollout_loss(method: RolloutMethod) -> Estimator:
+    """The loss of policy and entropy on what an older policy has played, as in the steps after the
+    first; from advantages in units of 1.
+
+    It is a mean over rows; times their number it is a sum over t and a mean over episodes, as the
+    batch layout has it.
+    """
+
+    def loss(
+        log_prob: Array,
+        old_log_prob: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        step: Array,
+        value: Array,
+        next_value: Array,
+        entropy: Array,
+    ) -> Scalar:
         stream, known = _stream(reward, terminated, truncated, mask, step, value, next_value)
         advantage = advantages(stream, known, method.discount, method.trace_decay)
-        weight = weigh(method, advantage, stream.mask, scale=1.0)[:-1]
-        old_log_prob, weight = jax.lax.stop_gradient((log_prob.T, weight))
-        gained = gains(method, log_prob.T, old_log_prob, entropy.T, weight, mask.T)
+        weight = jax.lax.stop_gradient(weigh(method, advantage, stream.mask, scale=1.0)[:-1])
+        gained = gains(method, log_prob.T, old_log_prob.T, entropy.T, weight, mask.T)
         rows = mask.shape[1]
         return rows * gained.loss
 

@@ -273,10 +273,10 @@ def _go_on(
             so_far = f"{counters.steps} of {settings.steps} steps"
             if counters.has_reached:
                 so_far += f", and reached the return at which it stops, {settings.stop_at}"
-            raise LogpiError(f"{found.path} has made {so_far}; give more with --steps")
+            raise LogpiError(f"{found.path} is finished: {so_far}; to go on, give more --steps")
         changed = {name: getattr(settings, name) for name in MAY_CHANGE} | moved
         for difference in found.begin_session(counters.steps, changed):
-            observers.reporter.warn(f"{difference}: the last bits of the parameters may be others")
+            observers.reporter.warn(f"{difference}: the parameters may differ in their last digits")
         return learner, counters
 
     return run(found, settings, made, start, observers)

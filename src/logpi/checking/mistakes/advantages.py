@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from logpi.checking.mistakes.batches import Batches, Mean, Weight, sample_size, whitened
+from logpi.checking.mistakes.batches import Batches, Weight, sample_size, whitened
 from logpi.checking.mistakes.forms import Factor, Mistake
 
 Compute: TypeAlias = Callable[[Batches], ndarray]
@@ -23,6 +23,8 @@ LEAVE_OUT = (
 SUM_LAST = "multiply sample by sample, then average"
 CUT = "cut at every end of an episode"
 SAMPLE_DEVIATION = "with the sample standard deviation (ddof = 1, PyTorch's default)"
+# By ddof, where one form stands for both.
+BY_DEVIATION = ("", f" {SAMPLE_DEVIATION}")
 
 
 @ADVANTAGES.right()
@@ -260,7 +262,8 @@ def _weights_whitened(ddof: int) -> Compute:
 for _ddof in (0, 1):
     ADVANTAGES.mistake(
         "whiten-batch",
-        "the weights γ^t R_t are shifted and scaled over the batch (a bias of order 1/N)",
+        f"the weights γ^t R_t are shifted and scaled over the batch{BY_DEVIATION[_ddof]} (a bias of"
+        " order 1/N)",
         LEAVE_OUT,
         REWARD,
         whole=True,
@@ -546,12 +549,11 @@ def _advantage_through_truncation_with(decay: float) -> Compute:
     return advantage
 
 
-def _advantage_whitened_with(decay: float, ddof: int) -> Compute:
-    def advantage(batches: Batches) -> Weight:
-        mean: Mean = Batches.over_batch
-        return whitened(batches, batches.gae(decay), mean, ddof=ddof)
+def _whitened_by(advantage: Compute, ddof: int) -> Compute:
+    def weight(batches: Batches) -> Weight:
+        return whitened(batches, advantage(batches), Batches.over_batch, ddof=ddof)
 
-    return advantage
+    return weight
 
 
 ADVANTAGES.right(CRITIC, goes_on=True)(_advantage_through_truncation_with(1.0))
@@ -567,15 +569,20 @@ for _decay in (0.0, 0.5, 0.8, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99):
     ADVANTAGES.form((_lambda,), CRITIC)(_advantage_with(_decay))
     ADVANTAGES.form((_lambda,), CRITIC, goes_on=True)(_advantage_through_truncation_with(_decay))
 
-for _decay in (0.9, 0.95, 0.97):
+WHITENED = [
+    *((decay, False, _advantage_with(decay)) for decay in (0.9, 0.95, 0.97)),
+    *((decay, True, _advantage_through_truncation_with(decay)) for decay in (0.9, 0.95, 0.97, 1.0)),
+]
+for _decay, _goes_on, _advantage in WHITENED:
     for _ddof in (0, 1):
         ADVANTAGES.mistake(
             "whiten-batch",
-            f"advantages with λ = {_decay:g}, shifted and scaled over the batch (deliberate in"
-            " most libraries)",
+            f"advantages with λ = {_decay:g}, shifted and scaled over the batch"
+            f"{BY_DEVIATION[_ddof]} (deliberate in most libraries)",
             LEAVE_OUT,
             CRITIC,
-        )(_advantage_whitened_with(_decay, _ddof))
+            goes_on=_goes_on,
+        )(_whitened_by(_advantage, _ddof))
 
 
 @ADVANTAGES.mistake(

@@ -63,7 +63,7 @@ def k3_turned_over_as_loss(batches: Batches) -> Weight:
 
 @DIVERGENCES.mistake(
     "kl-k3-reward",
-    "k3 only as a reward: the part through the sample itself is missing",
+    "k3 is taken off the reward but not differentiated, so a part of the KL's gradient is missing",
     AS_REWARD,
     REFERENCE,
 )

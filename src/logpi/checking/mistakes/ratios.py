@@ -290,7 +290,11 @@ def product_over_rows(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage * batches.ratio.prod(axis=2, keepdims=True)
 
 
-@RATIOS.mistake("inverse-ratio", "the ratio is upside down", "π over the law that acted")
+@RATIOS.mistake(
+    "inverse-ratio",
+    "the ratio is inverted",
+    "divide π by the probability under the policy that acted",
+)
 def inverse_ratio(batches: Batches, advantage: ndarray) -> ndarray:
     return advantage / batches.ratio
 

@@ -205,7 +205,7 @@ def _other_objective(target: str, match: str) -> list[Cause]:
         remedy = "use terminated, not done, where the next value is added"
         causes.append(Cause("trunc-as-terminal", said, remedy, 0.0))
     if found.goes_on and not asked.goes_on:
-        said = "the time limit is bootstrapped through"
+        said = "where the time limit cuts, the value of the next state is added"
         causes.append(Cause("trunc-bootstrapped", said, meant, 0.0))
     if asked.is_discounted and not found.is_discounted:
         said = "the plain sum of rewards is maximised"
@@ -232,8 +232,8 @@ def _zero(names: tuple[str, ...], silent: bool) -> Cause:
         return Cause(
             "no-gradient",
             said,
-            "let log_prob, logits, entropy or policy enter the loss with its gradient; of a single"
-            " episode its own mean leaves nothing",
+            "let log_prob, logits, entropy or policy enter the loss with its gradient; a single"
+            " episode minus its own mean is 0",
         )
     if "reference_log_prob" in names:
         return Cause(

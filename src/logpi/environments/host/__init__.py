@@ -1,3 +1,3 @@
-"""Copies of an environment that Python steps: in this process, in workers, or by a package that
-steps all of them.
+"""Copies of an environment that Python steps: one by one, or by a package that steps all of
+them.
 """
