@@ -137,6 +137,28 @@ def test_steps_and_budgets_beyond_32_bits(random):
     assert counted.steps.tolist() == [int(np.sum(stream.mask)) - 1, 4]
 
 
+@pytest.mark.parametrize(
+    ("anneal", "expected"),
+    [(NPG().anneal, 0.5), (TRPO().anneal, 0.5), (("learning_rate",), 1.0)],
+    ids=["npg", "trpo", "fixed"],
+)
+def test_the_natural_step_shrinks_over_the_budget(anneal, expected, random):
+    """Its square is KL, whose limit is halved when half of the steps are made; the control is a
+    limit that stays.
+    """
+    stream = random_stream(random)
+    method = made(NPG, anneal=anneal)
+    first = method.make_learner(spec(), 1)
+    start, _ = as_vector(first.policy)
+
+    def squared_step(steps):
+        learner = first._replace(steps=jnp.array(steps, jnp.uint32))
+        moved, _ = update(method, learner, stream, budget=2**48)
+        return float(jnp.sum((as_vector(moved.policy)[0] - start) ** 2))
+
+    assert squared_step([0, 2**15]) == pytest.approx(expected * squared_step([0, 0]))
+
+
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_the_critics_error_is_that_of_the_steps(clip, random):
     """((V - target) / scale)² over the steps alone, and the larger of two where V is kept near."""
