@@ -92,6 +92,7 @@ MUTANTS = [
     Mutant("methods/descent.py", "parameters - learning_rate", "parameters + learning_rate", LOSSES),
     Mutant("methods/natural.py", "f + damping * v", "f - damping * v", ACTOR),
     Mutant("methods/natural.py", "pull_back(curved)", "pull_back(moved)", ACTOR),
+    Mutant("methods/natural.py", '("learning_rate", "kl_limit")', '("learning_rate",)', LOSSES),
     Mutant("methods/natural.py", "0.5 * _dot(x, product(x))", "_dot(x, product(x))", ACTOR),
     Mutant("methods/natural.py", "method.conjugate_gradient_steps, method.damping", "1, method.damping", LOSSES),
     Mutant("methods/trust_region.py", "<= kl_limit", "<= 4 * kl_limit", LOSSES),
@@ -108,6 +109,7 @@ MUTANTS = [
     # networks
     Mutant("networks/distributions.py", "-0.5 * standardised**2 - self.log_std", "-0.5 * standardised**2", DISTRIBUTIONS),
     Mutant("networks/distributions.py", "jnp.sum(-log_ratio +", "jnp.sum(log_ratio +", DISTRIBUTIONS),
+    Mutant("networks/convolution.py", "out)[::-1, :, ::-1]", "out)[:, :, ::-1]", NETWORK),
     Mutant("networks/memory.py", "keep * state + (1 - keep)", "(1 - keep) * state + keep", NETWORK),
     Mutant("networks/memory.py", "step[..., None] == 0, 0.0, state", "step[..., None] == 0, state, state", NETWORK),
     Mutant("networks/encoder.py", "start += flatdim(part)", "start += 1", NETWORK),

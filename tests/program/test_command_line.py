@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from logpi.checking.targets import TARGETS
 from logpi.cli import main
 
 LOGPI = [sys.executable, "-m", "logpi"]
@@ -165,6 +166,14 @@ def test_a_settings_file_and_options_over_it(logpi, tmp_path, run_folder):
     ]
     first, second = (np.load(path) for path in newest)
     assert all((first[name] == second[name]).all() for name in first.files if name != "counters")
+
+
+def test_help_names_every_target(logpi_here):
+    """Those that `logpi check` knows, and no other."""
+    text = re.sub(r"[│\s]+", " ", logpi_here("check", "--help").stdout)
+    (said,) = re.findall(r"gradient is expected: (.*?)\. \(default", text)
+    names = re.sub(r" ?\([^)]*\)", "", said).split(", ")
+    assert sorted(names) == sorted(TARGETS)
 
 
 def test_help_names_every_bias(logpi):
