@@ -92,7 +92,6 @@ MUTANTS = [
     Mutant("methods/descent.py", "parameters - learning_rate", "parameters + learning_rate", LOSSES),
     Mutant("methods/natural.py", "f + damping * v", "f - damping * v", ACTOR),
     Mutant("methods/natural.py", "pull_back(curved)", "pull_back(moved)", ACTOR),
-    Mutant("methods/natural.py", '("learning_rate", "kl_limit")', '("learning_rate",)', LOSSES),
     Mutant("methods/natural.py", "0.5 * _dot(x, product(x))", "_dot(x, product(x))", ACTOR),
     Mutant("methods/natural.py", "method.conjugate_gradient_steps, method.damping", "1, method.damping", LOSSES),
     Mutant("methods/trust_region.py", "<= kl_limit", "<= 4 * kl_limit", LOSSES),

@@ -139,10 +139,10 @@ def test_steps_and_budgets_beyond_32_bits(random):
 
 @pytest.mark.parametrize(
     ("anneal", "expected"),
-    [(NPG().anneal, 0.5), (TRPO().anneal, 0.5), (("learning_rate",), 1.0)],
-    ids=["npg", "trpo", "fixed"],
+    [(("learning_rate", "kl_limit"), 0.5), (("learning_rate",), 1.0)],
+    ids=["falling", "fixed"],
 )
-def test_the_natural_step_shrinks_over_the_budget(anneal, expected, random):
+def test_the_natural_step_shrinks_with_its_limit(anneal, expected, random):
     """Its square is KL, whose limit is halved when half of the steps are made; the control is a
     limit that stays.
     """

@@ -16,16 +16,7 @@ import optax
 from jaxtyping import PyTree
 
 from logpi.core.arrays import Number, Scalar
-from logpi.core.options import (
-    COUNT,
-    NAMES,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Between,
-    OneOf,
-    Options,
-    option,
-)
+from logpi.core.options import COUNT, NOT_NEGATIVE, POSITIVE, Between, OneOf, Options, option
 from logpi.core.randomness import Stream, numpy_generator
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
@@ -61,14 +52,8 @@ Divergence = Callable[[PyTree, PyTree], Scalar]
 
 @dataclass(frozen=True, kw_only=True)
 class NaturalOptions(Options):
-    """Options of the methods that take one step along the natural gradient.
+    """Options of the methods that take one step along the natural gradient."""
 
-    It is as long as `kl_limit` says, however little of it is signal. So the limit falls over the
-    budget, as the step sizes of the other methods do.
-    """
-
-    anneal: tuple[str, ...] = option(("learning_rate", "kl_limit"), NAMES)
-    """Options that change linearly over the budget: NAME=VALUE for the last value, NAME for 0."""
     learning_rate: Number = option(0.001, POSITIVE, Between(3e-4, 3e-3))
     """Adam's step size for the critic."""
     kl_limit: Number = option(0.01, POSITIVE, Between(3e-3, 0.1))
@@ -105,7 +90,7 @@ class NaturalMethod(RolloutMethod, Protocol):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class NPG(NaturalOptions, RolloutOptions, NetworkOptions):
+class NPG(RolloutOptions, NaturalOptions, NetworkOptions):
     """Natural policy gradient (Kakade 2002): θ ← θ + β F⁻¹ĝ, F the Fisher matrix, β such that
     KL = `kl_limit`.
 

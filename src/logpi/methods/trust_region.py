@@ -28,7 +28,7 @@ from logpi.networks.options import NetworkOptions
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TRPO(NaturalOptions, RolloutOptions, NetworkOptions):
+class TRPO(RolloutOptions, NaturalOptions, NetworkOptions):
     """TRPO (Schulman et al. 2015): NPG's step, halved until the surrogate has grown and
     KL(old, new) <= `kl_limit`.
 
