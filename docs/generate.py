@@ -5,18 +5,17 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 
 import logpi
 from logpi import A2C, PPO, TRPO, PPOPenalty, Reinforce
 from logpi.estimators.contract import Estimator
 from logpi.methods.library_estimators import (
-    first_rollout_loss,
-    later_rollout_loss,
     off_policy_estimator,
+    on_first_step,
     reference_estimator,
     reinforce_loss,
+    rollout_loss,
 )
 from logpi.theory.derivation.sides import derive
 from logpi.theory.derivation.text import as_page
@@ -86,9 +85,9 @@ def library_estimators() -> dict[str, tuple[Estimator, str]]:
     for name, options in WHOLE_EPISODES.items():
         found[name] = reinforce_loss(Reinforce(discount=0.9, **options)), Reinforce.target
     for name, method in FIRST_STEPS.items():
-        found[name] = first_rollout_loss(method), method.target
+        found[name] = on_first_step(rollout_loss(method)), method.target
     for name, method in LATER_STEPS.items():
-        found[name] = later_rollout_loss(method), method.target
+        found[name] = rollout_loss(method), method.target
     return found | PARTS
 
 
@@ -244,18 +243,6 @@ losses of rewards that are exact on the first step. Written by `python docs/gene
 
 def shared_parts(losses):
     return (losses.score_of, losses.over_group, losses.standardised, losses.clipped)
-
-
-def on_first_step(loss):
-    """The loss where the policy that acted is the one that is updated."""
-
-    def with_own_law(**inputs):
-        return loss(**inputs, old_log_prob=jax.lax.stop_gradient(inputs["log_prob"]))
-
-    signature = inspect.signature(loss)
-    left = [each for name, each in signature.parameters.items() if name != "old_log_prob"]
-    with_own_law.__signature__ = signature.replace(parameters=left)
-    return with_own_law
 
 
 def in_words(report) -> str:

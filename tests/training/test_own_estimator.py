@@ -8,11 +8,11 @@ import pytest
 import logpi
 from logpi import A2C, PPO, TRPO, LogpiError, PPOPenalty, Reinforce
 from logpi.methods.library_estimators import (
-    first_rollout_loss,
-    later_rollout_loss,
     off_policy_estimator,
+    on_first_step,
     reference_estimator,
     reinforce_loss,
+    rollout_loss,
 )
 
 OWN = """
@@ -190,12 +190,12 @@ def test_the_family_is_exact_where_lambda_is_one(algorithm):
     """For the task that goes on beyond the time limit, without γ^t, whatever the critic; λ < 1
     trusts the critic."""
     exact = logpi.check(
-        first_rollout_loss(algorithm(discount=0.9, trace_decay=1.0)),
+        on_first_step(rollout_loss(algorithm(discount=0.9, trace_decay=1.0))),
         target="conventional-continuing",
     )
     assert exact.verdict == "exact"
     biased = logpi.check(
-        first_rollout_loss(algorithm(discount=0.9)), target="conventional-continuing"
+        on_first_step(rollout_loss(algorithm(discount=0.9))), target="conventional-continuing"
     )
     assert (biased.verdict, biased.diagnosis[0].name) == ("biased", "gae-lambda")
 
@@ -207,9 +207,11 @@ def test_whitened_advantages_are_named(trace_decay):
     is called so.
     """
     options = dict(discount=0.9, trace_decay=trace_decay)
-    report = logpi.check(first_rollout_loss(PPO(whiten=True, **options)), target=PPO.target)
+    report = logpi.check(
+        on_first_step(rollout_loss(PPO(whiten=True, **options))), target=PPO.target
+    )
     assert [cause.name for cause in report.diagnosis if cause.is_exact] == ["whiten-batch"]
-    plain = logpi.check(first_rollout_loss(PPO(**options)), target=PPO.target)
+    plain = logpi.check(on_first_step(rollout_loss(PPO(**options))), target=PPO.target)
     assert "whiten-batch" not in [cause.name for cause in plain.diagnosis]
 
 
@@ -225,7 +227,7 @@ def test_whitened_advantages_are_named(trace_decay):
 )
 def test_later_steps_are_biased_by_what_the_method_does_to_the_ratio(method, name):
     """And exact on the first step. Without the clip, the control, it is another cause."""
-    report = logpi.check(later_rollout_loss(method), target=method.target)
+    report = logpi.check(rollout_loss(method), target=method.target)
     assert report.verdict == "biased"
     assert [cause.name for cause in report.diagnosis if cause.is_exact] == [name]
     assert "on the first step after sampling (old policy = policy) exact" in str(report)

@@ -1,8 +1,7 @@
 """`logpi sweep`, `tune`, `compare`, `plot` and `runs`."""
 
-import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ class Experiment(Training):
         """
         settings = super().settings()
         if settings.workers is None:
-            return dataclasses.replace(settings, workers=0)
+            return replace(settings, workers=0)
         return settings
 
     def makers(self) -> Any:

@@ -4,6 +4,7 @@ Adapters: they turn [episodes, time] arrays into the trajectories of training an
 calls. No loss is written here.
 """
 
+import inspect
 import math
 
 import jax
@@ -40,31 +41,9 @@ def reinforce_loss(method: Reinforce, trust: float = 1.0) -> Estimator:
     return loss
 
 
-def first_rollout_loss(method: RolloutMethod) -> Estimator:
-    """The loss of the first step along a rollout, which the policy itself has played: ρ = 1."""
-    later = later_rollout_loss(method)
-
-    def loss(
-        log_prob: Array,
-        reward: Array,
-        terminated: Array,
-        truncated: Array,
-        mask: Array,
-        step: Array,
-        value: Array,
-        next_value: Array,
-        entropy: Array,
-    ) -> Scalar:
-        played_by = jax.lax.stop_gradient(log_prob)
-        ends = (terminated, truncated)
-        return later(log_prob, played_by, reward, *ends, mask, step, value, next_value, entropy)
-
-    return loss
-
-
-def later_rollout_loss(method: RolloutMethod) -> Estimator:
-    """The loss of policy and entropy on what an older policy has played, as in the steps after the
-    first; from advantages in units of 1.
+def rollout_loss(method: RolloutMethod) -> Estimator:
+    """The loss of policy and entropy on what an older policy has played, as in the steps along a
+    rollout after the first; from advantages in units of 1.
 
     It is a mean over rows; times their number it is a sum over t and a mean over episodes, as the
     batch layout has it.
@@ -90,6 +69,18 @@ def later_rollout_loss(method: RolloutMethod) -> Estimator:
         return rows * gained.loss
 
     return loss
+
+
+def on_first_step(loss: Estimator) -> Estimator:
+    """The loss where the policy that acted is the one that is updated: ρ = 1."""
+
+    def with_own_law(**inputs: Array) -> Scalar:
+        return loss(**inputs, old_log_prob=jax.lax.stop_gradient(inputs["log_prob"]))
+
+    signature = inspect.signature(loss)
+    left = [each for name, each in signature.parameters.items() if name != "old_log_prob"]
+    vars(with_own_law)["__signature__"] = signature.replace(parameters=left)
+    return with_own_law
 
 
 def off_policy_estimator(discount: float, ratio_limit: float = math.inf) -> Estimator:

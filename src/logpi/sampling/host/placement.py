@@ -17,14 +17,19 @@ from logpi.sampling.host.process import WorkerProcess
 from logpi.sampling.host.ray_actors import Cluster, RayActor
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.unfinished import UnfinishedReplay
-from logpi.sampling.seam import Episodes, Rollouts
+from logpi.sampling.seam import Episodes, Faults, Rollouts
+from logpi.sampling.validity import EnvironmentFault
+
+# So many faults without a batch between them end a run.
+MOST_FAULTS = 5
 
 
 class Placement:
     """The places of a run's copies. Others replace them after a fault, and where they pay; what is
     played does not depend on them.
 
-    `tell` is told of workers that are idle, and of places that are lost.
+    `faults` says what follows a fault, and is told of it, of workers that are idle, and of places
+    that are lost.
     """
 
     def __init__(
@@ -34,14 +39,14 @@ class Placement:
         seed: int,
         rollouts: Rollouts,
         interrupted: Callable[[], bool],
-        tell: Callable[[str], None],
+        faults: Faults,
     ):
         self._environment = environment
         self._shares = shares
         self._seed = seed
         self._mixed_hardware = rollouts.mixed_hardware
         self._interrupted = interrupted
-        self._tell = tell
+        self._faults = faults
         self._cluster: Cluster | None = None
         self._workers = rollouts.workers or 0
         most = len(shares.numbers) - 1
@@ -105,8 +110,18 @@ class Placement:
         """Have the copies brought to where the next batch begins: it does not follow the last."""
         self._stands = False
 
-    def replace(self) -> None:
-        """New copies in new processes, in the place of those of which one has failed."""
+    def recover(self, fault: EnvironmentFault, number: int, then: str) -> None:
+        """New copies in new processes, in the place of those of which one has failed, after the
+        fault of this number in a row; `then` tells what follows.
+
+        **Raises:** the fault where it ends the run.
+        """
+        on_fault = self._faults.on_fault
+        if on_fault == "stop":
+            raise fault
+        if number == MOST_FAULTS:
+            raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {on_fault}")
+        self._faults.tell(f"{fault}; {then}")
         self._places.close()
         self._places = self._open(self._workers)
         self._stands = False
@@ -191,12 +206,12 @@ class Placement:
         """Count a place that is lost, and tell of it; the copies of a new one have not begun."""
         self._lost += 1
         self._stands = False
-        self._tell(message)
+        self._faults.tell(message)
 
     def _tell_of_idle_workers(self, busy: int) -> None:
         shares = f"{self._shares.count} copies are {len(self._shares.numbers)} shares"
         idle = f"{busy} of {self._workers} workers have something to do"
-        self._tell(f"{shares} of {self._shares.size}: {idle}; lower --share-size for more")
+        self._faults.tell(f"{shares} of {self._shares.size}: {idle}; lower --share-size for more")
 
 
 def _steps_under_way(learner: Learner) -> int:

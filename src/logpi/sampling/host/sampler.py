@@ -29,12 +29,11 @@ from logpi.sampling.seam import (
     Advance,
     Episodes,
     Faults,
+    OnFault,
     Rollouts,
 )
 from logpi.sampling.validity import EnvironmentFault
 
-# So many faults without a batch between them end a run.
-MOST_FAULTS = 5
 # A batch may take this share of the machine's memory.
 MEMORY_OF_A_BATCH = 0.75
 _REMEDIES = {
@@ -57,14 +56,12 @@ class HostSampler:
         faults: Faults = STOP_AT_FAULTS,
     ):
         self._environment = environment
-        self._faults = faults
+        self._on_fault: OnFault = faults.on_fault
         if environment.pool is None:
             self._shares = Shares(range(count), rollouts.share_size)
         else:  # it steps its copies together
             self._shares = Shares(range(count), count)
-        self._placement = Placement(
-            environment, self._shares, seed, rollouts, interrupted, faults.tell
-        )
+        self._placement = Placement(environment, self._shares, seed, rollouts, interrupted, faults)
         self._blas = threadpool_limits(1, "blas")  # its threads would hinder more than they help
 
     def close(self) -> None:
@@ -93,13 +90,7 @@ class HostSampler:
                 played = self._placement.evaluate(policy, numbers, deterministic, beside)
             except EnvironmentFault as fault:
                 faults += 1
-                _recover(
-                    self._placement,
-                    self._faults,
-                    fault,
-                    faults,
-                    "new copies play its episodes again",
-                )
+                self._placement.recover(fault, faults, "new copies play its episodes again")
                 continue
             returns = np.append(returns, played.returns)
             lengths = np.append(lengths, played.lengths)
@@ -121,7 +112,7 @@ class HostSampler:
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
         self._placement.stand_anew()
         left = budget - _steps_made(learner)
-        return HostTraining(self._placement, self._faults, program, rows, time, left)
+        return HostTraining(self._placement, self._on_fault, program, rows, time, left)
 
 
 class Batch(NamedTuple):
@@ -141,14 +132,14 @@ class HostTraining:
     def __init__(
         self,
         placement: Placement,
-        faults: Faults,
+        on_fault: OnFault,
         program: UpdateProgram,
         rows: int | None,
         time: int,
         left: int,
     ):
         self._placement = placement
-        self._faults = faults
+        self._on_fault: OnFault = on_fault
         self._program = program
         self._rows = rows
         self._time = time
@@ -179,25 +170,9 @@ class HostTraining:
                 return Batch(learner, trajectory, unfinished, faults)
             except EnvironmentFault as fault:
                 faults += 1
-                on_fault = self._faults.on_fault
-                _recover(self._placement, self._faults, fault, faults, _REMEDIES[on_fault])
-                if on_fault == "skip":
+                self._placement.recover(fault, faults, _REMEDIES[self._on_fault])
+                if self._on_fault == "skip":
                     learner = _skip_batch(learner, self._rows)
-
-
-def _recover(
-    placement: Placement, faults: Faults, fault: EnvironmentFault, number: int, then: str
-) -> None:
-    """Replace all copies after the fault of this number in a row; `then` tells what follows.
-
-    **Raises:** the fault where it ends the run.
-    """
-    if faults.on_fault == "stop":
-        raise fault
-    if number == MOST_FAULTS:
-        raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {faults.on_fault}")
-    faults.tell(f"{fault}; {then}")
-    placement.replace()
 
 
 def _steps_made(learner: Learner) -> int:
