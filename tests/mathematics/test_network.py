@@ -17,7 +17,7 @@ from logpi.environments.registry import make_environment
 from logpi.networks.convolution import convolve
 from logpi.networks.encoder import Encoder
 from logpi.networks.heads import NormalHead, action_head, draw_noise
-from logpi.networks.layers import Convolutions
+from logpi.networks.layers import MLP, Convolutions
 from logpi.networks.memory import GRU, LSTM
 
 TWO = gym.spaces.Discrete(2)
@@ -47,6 +47,29 @@ def test_convolutions_are_those_of_xla(random, shape):
     np.testing.assert_allclose(jax.tree.map(np.asarray, network)(image), expected, atol=1e-10)
     turned = network(jnp.asarray(image[:, :, ::-1]))
     assert np.abs(turned - expected).max() > 1e-3  # the control: an image upside down
+
+
+def test_the_gradient_of_a_last_layer_is_a_product_of_few_rows(random):
+    """XLA writes it row by row for each output, and not, much slower, for each hidden number. The
+    control is a layer without the barrier.
+    """
+    network = MLP((3, 7, 2), 1.0, random)
+    hidden = jnp.asarray(random.normal(size=(2048, 7)))
+    weights = jnp.asarray(random.normal(size=(2048, 2)))
+
+    def plain(network: MLP, hidden: jax.Array) -> jax.Array:
+        return jnp.sum((hidden @ network.weights[-1] + network.biases[-1]) * weights)
+
+    def ours(network: MLP, hidden: jax.Array) -> jax.Array:
+        return jnp.sum(network.last(hidden) * weights)
+
+    control = programs.compile_program(jax.grad(plain), network, hidden)
+    program = programs.compile_program(jax.grad(ours), network, hidden)
+    expected = control(network, hidden).weights[-1]
+    np.testing.assert_allclose(program(network, hidden).weights[-1], expected, rtol=1e-10)
+    by_columns = "f64[7,2]{1,0} dot("
+    assert by_columns not in program.as_text()
+    assert by_columns in control.as_text()
 
 
 @pytest.mark.parametrize(("size", "window", "stride"), [((9, 11), 3, 1), ((10, 13), 4, 2)])
