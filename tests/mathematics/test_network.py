@@ -49,12 +49,12 @@ def test_convolutions_are_those_of_xla(random, shape):
     assert np.abs(turned - expected).max() > 1e-3  # the control: an image upside down
 
 
-def test_the_gradient_of_a_last_layer_is_a_product_of_few_rows(random):
+def test_the_gradient_of_a_narrow_layer_is_a_product_of_few_rows(random):
     """XLA writes it row by row for each output, and not, much slower, for each hidden number. The
     control is a layer without the barrier.
     """
-    network = MLP((3, 7, 2), 1.0, random)
-    hidden = jnp.asarray(random.normal(size=(2048, 7)))
+    network = MLP((3, 17, 2), 1.0, random)
+    hidden = jnp.asarray(random.normal(size=(2048, 17)))
     weights = jnp.asarray(random.normal(size=(2048, 2)))
 
     def plain(network: MLP, hidden: jax.Array) -> jax.Array:
@@ -67,7 +67,7 @@ def test_the_gradient_of_a_last_layer_is_a_product_of_few_rows(random):
     program = programs.compile_program(jax.grad(ours), network, hidden)
     expected = control(network, hidden).weights[-1]
     np.testing.assert_allclose(program(network, hidden).weights[-1], expected, rtol=1e-10)
-    by_columns = "f64[7,2]{1,0} dot("
+    by_columns = "f64[17,2]{1,0} dot("
     assert by_columns not in program.as_text()
     assert by_columns in control.as_text()
 

@@ -18,6 +18,9 @@ from logpi.core.arrays import AnyArray, float_dtype
 from logpi.core.module import Module
 from logpi.networks.convolution import convolve
 
+# A matrix with this many times as many inputs as outputs is narrow.
+NARROW = 8
+
 
 def parameter(values: np.ndarray) -> Array:
     """`values` in the precision that is in use."""
@@ -54,28 +57,31 @@ class MLP(Module):
     def last(self, hidden: Float[AnyArray, "*batch hidden"]) -> AnyArray:
         """That of what the last layer reads."""
         batch = hidden.shape[:-1]
-        weight = self.weights[-1]
-        if not isinstance(hidden, np.ndarray):
-            weight = _with_gradient_in_rows(weight)
-        return (_as_matrix(hidden) @ weight + self.biases[-1]).reshape(*batch, -1)
+        product = _multiply(_as_matrix(hidden), self.weights[-1])
+        return (product + self.biases[-1]).reshape(*batch, -1)
 
     def hidden(self, x: Float[AnyArray, "*batch into"]) -> AnyArray:
         """What the last layer reads."""
         batch = x.shape[:-1]
         x = _as_matrix(x)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = x @ weight + bias
+            x = _multiply(x, weight) + bias
             x = x.__array_namespace__().tanh(x)
         return x.reshape(*batch, -1)
 
 
-def _with_gradient_in_rows(weight: Float[AnyArray, "into out"]) -> Array:
-    """The same matrix, whose gradient is computed with a row for each output.
+def _multiply(
+    x: Float[AnyArray, "*batch into"], weight: Float[AnyArray, "into out"]
+) -> Float[AnyArray, "*batch out"]:
+    """x · weight, whose gradient by a narrow weight is computed as that by its transpose.
 
-    hiddenᵀ · gradient has few columns where there are few outputs, and takes four to nine times as
-    long in XLA on a CPU as gradientᵀ · hidden. The barrier keeps XLA from making the one the other.
+    xᵀ · g, for a g of few columns, takes XLA three to nine times as long on a CPU as gᵀ · x. The
+    barrier keeps it from making the one of the other.
     """
-    return jax.lax.optimization_barrier(jnp.transpose(weight)).T
+    into, out = weight.shape
+    if not isinstance(x, np.ndarray) and into >= NARROW * out:
+        weight = jax.lax.optimization_barrier(jnp.transpose(weight)).T
+    return x @ weight
 
 
 def _as_matrix(x: Float[AnyArray, "*batch features"]) -> AnyArray:
