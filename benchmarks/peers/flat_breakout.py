@@ -4,25 +4,23 @@ row, which is what PureJaxRL and rejax give their networks."""
 import dataclasses
 
 import gymnasium as gym
-import numpy as np
 
 from logpi import CompiledEnvironment
 from logpi.environments.registry import make_environment
 
 
 def flatten(picture: CompiledEnvironment) -> CompiledEnvironment:
-    """The environment with its observations as vectors of numbers from 0 to 1."""
-    size = int(np.prod(picture.spec.observation_space.shape))
+    """The environment with its observations as vectors."""
 
     def reset(key):
         state, observation = picture.reset(key)
-        return state, observation.reshape(size)
+        return state, observation.ravel()
 
     def step(key, state, action):
         state, observation, *rest = picture.step(key, state, action)
-        return state, observation.reshape(size), *rest
+        return state, observation.ravel(), *rest
 
-    space = gym.spaces.Box(0, 1, (size,), np.float32)
+    space = gym.spaces.flatten_space(picture.spec.observation_space)
     spec = dataclasses.replace(picture.spec, name="flat-breakout", observation_space=space)
     return CompiledEnvironment(spec, reset, step)
 

@@ -17,7 +17,7 @@ from logpi.sampling.host.process import WorkerProcess
 from logpi.sampling.host.ray_actors import Cluster, RayActor
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.host.unfinished import UnfinishedReplay
-from logpi.sampling.seam import Episodes, Faults, Rollouts
+from logpi.sampling.seam import Episodes, Faults, OnFault, Rollouts
 from logpi.sampling.validity import EnvironmentFault
 
 # So many faults without a batch between them end a run.
@@ -106,6 +106,11 @@ class Placement:
         self._stands = True
         return batch
 
+    @property
+    def on_fault(self) -> OnFault:
+        """What follows a fault of an environment."""
+        return self._faults.on_fault
+
     def stand_anew(self) -> None:
         """Have the copies brought to where the next batch begins: it does not follow the last."""
         self._stands = False
@@ -116,11 +121,10 @@ class Placement:
 
         **Raises:** the fault where it ends the run.
         """
-        on_fault = self._faults.on_fault
-        if on_fault == "stop":
+        if self.on_fault == "stop":
             raise fault
         if number == MOST_FAULTS:
-            raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {on_fault}")
+            raise EnvironmentFault(f"{fault}; {number} faults in a row, --on-fault {self.on_fault}")
         self._faults.tell(f"{fault}; {then}")
         self._places.close()
         self._places = self._open(self._workers)

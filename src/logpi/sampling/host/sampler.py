@@ -29,7 +29,6 @@ from logpi.sampling.seam import (
     Advance,
     Episodes,
     Faults,
-    OnFault,
     Rollouts,
 )
 from logpi.sampling.validity import EnvironmentFault
@@ -56,7 +55,6 @@ class HostSampler:
         faults: Faults = STOP_AT_FAULTS,
     ):
         self._environment = environment
-        self._on_fault: OnFault = faults.on_fault
         if environment.pool is None:
             self._shares = Shares(range(count), rollouts.share_size)
         else:  # it steps its copies together
@@ -112,7 +110,7 @@ class HostSampler:
         program = UpdateProgram(method, budget, learner._replace(environment=None), shapes)
         self._placement.stand_anew()
         left = budget - _steps_made(learner)
-        return HostTraining(self._placement, self._on_fault, program, rows, time, left)
+        return HostTraining(self._placement, program, rows, time, left)
 
 
 class Batch(NamedTuple):
@@ -132,14 +130,12 @@ class HostTraining:
     def __init__(
         self,
         placement: Placement,
-        on_fault: OnFault,
         program: UpdateProgram,
         rows: int | None,
         time: int,
         left: int,
     ):
         self._placement = placement
-        self._on_fault: OnFault = on_fault
         self._program = program
         self._rows = rows
         self._time = time
@@ -170,8 +166,9 @@ class HostTraining:
                 return Batch(learner, trajectory, unfinished, faults)
             except EnvironmentFault as fault:
                 faults += 1
-                self._placement.recover(fault, faults, _REMEDIES[self._on_fault])
-                if self._on_fault == "skip":
+                on_fault = self._placement.on_fault
+                self._placement.recover(fault, faults, _REMEDIES[on_fault])
+                if on_fault == "skip":
                     learner = _skip_batch(learner, self._rows)
 
 
