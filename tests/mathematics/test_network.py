@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from logpi import PPO, Reinforce
 from logpi.core import programs
 from logpi.environments.registry import make_environment
-from logpi.networks.convolution import convolve
+from logpi.networks.convolution import IMAGES_OF_PART, convolve
 from logpi.networks.encoder import Encoder
 from logpi.networks.heads import NormalHead, action_head, draw_noise
 from logpi.networks.layers import MLP, Convolutions
@@ -72,12 +72,15 @@ def test_the_gradient_of_a_narrow_layer_is_a_product_of_few_rows(random):
     assert by_columns in control.as_text()
 
 
-@pytest.mark.parametrize(("size", "window", "stride"), [((9, 11), 3, 1), ((10, 13), 4, 2)])
-def test_a_convolution_has_the_derivatives_that_jax_derives(random, size, window, stride):
-    """By both of its arrays, and again: the product of the Hessian with a vector. The control is
-    one step of the window more.
+@pytest.mark.parametrize(
+    ("images", "size", "window", "stride"),
+    [(2, (9, 11), 3, 1), (2, (10, 13), 4, 2), (3 * IMAGES_OF_PART - 6, (4, 5), 2, 1)],
+)
+def test_a_convolution_has_the_derivatives_that_jax_derives(random, images, size, window, stride):
+    """By both of its arrays, and again: the product of the Hessian with a vector; for few images,
+    and for as many as three parts of a sum hold. The control is one step of the window more.
     """
-    image = jnp.asarray(random.normal(size=(2, *size, 3)))
+    image = jnp.asarray(random.normal(size=(images, *size, 3)))
     kernel = jnp.asarray(random.normal(size=(window, window, 3, 4)))
     vector = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape)), (image, kernel))
 

@@ -8,6 +8,7 @@ as long. So all three are written in that order, and the derivative of each is m
 two.
 """
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 ORDER = ("NHWC", "HWIO", "NHWC")
+# Images whose share of a kernel's derivative is computed in one go.
+IMAGES_OF_PART = 32
 
 Images: TypeAlias = Float[Array, "image height width channel"]
 Outputs: TypeAlias = Float[Array, "image row column out"]
@@ -56,7 +59,20 @@ def _spread(weight: Outputs, kernel: Kernel, stride: int, size: tuple[int, int])
 
 
 def _correlate(image: Images, weight: Outputs, stride: int, window: int) -> Kernel:
-    """∂(Σ weight · y)/∂kernel: the sum of all windows, each times the weight of its output."""
+    """∂(Σ weight · y)/∂kernel: the sum of all windows, each times the weight of its output.
+
+    It is as small as a kernel, so a library computes it on one core. The sums over parts of the
+    images are computed side by side.
+    """
+    count = len(image)
+    parts = math.gcd(count, math.ceil(count / IMAGES_OF_PART))
+    split = zip(jnp.split(image, parts), jnp.split(weight, parts), strict=True)
+    sums = [_correlate_part(images, weights, stride, window) for images, weights in split]
+    return jnp.sum(jnp.stack(sums), axis=0)
+
+
+def _correlate_part(image: Images, weight: Outputs, stride: int, window: int) -> Kernel:
+    """That of some images, as a convolution of pixels by weights along the images."""
     height, width = (stride * (outputs - 1) + window for outputs in weight.shape[1:3])
     by_channel = jax.lax.conv_general_dilated(
         jnp.transpose(image[:, :height, :width], (3, 1, 2, 0)),
