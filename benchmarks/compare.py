@@ -49,6 +49,7 @@ PEERS: Mapping[str, Sequence[str]] = {
     ),
     "tianshou 2.0.1": (TORCH, GYMNASIUM, "tianshou==2.0.1"),
     "CleanRL ppo.py": (TORCH, GYMNASIUM),
+    "CleanRL ppo_atari_envpool.py": (TORCH, GYMNASIUM, "envpool==1.2.5"),
     "torchrl 0.14.1": (TORCH, GYMNASIUM, "torchrl==0.14.1"),
     "rejax 0.1.3": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),
     "PureJaxRL 31756b1": (
