@@ -179,9 +179,8 @@ def compiled_alone(made: CompiledEnvironment, copies: int) -> float:
     return (time.perf_counter() - begun) / (count * copies)
 
 
-def measure_row(name: str, operations_a_second: float) -> Row:
-    """Train as the row says, then measure its parts."""
-    environment, *options = COMPARISONS[name]["ours"].split()
+def measure_row(environment: str, options: list[str], operations_a_second: float) -> Row:
+    """Train with these options, then measure the parts."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         rate = train_in(out, environment, 0, options)["rate"]
@@ -208,7 +207,8 @@ def main() -> None:
     print("| row | environment alone | bare gradients | floor | training | reached |")
     print("|---|---|---|---|---|---|")
     for name in names:
-        row = measure_row(name, operations_a_second)
+        environment, *options = COMPARISONS[name]["ours"].split()
+        row = measure_row(environment, options, operations_a_second)
         cells = [f"{1 / each:,.0f}" for each in (row.environment, row.gradient, row.floor)]
         reached = f"{1 / row.training:,.0f} | {row.floor / row.training:.0%}"
         print(f"| {name} | {' | '.join(cells)} | {reached} |", flush=True)

@@ -40,6 +40,13 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Measured:
         return Measured(said.read(), seconds, usage.ru_maxrss / 1024)
 
 
+def run_cold(words: Sequence[str]) -> Measured:
+    """`logpi` with these words, with nothing compiled before."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold = os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu"}
+        return measure([sys.executable, "-c", PROGRAM, *words], cold)
+
+
 def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
     """Return of 100 fresh episodes, steps, seconds and most resident memory of the process in MB,
     and the rate.
@@ -53,9 +60,7 @@ def train(environment: str, seed: int, options: list[str]) -> dict[str, float]:
 def train_in(out: Path, environment: str, seed: int, options: list[str]) -> dict[str, float]:
     """The same, in a run folder that stays."""
     words = ["train", environment, "--seed", str(seed), "--out", str(out), *options]
-    with tempfile.TemporaryDirectory() as cache:
-        cold = os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu"}
-        _, seconds, megabytes = measure([sys.executable, "-c", PROGRAM, *words], cold)
+    _, seconds, megabytes = run_cold(words)
     rows = read_metrics(out / "metrics.csv")
     evaluation = json.loads((out / "evaluation.json").read_text())
     first, last = rows[len(rows) // 2], rows[-1]
