@@ -24,12 +24,8 @@ TWO = gym.spaces.Discrete(2)
 BOX = gym.spaces.Box(-1, 1, (3,))
 
 
-@pytest.mark.parametrize("shape", [(10, 9, 4), (40, 36, 2), (64, 70, 2)])
-def test_convolutions_are_those_of_xla(random, shape):
-    """Windows times a kernel, against lax's own convolution; NumPy gives the same."""
-    network = Convolutions(shape, random)
-    image = random.normal(size=(2, 3, *shape))
-    x = jnp.asarray(image.reshape(6, *shape))
+def written_out(network, x, last=jax.nn.relu):
+    """The convolutions of lax and an affine layer, with `last` after it."""
     for kernel, bias, (window, stride, out) in zip(
         network.kernels, network.biases, network.windows, strict=True
     ):
@@ -41,12 +37,23 @@ def test_convolutions_are_those_of_xla(random, shape):
             )
             + bias
         )
-    expected = x.reshape(2, 3, -1)
+    return last(x.reshape(len(x), -1) @ network.weight + network.bias)
+
+
+@pytest.mark.parametrize("shape", [(10, 9, 4), (40, 36, 2), (64, 70, 2)])
+def test_convolutions_are_those_of_xla(random, shape):
+    """Windows times a kernel, against lax's own convolution; NumPy gives the same."""
+    network = Convolutions(shape, random)
+    image = random.normal(size=(2, 3, *shape))
+    expected = written_out(network, jnp.asarray(image.reshape(6, *shape))).reshape(2, 3, -1)
     assert expected.shape[-1] == network.size
     np.testing.assert_allclose(network(jnp.asarray(image)), expected, atol=1e-10)
     np.testing.assert_allclose(jax.tree.map(np.asarray, network)(image), expected, atol=1e-10)
+    # the controls: images upside down, and an affine layer that has a limit
     turned = network(jnp.asarray(image[:, :, ::-1]))
-    assert np.abs(turned - expected).max() > 1e-3  # the control: an image upside down
+    limited = written_out(network, jnp.asarray(image.reshape(6, *shape)), jnp.tanh)
+    for other in (turned, limited.reshape(2, 3, -1)):
+        assert np.abs(other - expected).max() > 1e-3
 
 
 def test_the_gradient_of_a_narrow_layer_is_a_product_of_few_rows(random):

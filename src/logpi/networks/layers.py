@@ -97,17 +97,23 @@ def _as_matrix(x: Float[AnyArray, "*batch features"]) -> AnyArray:
 Window: TypeAlias = tuple[int, int, int]
 # Height and width from which on an image is large.
 LARGE_SIZE = 36
-# Mnih et al. 2015, for large images; smaller ones are seen by one layer (Young & Tian 2019).
+# The convolutions and the outputs for large images (Mnih et al. 2015), and for smaller ones
+# (Young & Tian 2019).
 LARGE_IMAGE: tuple[Window, ...] = ((8, 4, 32), (4, 2, 64), (3, 1, 64))
+LARGE_OUTPUTS = 512
 SMALL_IMAGE: tuple[Window, ...] = ((3, 1, 16),)
+SMALL_OUTPUTS = 128
 # From this height and width on a library's convolution takes less time than a product of windows:
 # 0.7 of it at 64 and 84 pixels, four times as long at 40.
 LIBRARY_SIZE = 64
 
 
 class Convolutions(Module):
-    """Convolutions with ReLU, no padding, on images `[*batch, height, width, channels]`; the result
-    is one vector.
+    """Convolutions without padding and an affine layer, each with ReLU, on images `[*batch, height,
+    width, channels]`; the result is one vector.
+
+    No tanh reads the convolutions. Their outputs are thousands of positive numbers, and Adam's
+    first steps move all weights of a unit together: a tanh would come to its limit, and stay there.
 
     A convolution is a product of all its windows, side by side in a matrix, with one kernel. For
     images of `LIBRARY_SIZE` in JAX it is a library's, which does not store the windows.
@@ -115,6 +121,8 @@ class Convolutions(Module):
 
     kernels: list[Float[AnyArray, "_ _"]]
     biases: list[Float[AnyArray, " _"]]
+    weight: Float[AnyArray, "places size"]
+    bias: Float[AnyArray, " size"]
     windows: tuple[Window, ...] = eqx.field(static=True)
     size: int = eqx.field(static=True)
 
@@ -122,8 +130,10 @@ class Convolutions(Module):
         height, width, channels = shape
         if min(height, width) >= LARGE_SIZE:
             self.windows = LARGE_IMAGE
+            self.size = LARGE_OUTPUTS
         else:
             self.windows = SMALL_IMAGE
+            self.size = SMALL_OUTPUTS
         self.kernels = []
         self.biases = []
         for window, stride, out in self.windows:
@@ -132,10 +142,12 @@ class Convolutions(Module):
             height = (height - window) // stride + 1
             width = (width - window) // stride + 1
             channels = out
-        self.size = height * width * channels
+        places = height * width * channels
+        self.weight = orthogonal(places, self.size, np.sqrt(2.0), random)
+        self.bias = parameter(np.zeros(self.size))
 
     def __call__(self, image: Float[AnyArray, "*batch height width channels"]) -> AnyArray:
-        """All outputs of the last layer in a row."""
+        """The outputs of the affine layer."""
         *batch, height, width, channels = image.shape
         x = image.reshape(-1, height, width, channels)
         xp = x.__array_namespace__()
@@ -150,7 +162,9 @@ class Convolutions(Module):
             else:
                 y = _windows(x, window, stride) @ kernel
             x = xp.maximum(y + bias, 0.0)
-        return x.reshape(*batch, self.size)
+        seen = _as_matrix(x.reshape(*batch, -1))
+        output = xp.maximum(_multiply(seen, self.weight) + self.bias, 0.0)
+        return output.reshape(*batch, self.size)
 
 
 def _windows(x: Array, window: int, stride: int) -> Array:

@@ -23,7 +23,7 @@ class NetworkOptions(Options):
 
     hidden: tuple[int, ...] = option((64, 64), WIDTHS)
     """Widths of the tanh hidden layers of policy and value function. Empty: a linear model, which
-    is a table for Discrete observations."""
+    is a table for Discrete observations; on images the usual network for Atari."""
     actions: Literal["normal", "tanh-normal"] = option("normal")
     """Law of Box actions: a Gaussian, clipped to the bounds when it is executed, or a Gaussian
     squashed by tanh."""
