@@ -168,7 +168,8 @@ the most that a process held, ours first.
 
 Known differences: the peers step environments in one process, logpi in one or two, whichever it measures to be faster,
 and HalfCheetah A2C with EnvPool. CleanRL has no package: its runner here has its structure and settings. rejax and
-PureJaxRL have gymnax 0.0.9, logpi gymnax 1.x; before its GRU, PureJaxRL has a layer of 128 numbers. A stream of logpi holds one row more for each episode that ends, which counts as no
+PureJaxRL have gymnax 0.0.9, logpi gymnax 1.x; before its GRU, PureJaxRL has a layer of 128 numbers. MinAtar's
+picture goes through convolutions by default. A stream of logpi holds one row more for each episode that ends, which counts as no
 step. A ratio below its goal is a goal not reached: [why](design.md#what-is-short-of-its-goal-and-what-the-machine-would-allow);
 `python benchmarks/floors.py` says what the parts of each row would allow.
 

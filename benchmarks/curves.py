@@ -8,7 +8,6 @@ all cores, and of the bare gradients at the rate at which all cores multiply mat
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -143,7 +142,7 @@ def main() -> None:
     parser.add_argument("out", help="where the picture goes")
     arguments = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("logpi", "jax", "gymnax"))
-    print(f"{versions}; {os.cpu_count()} cores, {operations_a_second() / 1e9:.0f} GFLOP/s")
+    print(f"{versions}; {cores()} cores, {operations_a_second() / 1e9:.0f} GFLOP/s")
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     for axes, curve in zip(figure.subplots(2, 3).flat, CURVES, strict=True):
         points = [curve.point(value) for value in curve.values]
