@@ -1,17 +1,21 @@
 """Environments as people write them: limits, bounds, numbers, files, and what is wrong with them in
 one line."""
 
+import gc
+
 import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorEnv
 from helpers import small_policy
 
 import logpi
-from logpi import LogpiError
+from logpi import LogpiError, Reinforce
 from logpi.environments.doctor import examine
 from logpi.environments.host.group import EnvironmentFailure
 from logpi.environments.host.local import LocalGroup
+from logpi.environments.host.vector import VectorGroup
 from logpi.environments.options import EnvironmentOptions
 from logpi.environments.registry import make_environment
 from logpi.environments.spec import HostEnvironment
@@ -465,3 +469,28 @@ def test_workers_are_refused_where_there_are_none(source, tmp_path):
     with pytest.raises(LogpiError, match="leave out --workers"):
         logpi.train(source, logpi.A2C(), steps=10, workers=2, out=tmp_path / "run")
     logpi.train(source, logpi.A2C(hidden=(4,)), steps=10, workers=0, out=tmp_path / "run0")
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "kind"),
+    [
+        ("CartPole-v1", LocalGroup, CartPoleEnv),
+        ("vector:CartPole-v1", VectorGroup, CartPoleVectorEnv),
+    ],
+)
+def test_a_run_that_ends_lets_its_copies_go(name, group, kind, tmp_path, monkeypatch):
+    """Some hold memory of their own until then: those of ALE complain where the process ends
+    before. The control is a group that keeps them."""
+
+    def left(out):
+        gc.collect()
+        gc.disable()
+        try:
+            logpi.train(name, Reinforce(episodes=4), steps=50, out=tmp_path / out, workers=0)
+            return sum(type(each) is kind for each in gc.get_objects())
+        finally:
+            gc.enable()
+
+    assert left("released") == 0
+    monkeypatch.setattr(group, "close", lambda self: None)
+    assert left("kept") > 0

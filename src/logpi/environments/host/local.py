@@ -140,7 +140,8 @@ class LocalGroup:
         return array
 
     def close(self) -> None:
-        for environment in self._environments:
+        while self._environments:  # a closed copy is let go: some hold memory until then
+            environment = self._environments.pop()
             with faults_ignored(), at_most(CLOSING):
                 environment.close()
 
