@@ -11,7 +11,7 @@ import pytest
 from helpers import plain_networks, small_policy
 from hypothesis import given, settings, strategies as st
 
-from logpi import PPO, Reinforce
+from logpi import A2C, PPO, TRPO, Reinforce
 from logpi.core import programs
 from logpi.environments.registry import make_environment
 from logpi.networks.convolution import IMAGES_OF_PART, convolve
@@ -204,6 +204,46 @@ def test_policy_and_critic_see_the_images_of_a_dict(method):
     assert len(learner.policy.encoder.images) == len(learner.value.encoder.images) == 2
     action = learner.policy.on_host().act(CAMERAS.sample())
     assert action in (0, 1)
+
+
+class Picture(Cameras):
+    """Six pixels wide and high."""
+
+    observation_space = gym.spaces.Box(0, 255, (6, 6, 3), np.uint8)
+
+
+class Numbers(Cameras):
+    """Three of them."""
+
+    observation_space = BOX
+
+
+@pytest.mark.parametrize(
+    ("environment", "method", "widths", "is_one_trunk"),
+    [
+        (Picture, PPO(), (), True),
+        (Picture, A2C(), (), True),
+        (Picture, PPO(memory="gru"), (), False),
+        (Picture, PPO(hidden=()), (), False),
+        (Picture, PPO(hidden=(5, 4)), (5, 4), False),
+        (Picture, PPO(hidden=(5, 4), shared_trunk=True), (5, 4), True),
+        (Picture, TRPO(), (), False),
+        (Picture, Reinforce(), (), False),
+        (Numbers, PPO(), (64, 64), False),
+        (Cameras, PPO(), (64, 64), False),
+    ],
+)
+def test_the_usual_network_for_an_image_has_one_trunk_and_no_hidden_layers(
+    environment, method, widths, is_one_trunk
+):
+    """Of Mnih et al. (2016), Schulman et al. (2017). Controls: what is asked for, what has a
+    memory, methods whose critic descends a loss of its own, and numbers."""
+    learner = method.make_learner(make_environment(environment).spec, 0)
+    biases = [bias.size for bias in learner.policy.network.biases]
+    assert biases == [*widths, 2]
+    assert (learner.value.encoder is None) == is_one_trunk
+    if not is_one_trunk:
+        assert [bias.size for bias in learner.value.network.biases] == [*widths, 1]
 
 
 def unrolled(policy, observation, step, before):

@@ -108,8 +108,8 @@ class JointOptions(Options):
     value_coefficient: Number = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error beside the policy's surrogate."""
     shared_trunk: bool = option(False)
-    """Policy and critic have all layers but their last in common. The policy must have no memory
-    and no network of the user's."""
+    """Policy and critic have all layers but their last in common, as they have by default behind
+    the convolutions of an image. The policy must have no memory and no network of the user's."""
 
 
 @runtime_checkable
@@ -125,21 +125,27 @@ def require_trunk(options: NetworkOptions, shared_trunk: bool) -> None:
 
     **Raises:** `LogpiError`.
     """
-    plain = options.memory == "none" and options.network is None
-    if shared_trunk and not plain:
+    if shared_trunk and not _is_plain(options):
         raise LogpiError("shared_trunk cannot be combined with a memory or your own network")
+
+
+def _is_plain(options: NetworkOptions) -> bool:
+    """Whether a policy has no other layers than its hidden ones."""
+    return options.memory == "none" and options.network is None
 
 
 def make_joint_learner(
     options: NetworkOptions, shared_trunk: bool, spec: EnvironmentSpec, seed: int
 ) -> Learner:
-    """A learner whose policy and critic share the moments of Adam, and their layers if asked
-    for.
+    """A learner whose policy and critic share the moments of Adam, and their layers if asked for.
+
+    The usual network for an image has one trunk (Mnih et al. 2016, Schulman et al. 2017).
     """
     random = numpy_generator(seed, Stream.INITIALISATION)
     policy = make_rollout_policy(options, spec, random)
-    if shared_trunk:
-        value = make_value_on_trunk(policy, options, random)
+    is_usual_for_images = options.hidden is None and policy.encoder.is_image and _is_plain(options)
+    if shared_trunk or is_usual_for_images:
+        value = make_value_on_trunk(policy, random)
     else:
         value = make_critic(options, policy, spec, random)
     optimizers = (adam_state((policy, value)), ())

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from logpi.core.arrays import AnyArray, Number, float_dtype, masked_mean, masked_variance
 from logpi.core.module import Module
-from logpi.networks.encoder import Encoder
+from logpi.networks.encoder import Encoder, hidden_widths
 from logpi.networks.layers import MLP, parameter
 from logpi.networks.options import NetworkOptions
 from logpi.networks.policy import Policy
@@ -103,18 +103,14 @@ def make_value_function(
     standardise = options.normalize_observations
     encoder = Encoder(observation_space, random, standardise, unflattened=unflattened)
     time = 0 if horizon is None else 1
-    sizes = [encoder.size + memory_size + time, *options.hidden, 1]
+    sizes = [encoder.size + memory_size + time, *hidden_widths(options, encoder), 1]
     return ValueFunction(encoder, MLP(sizes, 0.0, random), _first_units(), horizon)
 
 
-def make_value_on_trunk(
-    policy: Policy, options: NetworkOptions, random: np.random.Generator
-) -> ValueFunction:
+def make_value_on_trunk(policy: Policy, random: np.random.Generator) -> ValueFunction:
     """V = 0 with no layers but its last, which reads what the policy's last layer reads."""
-    if options.hidden:
-        size = options.hidden[-1]
-    else:
-        size = policy.encoder.size
+    assert isinstance(policy.network, MLP)
+    size, _ = policy.network.weights[-1].shape
     return ValueFunction(None, MLP([size, 1], 0.0, random), _first_units(), None)
 
 

@@ -14,6 +14,7 @@ from logpi.core.errors import LogpiError
 from logpi.core.module import Module
 from logpi.core.quantities import bounds_of
 from logpi.networks.layers import LARGE_SIZE, Convolutions, parameter
+from logpi.networks.options import USUAL_WIDTHS, NetworkOptions
 
 # Standardised features are cut here: an outlier says no more.
 FEATURE_LIMIT = 10.0
@@ -217,6 +218,11 @@ class Encoder(Module):
         return (self.size,)
 
     @property
+    def is_image(self) -> bool:
+        """Whether the features are what the convolutions make of one image, and nothing else."""
+        return len(self.images) == 1 and self._number_count == 0 and not self._is_raw_image
+
+    @property
     def _is_raw_image(self) -> bool:
         return len(self.images) == 1 and self.images[0].convolutions is None
 
@@ -275,3 +281,14 @@ class Encoder(Module):
             return self
         seen = self.standardiser.observe(self.numbers(observation), mask)
         return eqx.tree_at(lambda e: e.standardiser, self, seen)
+
+
+def hidden_widths(options: NetworkOptions, encoder: Encoder) -> tuple[int, ...]:
+    """Widths of the hidden layers behind an encoder: by default none behind the convolutions of an
+    image, which end in a layer of their own (Mnih et al. 2015).
+    """
+    if options.hidden is not None:
+        return options.hidden
+    if encoder.is_image:
+        return ()
+    return USUAL_WIDTHS

@@ -16,14 +16,18 @@ from logpi.core.options import (
     option,
 )
 
+# Widths of the hidden layers where nothing else is asked for.
+USUAL_WIDTHS = (64, 64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(Options):
     """What every method has, whatever its loss."""
 
-    hidden: tuple[int, ...] = option((64, 64), WIDTHS)
-    """Widths of the tanh hidden layers of policy and value function. Empty: a linear model, which
-    is a table for Discrete observations; on images the usual network for Atari."""
+    hidden: tuple[int, ...] | None = option(None, WIDTHS)
+    """Widths of the tanh hidden layers of policy and value function; by default 64 64, and none
+    behind the convolutions of an image. Empty: a linear model, which is a table for Discrete
+    observations."""
     actions: Literal["normal", "tanh-normal"] = option("normal")
     """Law of Box actions: a Gaussian, clipped to the bounds when it is executed, or a Gaussian
     squashed by tanh."""

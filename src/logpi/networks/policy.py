@@ -20,7 +20,7 @@ from logpi.core.checks import shown
 from logpi.core.errors import LogpiError
 from logpi.core.module import Module
 from logpi.networks.distributions import Distribution
-from logpi.networks.encoder import Encoder
+from logpi.networks.encoder import Encoder, hidden_widths
 from logpi.networks.heads import Head, action_head, draw_noise
 from logpi.networks.layers import MLP
 from logpi.networks.memory import Memory, make_memory
@@ -228,7 +228,8 @@ def make_policy(
     if options.network is not None:
         network = make_user_network(options.network, features, head.size, random)
     else:
-        network = MLP([*features, *options.hidden, head.size], 0.01, random)
+        sizes = [*features, *hidden_widths(options, encoder), head.size]
+        network = MLP(sizes, 0.01, random)
     before = None if unflattened is None else Unflattened(unflattened)
     return Policy(encoder, memory, network, head, masked, origin, before)
 

@@ -172,7 +172,7 @@ def require_plausible(found: RunFolder, method: Method, spec: EnvironmentSpec) -
     **Raises:** `LogpiError`, before such a network is made.
     """
     observation = spec.observation_space
-    widths = [] if method.network is not None else list(method.hidden)
+    widths = [] if method.network is not None else list(method.hidden or ())
     if method.memory != "none":
         widths = [method.memory_size, method.memory_size, *widths]
     if isinstance(observation, gym.spaces.Discrete):
