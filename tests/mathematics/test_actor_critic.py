@@ -245,11 +245,20 @@ def test_fisher_products_are_those_of_the_scores(random):
         ({}, BOX, TWO),
         ({"memory": "gru", "memory_size": 3}, BOX, TWO),
         ({}, BOX, gym.spaces.Box(-1, 1, (2,))),
+        ({"actions": "clipped-normal"}, BOX, gym.spaces.Box(-1, 1, (2,))),
         ({"actions": "tanh-normal"}, BOX, gym.spaces.Box(-1, 1, (2,))),
         ({}, BOX, gym.spaces.MultiDiscrete([2, 3])),
         pytest.param({}, gym.spaces.Box(0, 1, (64, 64, 1)), TWO, marks=pytest.mark.slow),
     ],
-    ids=["choice", "memory", "normal", "tanh-normal", "two choices", "image"],
+    ids=[
+        "choice",
+        "memory",
+        "normal",
+        "clipped-normal",
+        "tanh-normal",
+        "two choices",
+        "image",
+    ],
 )
 def test_fisher_products_are_the_second_derivative_of_kl(random, options, space, action_space):
     """Of the whole network, for each kind of law; control: the derivative at another place."""

@@ -69,7 +69,7 @@ def test_an_action_is_clipped_if_execution_changes_it(action):
     """
     sampled = np.array(action, np.float32)
     for space in (BOX, NARROW, HALF):
-        head = action_head(space, squash=False)
+        head = action_head(space)
         low, high = space.low.astype(float), space.high.astype(float)
         bounded = np.isfinite(low) & np.isfinite(high)
         centre = np.where(bounded, (high + low) / 2, 0.0)
@@ -79,9 +79,9 @@ def test_an_action_is_clipped_if_execution_changes_it(action):
         np.testing.assert_allclose(executed, np.clip(meant, low, high), atol=1e-6)
         changed = ~np.isclose(executed, meant, atol=1e-6)
         assert head.is_clipped(sampled) == changed.any()
-    assert not action_head(BOX, squash=True).is_clipped(sampled)
-    assert not action_head(spaces.Discrete(3), squash=False).is_clipped(np.array([2, 0])).any()
+    assert not action_head(BOX, "tanh-normal").is_clipped(sampled)
+    assert not action_head(spaces.Discrete(3)).is_clipped(np.array([2, 0])).any()
     both = spaces.Tuple([spaces.Discrete(2), BOX])
     row = np.array([1.0, *sampled], np.float32)
-    alone = action_head(BOX, squash=False)
-    assert action_head(both, squash=False).is_clipped(row) == alone.is_clipped(sampled)
+    alone = action_head(BOX)
+    assert action_head(both).is_clipped(row) == alone.is_clipped(sampled)

@@ -8,7 +8,7 @@ import pytest
 from helpers import LEVEL, SAMPLES
 from scipy import integrate, stats
 
-from logpi.networks.distributions import Categorical, Normal, TanhNormal
+from logpi.networks.distributions import Categorical, ClippedNormal, Normal, TanhNormal
 
 LOGITS = np.array([0.3, -1.2, 2.0, 0.0])
 MEAN, LOG_STD = np.array([0.4]), np.array([-0.3])
@@ -61,6 +61,74 @@ def test_density_without_the_log_determinant_does_not():
         lambda a: float(np.exp(Normal(MEAN, LOG_STD).log_prob(np.arctanh([a])))), -1, 1
     )
     assert abs(total - 1) > 0.1
+
+
+def clipped(mean, log_std):
+    """Between -1 and 0.5."""
+    return ClippedNormal(mean, log_std, np.array([-1.0]), np.array([0.5]))
+
+
+def expectation(distribution, value):
+    """E[value] of what is executed: an integral between the bounds, and the bounds themselves."""
+
+    def f(a):
+        return float(np.exp(distribution.log_prob(jnp.array([a]))) * value(a))
+
+    (low,), (high,) = distribution.least, distribution.most
+    return integrate.quad(f, low + 1e-12, high - 1e-12)[0] + f(low) + f(high)
+
+
+@pytest.mark.parametrize("mean", [0.4, -3.0, 1.5])
+def test_a_clipped_normal_is_a_law_with_its_entropy_and_kl(mean):
+    """The controls: a Gaussian's density, and its entropy and KL, are not those of what is
+    executed."""
+    p = clipped(MEAN + mean, LOG_STD)
+    q = clipped(MEAN - 0.5, LOG_STD + 0.4)
+
+    def log_prob(distribution, a):
+        return float(distribution.log_prob(jnp.array([a])))
+
+    assert expectation(p, lambda a: 1.0) == pytest.approx(1, abs=1e-9)
+    entropy = expectation(p, lambda a: -log_prob(p, a))
+    assert float(p.entropy()) == pytest.approx(entropy, abs=1e-9)
+    kl = expectation(p, lambda a: log_prob(p, a) - log_prob(q, a))
+    assert float(p.kl(q)) == pytest.approx(kl, abs=1e-9)
+    assert float(p.kl(p)) == pytest.approx(0, abs=1e-12)
+    gauss, other = Normal(p.mean, p.log_std), Normal(q.mean, q.log_std)
+    between = integrate.quad(lambda a: float(density(gauss, a)), -1, 0.5)[0]
+    assert between < 0.95
+    assert abs(float(gauss.entropy()) - entropy) > 0.1
+    assert abs(float(gauss.kl(other)) - kl) > 0.01
+
+
+@pytest.mark.parametrize("mean", [0.4, -3.0, 1.5])
+def test_the_score_of_what_is_executed_has_the_same_gradient_and_less_variance(mean):
+    """E[r(clip u) ∇ log π] = ∇E[r(clip u)] for both laws, by quadrature over u; r is 1 at the lower
+    bound, a parabola elsewhere. The control is the Gaussian's score of the clipped action, which is
+    a known mistake."""
+    nodes = np.linspace(-8, 8, 20_001)
+    weights = stats.norm.pdf(nodes) * (nodes[1] - nodes[0])
+    mean = MEAN + mean
+    u = mean + np.exp(LOG_STD) * nodes[:, None]
+    cut = np.clip(u, -1.0, 0.5)
+    paid = np.where(cut == -1, 1.0, (cut - 0.3) ** 2)[:, 0]
+
+    def estimate(kind, action):
+        """Mean and variance of r · score by (mean, log_std)."""
+
+        def score(a):
+            return jax.grad(lambda m, s: kind(m, s).log_prob(a), (0, 1))(mean, LOG_STD)
+
+        terms = paid[:, None] * np.concatenate(jax.vmap(score)(jnp.asarray(action)), axis=1)
+        first = weights @ terms
+        return first, weights @ (terms - first) ** 2
+
+    gradient, variance = estimate(Normal, u)
+    found, smaller = estimate(clipped, u)
+    wrong, _ = estimate(Normal, cut)
+    np.testing.assert_allclose(found, gradient, atol=2e-3)  # r jumps between two nodes
+    assert (smaller < 0.999 * variance).all()
+    assert np.abs(wrong - gradient).max() > 0.02
 
 
 def test_normal_is_that_of_scipy(random):
@@ -160,7 +228,7 @@ def test_zero_noise_gives_the_mode():
     np.testing.assert_array_equal(Normal(MEAN, LOG_STD).sample(np.zeros(1)), MEAN)
 
 
-@pytest.mark.parametrize("kind", [Categorical, Normal, TanhNormal])
+@pytest.mark.parametrize("kind", [Categorical, Normal, clipped, TanhNormal])
 def test_numpy_and_jax_sample_the_same(random, kind):
     parameters = random.normal(size=(1 if kind is Categorical else 2, 7, 3))
     noise = random.normal(size=(7, 3))

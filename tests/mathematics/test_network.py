@@ -317,7 +317,7 @@ def test_noise_of_a_product_has_the_law_of_each_part(random):
     space = gym.spaces.Tuple(
         [gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)]
     )
-    head = action_head(space, squash=False)
+    head = action_head(space)
     asked = []
 
     def draw(law, shape):

@@ -36,7 +36,7 @@ class Plain(gym.Env):
         return np.zeros(2, np.float32), 1.0, False, False, {}
 
 
-LAWS = {False: "normal", True: "tanh-normal"}
+LAWS = ["normal", "clipped-normal", "tanh-normal"]
 
 
 def policy_for(spec, random, **options):
@@ -68,15 +68,15 @@ def test_a_time_limit_of_its_own_is_kept_and_can_be_replaced(factory):
     ("low", "high"),
     [(0, np.inf), (-np.inf, 0.5), (0.1, 0.3), (-0.7, 0.1), (-3, 5), (-np.inf, np.inf)],
 )
-@pytest.mark.parametrize("squash", [False, True])
-def test_executed_actions_lie_in_their_box(low, high, squash, random):
+@pytest.mark.parametrize("law", LAWS)
+def test_executed_actions_lie_in_their_box(low, high, law, random):
     """Even where only one bound is finite, and where rounding passes it; for NumPy and for JAX."""
     space = gym.spaces.Box(np.float32(low), np.float32(high), (3,), np.float32)
-    if squash and not (np.isfinite(low) and np.isfinite(high)):
-        with pytest.raises(LogpiError, match="tanh-normal actions need finite bounds"):
-            small_policy(BOX, space, (4,), random, actions="tanh-normal")
+    if law != "normal" and not (np.isfinite(low) and np.isfinite(high)):
+        with pytest.raises(LogpiError, match=f"{law} actions need finite bounds"):
+            small_policy(BOX, space, (4,), random, actions=law)
         return
-    policy = small_policy(BOX, space, (4,), random, actions=LAWS[squash])
+    policy = small_policy(BOX, space, (4,), random, actions=law)
     sampled = np.concatenate([random.normal(size=(200, 3)) * 3, [[9.0] * 3, [-9.0] * 3]]).astype(
         np.float32
     )
@@ -134,10 +134,10 @@ def test_a_policy_fits_the_spaces_it_was_made_for_alone(one, other, random):
 @pytest.mark.parametrize(
     "space", [gym.spaces.Box(-1, 1, (2,)), gym.spaces.Tuple([TWO, gym.spaces.Box(-1, 1, (2,))])]
 )
-@pytest.mark.parametrize("squash", [False, True])
-def test_a_squashed_policy_fits_too(space, squash, random):
+@pytest.mark.parametrize("law", LAWS)
+def test_a_policy_fits_whatever_the_law_of_its_actions(space, law, random):
     spec = make_environment(spaces(BOX, space)).spec
-    require_fitting(policy_for(spec, random, actions=LAWS[squash]), spec)
+    require_fitting(policy_for(spec, random, actions=law), spec)
 
 
 EMPTY = gym.spaces.Box(0, 1, (0,))

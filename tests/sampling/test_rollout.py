@@ -261,7 +261,7 @@ class Continuous(gym.Env):
         return np.zeros(1, np.float32), float(action.sum()), False, False, {}
 
 
-@pytest.mark.parametrize("actions", ["normal", "tanh-normal"])
+@pytest.mark.parametrize("actions", ["normal", "clipped-normal", "tanh-normal"])
 def test_box_actions_are_executed_inside_their_bounds_and_stored_as_sampled(actions):
     environment = make_environment(Continuous, EnvironmentOptions(30))
     spaces = environment.spec.observation_space, environment.spec.action_space

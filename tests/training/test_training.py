@@ -67,7 +67,7 @@ class Follow(gym.Env):
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("actions", ["normal", "tanh-normal"])
+@pytest.mark.parametrize("actions", ["normal", "clipped-normal", "tanh-normal"])
 def test_a_continuous_action_learns(tmp_path, actions):
     algorithm = logpi.Reinforce(actions=actions, learning_rate=0.003, kl_limit=0.03)
     run = logpi.train(Follow, algorithm, steps=4e4, seed=1, out=tmp_path / "run")

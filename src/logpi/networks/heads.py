@@ -17,6 +17,7 @@ from logpi.core.module import Module
 from logpi.core.quantities import bounds_of
 from logpi.networks.distributions import (
     Categorical,
+    ClippedNormal,
     Distribution,
     Normal,
     Product,
@@ -24,6 +25,7 @@ from logpi.networks.distributions import (
     split_last,
 )
 from logpi.networks.layers import parameter
+from logpi.networks.options import BoxLaw
 
 # What arctanh is taken of at most: in single precision that of 1 is infinite.
 LARGEST_TANH = 1 - 1e-6
@@ -109,29 +111,29 @@ class NormalHead(Module):
     """Mean from the network, one learned log standard deviation per dimension, in units of the
     Box's half range.
 
-    A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) if `squash`;
-    dimensions without two finite bounds are executed as sampled, clipped at the one that is finite.
-    The log-probability is that of the sampled action, before any clipping.
+    A sampled u is executed as centre + half_range * clip(u, -1, 1), or with tanh(u) where the law
+    is "tanh-normal"; dimensions without two finite bounds are executed as sampled, clipped at the
+    one that is finite. The log-probability is that of u, or of what clip and tanh make of it where
+    the law says so.
     """
 
     log_std: Float[AnyArray, " d"]
     low: tuple[float, ...] = eqx.field(static=True)
     high: tuple[float, ...] = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
-    squash: bool = eqx.field(static=True)
+    law: BoxLaw = eqx.field(static=True)
 
-    def __init__(self, space: gym.spaces.Box, squash: bool, log_std: float):
+    def __init__(self, space: gym.spaces.Box, law: BoxLaw, log_std: float):
         low, high = bounds_of(space)
         bounded = np.isfinite(low) & np.isfinite(high)
-        if squash and not bounded.all():
+        if law != "normal" and not bounded.all():
             raise LogpiError(
-                "tanh-normal actions need finite bounds in every dimension; the action space is"
-                f" {space}"
+                f"{law} actions need finite bounds in every dimension; the action space is {space}"
             )
         self.low = tuple(low.ravel().tolist())
         self.high = tuple(high.ravel().tolist())
         self.shape = space.shape
-        self.squash = squash
+        self.law = law
         self.log_std = parameter(np.full(len(self.low), log_std))
 
     @property
@@ -143,12 +145,21 @@ class NormalHead(Module):
     def noise_laws(self) -> NoiseLaws:
         return (("normal", self.size),)
 
-    def __call__(self, output: Float[AnyArray, "*batch d"]) -> Normal | TanhNormal:
+    @property
+    def _is_squashed(self) -> bool:
+        return self.law == "tanh-normal"
+
+    def __call__(self, output: Float[AnyArray, "*batch d"]) -> Normal | ClippedNormal | TanhNormal:
         """Gaussian around the outputs."""
         log_std = output.__array_namespace__().broadcast_to(self.log_std, output.shape)
-        if self.squash:
-            return TanhNormal(output, log_std)
-        return Normal(output, log_std)
+        match self.law:
+            case "normal":
+                return Normal(output, log_std)
+            case "clipped-normal":
+                bounds = _bounds(self.low, self.high, output.dtype)
+                return ClippedNormal(output, log_std, bounds.least, bounds.most)
+            case "tanh-normal":
+                return TanhNormal(output, log_std)
 
     def execute(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Squashed or clipped to [-1, 1], then rescaled to the bounds; for JAX and for NumPy
@@ -156,7 +167,7 @@ class NormalHead(Module):
         """
         bounds = _bounds(self.low, self.high, action.dtype)
         xp = action.__array_namespace__()
-        if self.squash:
+        if self._is_squashed:
             unit = xp.tanh(action)
         else:
             unit = xp.clip(action, bounds.least, bounds.most)
@@ -165,12 +176,12 @@ class NormalHead(Module):
         return executed.reshape(*action.shape[:-1], *self.shape)
 
     def sampled(self, executed: Float[AnyArray, "*batch d"]) -> Any:
-        """In units of the half range, from the centre; arctanh of that if `squash`, which at a
-        bound itself is cut to that of `LARGEST_TANH`.
+        """In units of the half range, from the centre; arctanh of that where tanh is executed,
+        which at a bound itself is cut to that of `LARGEST_TANH`.
         """
         bounds = _bounds(self.low, self.high, np.dtype(float))
         unit = (executed - bounds.centre) / bounds.half_range
-        if not self.squash:
+        if not self._is_squashed:
             return unit
         xp = executed.__array_namespace__()
         return xp.arctanh(xp.clip(unit, -LARGEST_TANH, LARGEST_TANH))
@@ -178,7 +189,7 @@ class NormalHead(Module):
     def is_clipped(self, action: Float[AnyArray, "*batch d"]) -> Any:
         """Whether any dimension lies beyond a bound; tanh cuts nothing."""
         xp = action.__array_namespace__()
-        if self.squash:
+        if self._is_squashed:
             return xp.zeros(action.shape[:-1], bool)
         bounds = _bounds(self.low, self.high, action.dtype)
         return ((action < bounds.least) | (action > bounds.most)).any(axis=-1)
@@ -271,18 +282,19 @@ class ProductHead(Module):
         return list(zip(self.parts, split_last(action, widths), strict=True))
 
 
-def action_head(space: gym.Space, squash: bool, log_std: float = -0.5) -> Head:
-    """The head for an action space; `log_std` is where the Gaussians of its boxes start.
+def action_head(space: gym.Space, law: BoxLaw = "normal", log_std: float = -0.5) -> Head:
+    """The head for an action space; `law` is that of its boxes, and `log_std` where their Gaussians
+    start.
 
     **Raises:** `LogpiError` for a space that has none.
     """
-    head = _head(space, squash, log_std)
+    head = _head(space, law, log_std)
     if head.size == 0:
         raise LogpiError(f"action space {space} leaves nothing to choose")
     return head
 
 
-def _head(space: gym.Space, squash: bool, log_std: float) -> Head:
+def _head(space: gym.Space, law: BoxLaw, log_std: float) -> Head:
     match space:
         case gym.spaces.Discrete():
             return CategoricalHead(int(space.n), int(space.start))
@@ -294,9 +306,9 @@ def _head(space: gym.Space, squash: bool, log_std: float) -> Head:
         case gym.spaces.MultiBinary():
             return ProductHead((CategoricalHead(2, 0),) * int(np.prod(space.shape)), space.shape)
         case gym.spaces.Box() if np.issubdtype(space.dtype, np.floating):
-            return NormalHead(space, squash, log_std)
+            return NormalHead(space, law, log_std)
         case gym.spaces.Tuple() | gym.spaces.Dict():
-            return ProductHead(tuple(_leaf_heads(space, squash, log_std)), None)
+            return ProductHead(tuple(_leaf_heads(space, law, log_std)), None)
         case _:
             supported = (
                 "Discrete, MultiDiscrete, MultiBinary, Box of floats, Tuple and Dict of these"
@@ -304,19 +316,17 @@ def _head(space: gym.Space, squash: bool, log_std: float) -> Head:
             raise LogpiError(f"action space {space} is not supported; supported: {supported}")
 
 
-def _leaf_heads(space: gym.Space, squash: bool, log_std: float) -> list[Head]:
+def _leaf_heads(space: gym.Space, law: BoxLaw, log_std: float) -> list[Head]:
     """The heads of the leaves, in the order in which Gymnasium flattens."""
     match space:
         case gym.spaces.Tuple():
-            return [head for part in space.spaces for head in _leaf_heads(part, squash, log_std)]
+            return [head for part in space.spaces for head in _leaf_heads(part, law, log_std)]
         case gym.spaces.Dict():
             return [
-                head
-                for part in space.spaces.values()
-                for head in _leaf_heads(part, squash, log_std)
+                head for part in space.spaces.values() for head in _leaf_heads(part, law, log_std)
             ]
         case _:
-            head = _head(space, squash, log_std)
+            head = _head(space, law, log_std)
             if isinstance(head, ProductHead):
                 return list(head.parts)
             return [head]

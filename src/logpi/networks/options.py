@@ -1,7 +1,7 @@
 """How a policy and a value function look, and what they see."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from logpi.core.arrays import Number
 from logpi.core.checks import require
@@ -16,6 +16,8 @@ from logpi.core.options import (
     option,
 )
 
+# Laws of the actions of a Box.
+BoxLaw: TypeAlias = Literal["normal", "clipped-normal", "tanh-normal"]
 # Widths of the hidden layers where nothing else is asked for.
 USUAL_WIDTHS = (64, 64)
 
@@ -28,9 +30,9 @@ class NetworkOptions(Options):
     """Widths of the tanh hidden layers of policy and value function; by default 64 64, and none
     behind the convolutions of an image. Empty: a linear model, which is a table for Discrete
     observations."""
-    actions: Literal["normal", "tanh-normal"] = option("normal")
-    """Law of Box actions: a Gaussian, clipped to the bounds when it is executed, or a Gaussian
-    squashed by tanh."""
+    actions: BoxLaw = option("normal")
+    """Law of Box actions: a Gaussian, clipped to the bounds when it is executed; the law of what is
+    then executed, which has less variance (Fujita & Maeda 2018); or a Gaussian squashed by tanh."""
     initial_log_std: float = option(-0.5, FINITE)
     """Log of the Gaussian's standard deviation at the start, in units of half the range of the box.
     It is learned."""

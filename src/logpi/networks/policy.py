@@ -215,8 +215,7 @@ def make_policy(
     unflattened: gym.Space | None = None,
 ) -> Policy:
     """A policy for the spaces; nearly uniform at the start, because the last layer is small."""
-    squash = options.actions == "tanh-normal"
-    head = action_head(action_space, squash, options.initial_log_std)
+    head = action_head(action_space, options.actions, options.initial_log_std)
     raw = options.network is not None and options.memory == "none"
     standardise = options.normalize_observations
     encoder = Encoder(observation_space, random, standardise, raw, unflattened)

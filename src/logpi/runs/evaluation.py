@@ -15,6 +15,7 @@ from logpi.core.errors import LogpiError
 from logpi.environments.spec import EnvironmentSpec, space_to_json
 from logpi.networks.encoder import Encoder
 from logpi.networks.heads import Head, NormalHead, ProductHead, action_head
+from logpi.networks.options import BoxLaw
 from logpi.networks.policy import Policy
 from logpi.runs.checkpoint import Counters
 from logpi.sampling.seam import FEWEST_EVALUATED, Sampler
@@ -150,15 +151,18 @@ def require_fitting(policy: Policy, spec: EnvironmentSpec) -> None:
     seen = (encoder.layout, spec.masked)
     if seen != (policy.encoder.layout, policy.masked):
         raise _unfit(spec, "observations", spec.observation_space)
-    head = action_head(spec.action_space, _squashes(policy.head))
+    head = action_head(spec.action_space, _box_law(policy.head))
     if jax.tree.structure(head) != jax.tree.structure(policy.head):  # bounds, starts and shapes
         raise _unfit(spec, "actions", spec.action_space)
 
 
-def _squashes(head: Head) -> bool:
-    """Whether a head, or a part of it, squashes its actions by tanh."""
+def _box_law(head: Head) -> BoxLaw:
+    """The law of the boxes of a head; "normal" where it has none."""
     parts = head.parts if isinstance(head, ProductHead) else (head,)
-    return any(isinstance(part, NormalHead) and part.squash for part in parts)
+    for part in parts:
+        if isinstance(part, NormalHead):
+            return part.law
+    return "normal"
 
 
 def _unfit(spec: EnvironmentSpec, what: str, space: gym.Space) -> LogpiError:

@@ -24,7 +24,7 @@ def require_sound(environment: CompiledEnvironment) -> None:
     source = environment.spec.name
     key = jax.eval_shape(lambda: jax.random.key(0))
     state, observation = _traced(source, "reset", ("state", "observation"), environment.reset, key)
-    head = action_head(environment.spec.action_space, squash=False)
+    head = action_head(environment.spec.action_space)
     action = jax.eval_shape(
         lambda zeros: head.execute(head(zeros).sample(zeros)), np.zeros(head.size, np.float32)
     )
