@@ -20,6 +20,7 @@ from logpi.commands.training import Evaluate, Resume, Train, Training, training_
 from logpi.commands.values import option_types
 from logpi.core.errors import LogpiError
 from logpi.core.say import say_aside, silence
+from logpi.core.threads import COMPILER
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-# Seconds that threads of an environment have to end when the command has.
+# Seconds that threads have to end when the command has.
 GRACE = 5.0
 # New objects after which Python looks for garbage: imports and compilations make many, and none of
 # it is garbage.
@@ -106,5 +107,7 @@ def _leave(status: int) -> None:
     time.sleep(GRACE)
     left = [thread.name for thread in threading.enumerate() if not thread.daemon]
     left.remove(threading.main_thread().name)
-    say_aside(f"logpi: warning: left running: {', '.join(left)}")
+    foreign = [name for name in left if not name.startswith(COMPILER)]
+    if foreign:
+        say_aside(f"logpi: warning: left running: {', '.join(foreign)}")
     os._exit(status)

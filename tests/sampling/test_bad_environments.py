@@ -22,6 +22,7 @@ from logpi.sampling.host.episodes import HostEpisodes
 from logpi.sampling.host.sampler import HostSampler
 from logpi.sampling.host.shares import Shares
 from logpi.sampling.seam import Rollouts
+from logpi.sampling.validity import how_wrong
 
 
 class Faulty(gym.Env):
@@ -343,3 +344,13 @@ def test_a_missing_package_names_its_extra(monkeypatch):
         LogpiError, match=r"LunarLander-v3 needs a package .*: pip install 'logpi\[box2d\]'"
     ):
         make_environment("LunarLander-v3")
+
+
+def test_an_error_about_an_image_shows_its_first_wrong_number():
+    """In one line; the control has few numbers, which stand there as they are."""
+    image = np.zeros((84, 84, 3))
+    image[2, 5, 1:] = np.nan
+    assert how_wrong(image) == "is not finite: nan at [2, 5, 1], 2 of 21168 numbers"
+    image[np.isnan(image)] = 1e300
+    assert how_wrong(image).endswith(": 1e+300 at [2, 5, 1], 2 of 21168 numbers")
+    assert how_wrong(np.array([0.0, np.inf])) == "is not finite: [ 0. inf]"

@@ -242,6 +242,21 @@ def test_threads_that_stay_are_left(write):
     assert Path("run/evaluation.json").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "is_named"), [("logpi compiler_0", False), ("sleeper", True)])
+def test_a_program_that_ends_says_nothing_of_its_own_compiler(name, is_named):
+    """It is left at work where a run has failed. Control: another thread is named."""
+    text = (
+        "import threading, time, logpi.cli as cli; cli.GRACE = 1.0;"
+        f"threading.Thread(target=time.sleep, args=(600,), name={name!r}).start(); cli.program()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text, "--version"], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0
+    assert ("left running" in done.stderr) == is_named
+
+
 class Marks(SilentReporter):
     """Leaves a file where the evaluation begins."""
 

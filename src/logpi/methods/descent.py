@@ -108,8 +108,8 @@ class JointOptions(Options):
     value_coefficient: Number = option(0.5, NOT_NEGATIVE)
     """Weight of the critic's squared error beside the policy's surrogate."""
     shared_trunk: bool = option(False)
-    """Policy and critic have all layers but their last in common, as they have by default behind
-    the convolutions of an image. The policy must have no memory and no network of the user's."""
+    """Policy and critic have all layers but their last in common. So they have for an image, unless
+    `hidden` is given. The policy must have no memory and no network of the user's."""
 
 
 @runtime_checkable

@@ -27,9 +27,9 @@ class NetworkOptions(Options):
     """What every method has, whatever its loss."""
 
     hidden: tuple[int, ...] | None = option(None, WIDTHS)
-    """Widths of the tanh hidden layers of policy and value function; by default 64 64, and none
-    behind the convolutions of an image. Empty: a linear model, which is a table for Discrete
-    observations."""
+    """Widths of the tanh hidden layers of policy and value function; by default 64 64, or for an
+    image its convolutions alone, which A2C and PPO then share with the critic. Empty: a linear
+    model, which is a table for Discrete observations."""
     actions: BoxLaw = option("normal")
     """Law of Box actions: a Gaussian, clipped to the bounds when it is executed; the law of what is
     then executed, which has less variance (Fujita & Maeda 2018); or a Gaussian squashed by tanh."""

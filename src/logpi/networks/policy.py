@@ -194,7 +194,7 @@ class Policy(Module):
             raise LogpiError("the observation is no array") from None
         if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
             raise LogpiError(
-                f"the observation holds something else than finite numbers: {observation!r}"
+                f"the observation holds something else than finite numbers: {shown(observation)}"
             )
         if array.shape[array.ndim - len(shape) :] != shape:
             raise LogpiError(

@@ -13,6 +13,9 @@ from logpi.core.quantities import BEYOND, LARGEST
 from logpi.core.trajectory import Trajectory
 from logpi.environments.spec import EnvironmentSpec
 
+# Numbers of an observation that an error shows as they are.
+MOST_SHOWN = 20
+
 
 class EnvironmentFault(LogpiError):
     """An environment failed, or gave what it does not declare; the message says where."""
@@ -72,10 +75,20 @@ def _first(wrong: Bool[ndarray, "time env"]) -> tuple[int, int] | None:
 
 
 def how_wrong(value: ndarray | np.generic) -> str:
-    """What is wrong with a value that is not finite, or too large."""
-    if np.isfinite(value).all():
-        return f"is {BEYOND}: {value}"
-    return f"is not finite: {value}"
+    """What is wrong with a value that is not finite, or too large; of one with many numbers, the
+    first that is.
+    """
+    array = np.asarray(value)
+    if np.isfinite(array).all():
+        what = f"is {BEYOND}"
+        wrong = np.abs(array) > LARGEST
+    else:
+        what = "is not finite"
+        wrong = ~np.isfinite(array)
+    if array.size <= MOST_SHOWN:
+        return f"{what}: {value}"
+    first = np.argwhere(wrong)[0].tolist()
+    return f"{what}: {array[tuple(first)]} at {first}, {wrong.sum()} of {array.size} numbers"
 
 
 def _value(values: ndarray, place: tuple[int, int]) -> ndarray | np.generic:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from logpi.core.module import Module
 from logpi.core.programs import compile_program
+from logpi.core.threads import COMPILER
 from logpi.core.trajectory import Trajectory
 from logpi.methods.learner import Learner
 from logpi.methods.method import Method
@@ -41,7 +42,7 @@ class UpdateProgram:
         self._compiling = {len(trajectory.mask): self._compile(learner, trajectory)}
 
     def _compile(self, learner: Learner, trajectory: PyTree) -> Future[jax.stages.Compiled]:
-        thread = ThreadPoolExecutor(1)
+        thread = ThreadPoolExecutor(1, thread_name_prefix=COMPILER)
         compiling = thread.submit(compile_program, self._update, learner, trajectory)
         thread.shutdown(wait=False)
         return compiling
