@@ -150,11 +150,11 @@ def test_enormous_bounds_are_none():
     largest = np.finfo(np.float32).max
     spaces = [gym.spaces.Box(-bound, bound, (2,), np.float32) for bound in (largest, np.float32(2))]
     drawn = np.array([0.5, -3.0])
-    executed = [NormalHead(space, False, 0.0).execute(drawn).tolist() for space in spaces]
+    executed = [NormalHead(space, "normal", 0.0).execute(drawn).tolist() for space in spaces]
     assert executed == [[0.5, -3.0], [1.0, -2.0]]
     assert np.isinf(bounds_of(spaces[0])).all()
     with pytest.raises(LogpiError, match="tanh-normal actions need finite bounds"):
-        NormalHead(spaces[0], True, 0.0)
+        NormalHead(spaces[0], "tanh-normal", 0.0)
 
 
 class MaskLater(Clock):
