@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr, ndtr
-from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
 from logpi.core.arrays import AnyArray
@@ -96,9 +95,12 @@ class Normal(NamedTuple):
         """Σ_j [ -½ ((a_j - mean_j) / std_j)² - log std_j - ½ log 2π ], summed over the action's
         dimensions.
         """
+        return jnp.sum(self.log_density(action), axis=-1)
+
+    def log_density(self, action: Float[AnyArray, "*batch d"]) -> Float[AnyArray, "*batch d"]:
+        """The same, each dimension by itself."""
         standardised = (action - self.mean) * jnp.exp(-self.log_std)
-        terms = -0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi)
-        return jnp.sum(terms, axis=-1)
+        return -0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi)
 
     def entropy(self) -> Float[AnyArray, "*batch"]:
         """Σ_j [ log std_j + ½ log 2πe ]."""
@@ -135,8 +137,7 @@ class ClippedNormal(NamedTuple):
         """Σ_j of log Φ((least_j - mean_j) / std_j) at the lower bound and beyond it,
         log Φ((mean_j - most_j) / std_j) at the upper one, and the Gaussian's between them.
         """
-        z = (action - self.mean) * jnp.exp(-self.log_std)
-        between = -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        between = Normal(self.mean, self.log_std).log_density(action)
         low, high = self._bounds()
         terms = jnp.where(action <= self.least, log_ndtr(low), between)
         return jnp.sum(jnp.where(action >= self.most, log_ndtr(-high), terms), axis=-1)
@@ -177,7 +178,9 @@ class ClippedNormal(NamedTuple):
         """log P, log Q, and the moments of z = (u - mean) / std between the bounds."""
         low, high = self._bounds()
         zeroth = ndtr(high) - ndtr(low)
-        at_low, at_high = norm.pdf(low), norm.pdf(high)
+        standard = Normal(jnp.zeros_like(low), jnp.zeros_like(low))
+        at_low = jnp.exp(standard.log_density(low))
+        at_high = jnp.exp(standard.log_density(high))
         second = zeroth + low * at_low - high * at_high
         return log_ndtr(low), log_ndtr(-high), _Moments(zeroth, at_low - at_high, second)
 

@@ -48,7 +48,9 @@ class Group(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the copies hold."""
+        """Release what the copies hold, and let them go: some hold memory, and complain at the end
+        of the process, until then.
+        """
         ...
 
 

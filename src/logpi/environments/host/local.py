@@ -140,7 +140,7 @@ class LocalGroup:
         return array
 
     def close(self) -> None:
-        while self._environments:  # a closed copy is let go: some hold memory until then
+        while self._environments:
             environment = self._environments.pop()
             with faults_ignored(), at_most(CLOSING):
                 environment.close()

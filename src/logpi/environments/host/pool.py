@@ -106,4 +106,4 @@ class PoolGroup:
         if self._pool is not None:
             with faults_ignored():
                 self._pool.close()
-            self._pool = None  # some hold memory until it is let go
+            self._pool = None

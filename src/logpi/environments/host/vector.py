@@ -123,4 +123,4 @@ class VectorGroup:
     def close(self) -> None:
         with faults_ignored():
             self._vector.close()
-        del self._vector  # some hold memory until it is let go
+        del self._vector
